@@ -1,0 +1,72 @@
+"""The contract of a file in backends/, and what every backend can be asked without loading it."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any, Dict, Mapping, Optional, Protocol, Sequence, Tuple, cast
+
+from bench import backends, device, plugins, workload
+from bench.case import Case, Settings, Unavailable
+from bench.graph import Graph
+from bench.step import Program
+
+
+class Backend(Protocol):
+    """PACKAGE: what must be importable; DEVICES and MODES: what it can do at all."""
+
+    PACKAGE: str
+    DEVICES: Tuple[str, ...]
+    MODES: Tuple[str, ...]
+
+    def unsupported(self, precision: str, mode: str, device: str) -> Optional[str]:
+        """Why this framework cannot run so, or None. Says it without loading the framework."""
+
+    def environment(self, settings: Settings, device: str) -> Dict[str, str]:
+        """Variables that must be set before the framework is loaded, thread counts first."""
+
+    def version(self) -> str:
+        """Load the framework and return its version."""
+
+    def compile(
+        self,
+        graph: Graph,
+        weights: Mapping[str, Any],
+        inputs: Sequence[Mapping[str, Any]],
+        case: Case,
+        settings: Settings,
+    ) -> Program:
+        """Lower `graph` for `case`. In training the program runs one SGD update. The learning rate
+        comes later. Raises Unavailable where the framework turns out to be unable."""
+
+
+def names() -> Tuple[str, ...]:
+    return tuple(plugins.names(backends))
+
+
+def load(name: str) -> Backend:
+    """Import one backend, without its framework."""
+    return cast(Backend, plugins.load(backends, name))
+
+
+def require(case: Case) -> None:
+    """Raise Unavailable, with one of the three reasons, when a case cannot run here."""
+    backend = load(case.backend)
+    if importlib.util.find_spec(backend.PACKAGE) is None:
+        raise Unavailable(
+            f"not installed: {backend.PACKAGE} (pip install -e '.[{_extra(case.backend)}]' -c constraints/cpu.txt)"
+        )
+    device.require(case.device)
+    if case.device not in backend.DEVICES:
+        raise Unavailable(f"not supported: {case.backend} runs on {', '.join(backend.DEVICES)} here, not {case.device}")
+    if case.replicas > 1:
+        raise Unavailable(f"not supported: replicas={case.replicas}; one replica for now")
+    if case.mode not in backend.MODES:
+        raise Unavailable(f"not supported: {case.backend} runs {' and '.join(backend.MODES)}, not {case.mode}")
+    reason = workload.unsupported(workload.load(case.workload), case.mode, case.precision)
+    reason = reason or backend.unsupported(case.precision, case.mode, case.device)
+    if reason:
+        raise Unavailable(f"not supported: {reason}")
+
+
+def _extra(name: str) -> str:
+    return {"onnxruntime": "onnx", "numpy": "test"}.get(name, name)

@@ -1,0 +1,264 @@
+"""The reference: every primitive in numpy, float64 when it checks others.
+
+Written from the formulas, slow and plain. It also runs as a backend in fp32, which lets the whole
+suite be tested where no framework is installed.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+
+from bench.case import Case, Settings
+from bench.graph import Graph, Node, Tensor
+from bench.step import Program
+
+PACKAGE = "numpy"
+DEVICES = ("cpu",)
+MODES = ("inference", "eval")
+
+Array = Any
+
+
+def unsupported(precision: str, mode: str, device: str) -> Optional[str]:
+    return None if precision == "fp32" else f"numpy has no {precision} arithmetic of its own"
+
+
+def environment(settings: Settings, device: str) -> Dict[str, str]:
+    return {}
+
+
+def version() -> str:
+    import numpy as np
+
+    return str(np.__version__)
+
+
+def compile(
+    graph: Graph, weights: Mapping[str, Array], inputs: Sequence[Mapping[str, Array]], case: Case, settings: Settings
+) -> Program:
+    import numpy as np
+
+    held = {name: np.asarray(value, np.float32) for name, value in weights.items()}
+    fed: Dict[str, Array] = {}
+    result: Dict[str, Array] = {}
+
+    host: List[Mapping[str, Array]] = []
+    turn = [0]
+
+    def feed(batches: Sequence[Mapping[str, Array]]) -> None:
+        host[:] = batches
+        fed.update({k: v if v.dtype.kind == "i" else np.asarray(v, np.float32) for k, v in host[0].items()})
+
+    def run() -> None:
+        if settings.data == "generated":
+            turn[0] += 1
+            fed.update({k: v.copy() for k, v in host[turn[0] % len(host)].items()})
+        result["output"], result["loss"] = evaluate(graph, held, fed, np.float32)
+
+    def outputs() -> Dict[str, Array]:
+        return {k: np.asarray(v, np.float64) for k, v in result.items() if v is not None}
+
+    feed(inputs)
+    run()
+    return Program(run, feed, outputs, compute=str(result["output"].dtype), held="float32")
+
+
+def evaluate(
+    graph: Graph, weights: Mapping[str, Array], inputs: Mapping[str, Array], dtype: Any
+) -> Tuple[Array, Optional[Array]]:
+    """Return the output and the loss (None where the graph has none), computed in `dtype`.
+
+    The inputs may hold fewer rows than the graph's batch: the rows of the output are then those.
+    """
+    import numpy as np
+
+    weights = {name: np.asarray(value, dtype) for name, value in weights.items()}
+    inputs = {k: v if v.dtype.kind == "i" else np.asarray(v, dtype) for k, v in inputs.items()}
+    rows = next((len(array) for array in inputs.values()), graph.batch_size)
+    named = {index: inputs[f"input{index}"] for index, node in enumerate(graph.nodes) if node.op == "input"}
+    values = _walk(graph, weights, named, rows, dtype)
+    loss = _value(values, graph.loss) if graph.loss.node >= 0 else None
+    return _value(values, graph.output), loss
+
+
+def _walk(
+    graph: Graph, weights: Mapping[str, Array], given: Mapping[int, Array], rows: int, dtype: Any
+) -> List[Tuple[Array, ...]]:
+    import numpy as np
+
+    values: List[Tuple[Array, ...]] = []
+    for index, node in enumerate(graph.nodes):
+        args = [_value(values, tensor) for tensor in node.inputs]
+        if index in given:
+            results: Any = given[index]
+        elif node.op == "fill":
+            results = np.full((rows, *node.shape[1:]), node.attrs["value"], dtype)
+        elif node.op == "random":
+            results = _random(node, (rows, *node.shape[1:])).astype(dtype)
+        elif node.op == "scan":
+            results = _scan(node, weights, args, dtype)
+        else:
+            named = {weight.name.rsplit(".", 1)[-1]: weights[weight.name] for weight in node.weights}
+            results = OPS[node.op](node, named, *args)
+        values.append(results if isinstance(results, tuple) else (results,))
+    return values
+
+
+def _value(values: List[Tuple[Array, ...]], tensor: Tensor) -> Array:
+    return values[tensor.node][tensor.output]
+
+
+def _random(node: Node, shape: Tuple[int, ...]) -> Array:
+    import numpy as np
+
+    return np.random.standard_normal(shape) if node.attrs["values"] == "normal" else np.random.uniform(size=shape)
+
+
+def _scan(node: Node, weights: Mapping[str, Array], args: List[Array], dtype: Any) -> Array:
+    import numpy as np
+
+    body, count = node.attrs["body"], node.attrs["states"]
+    states, sequences = args[:count], args[count:]
+    trace = []
+    for step in range(node.attrs["steps"]):
+        given = dict(enumerate([*states, *(sequence[:, step] for sequence in sequences)]))
+        values = _walk(body, weights, given, len(states[0]), dtype)
+        states = [_value(values, end) for end in node.attrs["ends"]]
+        trace.append(states[0])
+    return np.stack(trace, axis=1)
+
+
+def _dense(node: Node, w: Dict[str, Array], x: Array) -> Array:
+    return x @ w["weight"].T + w.get("bias", 0)
+
+
+def _conv(node: Node, w: Dict[str, Array], x: Array) -> Array:
+    import numpy as np
+
+    kernel, groups, stride = w["weight"], node.attrs["groups"], node.attrs["stride"]
+    filters, depth, size, _ = kernel.shape
+    x = np.pad(x, [(0, 0), (0, 0), *node.attrs["pads"]])
+    _, _, height, width = node.shape
+    out = np.empty((len(x), filters, height, width), x.dtype)
+    for row, image in enumerate(x):
+        c, h, v = image.strides
+        windows = np.lib.stride_tricks.as_strided(
+            image, (len(image), size, size, height, width), (c, h, v, h * stride, v * stride)
+        )
+        columns = windows.reshape(groups, depth * size * size, height * width)
+        products = kernel.reshape(groups, filters // groups, -1) @ columns
+        out[row] = products.reshape(filters, height, width)
+    return out + w["bias"][:, None, None] if "bias" in w else out
+
+
+def _sigmoid(x: Array) -> Array:
+    import numpy as np
+
+    return 1 / (1 + np.exp(-x))
+
+
+def _rnn_cell(node: Node, w: Dict[str, Array], x: Array, h: Array) -> Array:
+    import numpy as np
+
+    return np.tanh(x @ w["weight_ih"].T + h @ w["weight_hh"].T + w.get("bias_ih", 0))
+
+
+def _lstm_cell(node: Node, w: Dict[str, Array], x: Array, h: Array, c: Array) -> Tuple[Array, Array]:
+    import numpy as np
+
+    gates = x @ w["weight_ih"].T + h @ w["weight_hh"].T + w.get("bias_ih", 0)
+    i, f, g, o = np.split(gates, 4, axis=-1)
+    c = _sigmoid(f) * c + _sigmoid(i) * np.tanh(g)
+    return _sigmoid(o) * np.tanh(c), c
+
+
+def _gru_cell(node: Node, w: Dict[str, Array], x: Array, h: Array) -> Array:
+    import numpy as np
+
+    xr, xz, xn = np.split(x @ w["weight_ih"].T + w.get("bias_ih", 0), 3, axis=-1)
+    hr, hz, hn = np.split(h @ w["weight_hh"].T + w.get("bias_hh", 0), 3, axis=-1)
+    z = _sigmoid(xz + hz)
+    n = np.tanh(xn + _sigmoid(xr + hr) * hn)
+    return (1 - z) * n + z * h
+
+
+def _layer(cell: Callable[..., Any], states: int) -> Callable[..., Array]:
+    def run(node: Node, w: Dict[str, Array], x: Array) -> Array:
+        import numpy as np
+
+        carried = [np.zeros((len(x), node.attrs["hidden"]), x.dtype)] * states
+        trace = []
+        for step in range(x.shape[1]):
+            new = cell(node, w, x[:, step], *carried)
+            carried = list(new) if isinstance(new, tuple) else [new]
+            trace.append(carried[0])
+        return np.stack(trace, axis=1)
+
+    return run
+
+
+def _relu(node: Node, w: Dict[str, Array], x: Array) -> Array:
+    import numpy as np
+
+    return np.maximum(x, 0)
+
+
+def _log(node: Node, w: Dict[str, Array], x: Array) -> Array:
+    import numpy as np
+
+    return np.log(x)
+
+
+def _where_less(node: Node, w: Dict[str, Array], a: Array, b: Array, then: Array, other: Array) -> Array:
+    import numpy as np
+
+    return np.where(a < b, then, other)
+
+
+def _log_softmax(x: Array, axis: Any) -> Array:
+    import numpy as np
+
+    x = x - x.max(axis=axis, keepdims=True)
+    return x - np.log(np.exp(x).sum(axis=axis, keepdims=True))
+
+
+def _softmax_cross_entropy(node: Node, w: Dict[str, Array], x: Array, labels: Array) -> Array:
+    return -(labels * _log_softmax(x, -1)).sum(axis=-1).mean()
+
+
+def _flat_softmax_nll(node: Node, w: Dict[str, Array], x: Array, labels: Array) -> Array:
+    import numpy as np
+
+    picked = np.take_along_axis(_log_softmax(x, (0, 2)), labels[:, :, None], axis=2)
+    return -picked.sum()
+
+
+def _flat_softmax_squared_error(node: Node, w: Dict[str, Array], x: Array, labels: Array) -> Array:
+    import numpy as np
+
+    return ((np.exp(_log_softmax(x, (1, 2, 3))) - labels) ** 2).sum()
+
+
+OPS: Dict[str, Callable[..., Any]] = {
+    "dense": _dense,
+    "conv": _conv,
+    "rnn": _layer(_rnn_cell, 1),
+    "lstm": _layer(_lstm_cell, 2),
+    "gru": _layer(_gru_cell, 1),
+    "rnn_cell": _rnn_cell,
+    "lstm_cell": _lstm_cell,
+    "gru_cell": _gru_cell,
+    "last": lambda node, w, x: x[:, -1],
+    "add": lambda node, w, a, b: a + b,
+    "sub": lambda node, w, a, b: a - b,
+    "mul": lambda node, w, a, b: a * b,
+    "affine": lambda node, w, x: node.attrs["scale"] * x + node.attrs["shift"],
+    "relu": _relu,
+    "log": _log,
+    "where_less": _where_less,
+    "mean": lambda node, w, x: x.mean(),
+    "softmax_cross_entropy": _softmax_cross_entropy,
+    "squared_error": lambda node, w, x, labels: ((x - labels) ** 2).mean(),
+    "flat_softmax_nll": _flat_softmax_nll,
+    "flat_softmax_squared_error": _flat_softmax_squared_error,
+}

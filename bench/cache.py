@@ -1,0 +1,65 @@
+"""What is kept per user and machine: locks, and what calibration found."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Dict, Iterator, Optional
+
+
+def folder() -> Path:
+    """$LAYERBENCH_CACHE, else layerbench in the user's cache folder, else in the temporary one."""
+    named = os.environ.get("LAYERBENCH_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    for path in [Path(named)] if named else [Path(base) / "layerbench", Path(tempfile.gettempdir()) / _private()]:
+        with contextlib.suppress(OSError):
+            path.mkdir(parents=True, exist_ok=True)
+            if os.access(str(path), os.W_OK):
+                return path
+    raise ValueError(f"no folder for calibrations: {named or base} cannot be written; set LAYERBENCH_CACHE")
+
+
+@contextlib.contextmanager
+def lock(name: str) -> Iterator[None]:
+    """Hold a lock against every other process of this user; the kernel frees it when we die."""
+    from filelock import FileLock
+
+    with FileLock(str(folder() / f"{name}.lock")):
+        yield
+
+
+def read(name: str) -> Optional[Dict[str, Any]]:
+    """What is kept under a name, or None; a damaged file counts as none."""
+    try:
+        found = json.loads((folder() / f"{name}.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def write(name: str, value: Dict[str, Any]) -> None:
+    """Keep a value under a name, whole or not at all."""
+    write_whole(folder() / f"{name}.json", json.dumps(value, indent=1))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file whole or not at all: a full disk or a kill leaves what was there before."""
+    handle, temporary = tempfile.mkstemp(dir=str(path.parent), prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, str(path))
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _private() -> str:
+    return f"layerbench-{os.getuid() if hasattr(os, 'getuid') else 'user'}"

@@ -1,0 +1,40 @@
+"""The contract of a file in devices/."""
+
+from __future__ import annotations
+
+from typing import Any, ContextManager, Dict, Optional, Protocol, cast
+
+from bench import devices, plugins
+from bench.case import Unavailable
+
+
+class Device(Protocol):
+    """A device is known by its file's name. Only `peak` may load a framework, and only in a worker."""
+
+    def absent(self) -> Optional[str]:
+        """Why the device is not here, or None. Loads no framework."""
+
+    def lease(self) -> ContextManager[None]:
+        """Hold the device while a case is timed; wait for whoever holds it now."""
+
+    def describe(self) -> Dict[str, Any]:
+        """What a baseline must match: model, count and whatever else sets the speed."""
+
+    def peak(self, precision: str, threads: int) -> Dict[str, Any]:
+        """Measure what the device can do: `flops` per second in `precision`, `bandwidth` in bytes
+        per second by the size of the working set in bytes (as text, smallest first)."""
+
+
+def names() -> list[str]:
+    return plugins.names(devices)
+
+
+def load(name: str) -> Device:
+    return cast(Device, plugins.load(devices, name))
+
+
+def require(name: str) -> None:
+    """Raise Unavailable when the device is not here."""
+    reason = load(name).absent()
+    if reason:
+        raise Unavailable(f"not present: {reason}")

@@ -1,0 +1,77 @@
+"""The CPU of this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import platform
+import re
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Optional
+
+from bench import cache
+from bench.devices import _kernels
+from bench.precision import PRECISIONS
+
+
+def absent() -> Optional[str]:
+    return None
+
+
+@contextlib.contextmanager
+def lease() -> Iterator[None]:
+    """Hold the CPU against every other run of this user: two cases timed at once measure each other."""
+    with cache.lock("cpu"):
+        yield
+
+
+def describe() -> Dict[str, Any]:
+    return {"model": _model(), "cores": len(usable_cores()), "machine": platform.machine()}
+
+
+def peak(precision: str, threads: int) -> Dict[str, Any]:
+    if importlib.util.find_spec("torch") is not None:
+        return _kernels.with_torch("cpu", PRECISIONS[precision].compute, threads)
+    return _kernels.with_numpy()
+
+
+def usable_cores() -> List[int]:
+    """One logical CPU of each physical core that this process may use."""
+    allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    seen, cores = set(), []
+    for cpu in allowed:
+        siblings = _siblings(cpu)
+        if siblings not in seen:
+            seen.add(siblings)
+            cores.append(cpu)
+    return cores
+
+
+def default_threads() -> int:
+    """All physical cores, but one of two: on two shared cores a second spinning thread once made a GRU
+    step 250 times slower, and the harness needs a core as well."""
+    cores = len(usable_cores())
+    return 1 if cores <= 2 else cores
+
+
+def default_cores(threads: int) -> List[int]:
+    """The cores that a worker is bound to: the last ones, since the first serves most interrupts.
+    None when every core is used anyway."""
+    cores = usable_cores()
+    return cores[-threads:] if threads < len(cores) else []
+
+
+def _siblings(cpu: int) -> str:
+    try:
+        return Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text().strip()
+    except OSError:
+        return str(cpu)
+
+
+def _model() -> str:
+    try:
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    return found.group(1).strip() if found else platform.processor() or platform.machine()

@@ -1,0 +1,83 @@
+"""Which cases a command line selects. The same options give the same cases on every machine."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+
+from bench import size as sizes
+from bench import workload
+from bench.case import Case
+from bench.size import Dimension, Value
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The axes of a run. `sizes`: ["first"], ["all"] or names; `batch_sizes` None: each size's own.
+
+    dimensions   what the command line sets, over the values of each selected size
+    """
+
+    workloads: Sequence[str]
+    sizes: Sequence[str] = ("first",)
+    modes: Sequence[str] = ("inference",)
+    batch_sizes: Optional[Sequence[int]] = None
+    precisions: Sequence[str] = ("fp32",)
+    replicas: Sequence[int] = (1,)
+    backends: Sequence[str] = ("torch",)
+    devices: Sequence[str] = ("cpu",)
+    dimensions: Mapping[str, Sequence[Value]] = field(default_factory=dict)
+
+    def cases(self) -> Iterator[Case]:
+        """Every case once; the backends of one workload side by side.
+
+        Raises ValueError, naming workload and value, for an unknown size or an impossible one.
+        """
+        self._require_known_sizes()
+        for name in self.workloads:
+            for size, dimensions, batch_size in self._sizes(name):
+                batches = self.batch_sizes or [batch_size]
+                for mode, batch, precision, replicas, device, backend in itertools.product(
+                    self.modes, batches, self.precisions, self.replicas, self.devices, self.backends
+                ):
+                    yield Case(name, size, dimensions, mode, batch, precision, replicas, backend, device)
+
+    def _sizes(self, name: str) -> Iterator[Tuple[str, Dict[str, Value], int]]:
+        module = workload.load(name)
+        seen = set()
+        for values in self._selected(name):
+            batch_size = int(values["batch_size"])
+            for set_here in self._overrides(module.DIMENSIONS):
+                dimensions = {key: {**values, **set_here}[key] for key in module.DIMENSIONS}
+                size = sizes.name(module.DIMENSIONS, dimensions)
+                if size in seen:
+                    continue
+                seen.add(size)
+                try:
+                    workload.record(module, dimensions, 1, "inference")
+                except ValueError as error:
+                    raise ValueError(f"{name}: {error}") from None
+                yield size, dimensions, batch_size
+
+    def _selected(self, name: str) -> List[Dict[str, Value]]:
+        named = workload.named_sizes(workload.load(name))
+        if list(self.sizes) == ["first"]:
+            return list(named.values())[:1]
+        if list(self.sizes) == ["all"]:
+            return list(named.values())
+        return [named[size] for size in self.sizes if size in named]
+
+    def _overrides(self, dimensions: Mapping[str, Dimension]) -> Iterator[Dict[str, Value]]:
+        keys = [key for key in self.dimensions if key in dimensions]
+        for values in itertools.product(*(self.dimensions[key] for key in keys)):
+            yield dict(zip(keys, values))
+
+    def _require_known_sizes(self) -> None:
+        if list(self.sizes) in (["first"], ["all"]):
+            return
+        known = {name: list(workload.named_sizes(workload.load(name))) for name in self.workloads}
+        for size in self.sizes:
+            if not any(size in named for named in known.values()):
+                listed = "; ".join(f"{name}: {', '.join(named)}" for name, named in known.items())
+                raise ValueError(f"no size {size!r}; there are first, all, or {listed}")

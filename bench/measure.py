@@ -1,0 +1,139 @@
+"""The clock: warm-up until steady, then samples until the noise or the time budget says stop.
+
+Sample   seconds of one step, by perf_counter in the process that works; below 20 us several steps share
+         a sample, and it is their mean
+Steady   the median of a window of steps is no more than 5 % below that of the window before, which has
+         half as many; at least two steps, at most two seconds or ten steps, whichever ends later
+Noise    half the range of the medians of six consecutive blocks of samples, in percent of the median.
+         If blocks were independent, that range would hold the true median in 31 of 32 cases. Rounds
+         inside one process are not quite independent, and processes differ: read it as a lower bound
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import statistics
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Callable, List
+
+from bench.case import Settings
+
+SAMPLE_S = 20e-6
+STEADY = 0.05
+WARMUP_S = 2.0
+WARMUP_STEPS = 10
+BLOCKS = 6
+# With this noise, and a quarter of the time budget spent, more samples would not change what is read.
+QUIET_PERCENT = 0.5
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Seconds of single steps, in order, and how they came about."""
+
+    seconds: List[float]
+    steps_per_sample: int
+    warmup_steps: int
+    warmup_s: float
+    steady: bool
+
+    @property
+    def median_s(self) -> float:
+        return statistics.median(self.seconds)
+
+
+def measure(run: Callable[[], None], settings: Settings, clock: Callable[[], float] = perf_counter) -> Samples:
+    """Time `run`, warmed up: exactly `settings.steps` samples where that is given, else adaptively.
+
+    Raises ValueError when the clock did not move.
+    """
+    warm = _warm_up(run, settings, clock)
+    inner = 1 if settings.steps else max(1, math.ceil(SAMPLE_S / max(warm.step_s, 1e-9)))
+    seconds: List[float] = []
+    collecting = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        if settings.steps:
+            _sample(run, inner, settings.steps, seconds, clock)
+        else:
+            _sample_until_quiet(run, inner, warm.step_s, settings, seconds, clock)
+    finally:
+        if collecting:
+            gc.enable()
+    if not min(seconds) > 0:
+        raise ValueError(f"a step took {min(seconds)} s; the clock did not move")
+    return Samples(seconds, inner, warm.steps, warm.seconds, warm.steady)
+
+
+def noise_percent(seconds: List[float]) -> float:
+    """Half the range of the medians of consecutive blocks, in percent of the median; 0 for one sample."""
+    blocks = min(BLOCKS, len(seconds))
+    edges = [len(seconds) * i // blocks for i in range(blocks + 1)]
+    medians = [statistics.median(seconds[a:b]) for a, b in zip(edges, edges[1:])]
+    return 50 * (max(medians) - min(medians)) / statistics.median(seconds)
+
+
+@dataclass(frozen=True)
+class _Warm:
+    step_s: float
+    steps: int
+    seconds: float
+    steady: bool
+
+
+def _warm_up(run: Callable[[], None], settings: Settings, clock: Callable[[], float]) -> _Warm:
+    start = clock()
+    steps, size, before = 0, 1, math.inf
+    while True:
+        window: List[float] = []
+        _sample(run, 1, size, window, clock)
+        steps += size
+        now = statistics.median(window)
+        steady = steps > 1 and now > before * (1 - STEADY)
+        elapsed = clock() - start
+        spent = elapsed > WARMUP_S and steps >= WARMUP_STEPS
+        if (steady or spent) and elapsed >= settings.min_warmup_s:
+            return _Warm(now, steps, elapsed, steady)
+        before = now
+        # Windows double, but none is to take more than a quarter of the time allowed.
+        size = max(1, min(2 * size, int(WARMUP_S / 4 / max(now, 1e-9)), 10000))
+
+
+def _sample(run: Callable[[], None], inner: int, count: int, seconds: List[float], clock: Callable[[], float]) -> None:
+    append = seconds.append
+    if inner == 1:
+        for _ in range(count):
+            start = clock()
+            run()
+            append(clock() - start)
+        return
+    for _ in range(count):
+        start = clock()
+        for _ in range(inner):
+            run()
+        append((clock() - start) / inner)
+
+
+def _sample_until_quiet(
+    run: Callable[[], None],
+    inner: int,
+    step_s: float,
+    settings: Settings,
+    seconds: List[float],
+    clock: Callable[[], float],
+) -> None:
+    start = clock()
+    chunk = max(1, min(1000, int(settings.max_time_s / 20 / max(step_s * inner, 1e-9))))
+    while True:
+        _sample(run, inner, chunk, seconds, clock)
+        elapsed = clock() - start
+        if len(seconds) < settings.min_rounds:
+            continue
+        if elapsed >= settings.max_time_s:
+            return
+        quiet = len(seconds) >= 10 * BLOCKS and noise_percent(seconds) <= QUIET_PERCENT
+        if quiet and elapsed >= settings.max_time_s / 4:
+            return

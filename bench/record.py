@@ -1,0 +1,175 @@
+"""What one measured case leaves behind: one flat dictionary, stored by pytest-benchmark as `extra_info`.
+
+FIELDS is its documentation and its schema; docs/record.md is held to it by a test. Keys that start with
+`tuned_` are a backend's own facts, and `device_` a device's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import platform
+from typing import Any, Dict, List, Mapping
+
+from bench import workload
+from bench.case import Case, Settings
+from bench.graph import Graph
+from bench.measure import Samples, noise_percent
+from bench.precision import PRECISIONS
+from bench.step import Step, throughput
+
+Record = Dict[str, Any]
+SCHEMA = 1
+# A training step: one pass forward, and two of the same cost backward.
+PASSES = {"inference": 1, "eval": 1, "training": 3}
+
+FIELDS = {
+    "schema": "version of this dictionary",
+    "id": "workload-size-mode-b<batch>-precision-x<replicas>-backend-device",
+    "workload": "axis",
+    "size": "axis: the dimensions, abbreviated",
+    "mode": "axis",
+    "batch_size": "axis: items per replica and batch",
+    "precision": "axis",
+    "replicas": "axis",
+    "backend": "axis",
+    "device": "axis",
+    "item": "what is counted",
+    "items_per_step": "items in one timed step, over all replicas and batches",
+    "items_per_s": "items_per_step / step_median_s: the rate",
+    "step_median_s": "median of the samples, seconds",
+    "step_mean_s": "mean of the samples, seconds",
+    "step_p90_s": "90th percentile of the samples, seconds",
+    "step_p99_s": "99th percentile of the samples, seconds",
+    "samples": "number of samples",
+    "steps_per_sample": "steps that share one sample, for steps below 20 us",
+    "noise_percent": "half the range of the medians of six blocks of samples, of the median",
+    "compile_s": "lowering, compiling, loading and the first step, seconds",
+    "warmup_steps": "steps before the first sample",
+    "warmup_s": "seconds before the first sample",
+    "attempts": "processes that measured it; more than 1 when it looked slower than its baseline",
+    "steady": "whether the warm-up ended because steps stopped getting faster",
+    "parameters": "trained numbers",
+    "flops_per_item": "2 x multiply-accumulate of dense, convolution and gates; three passes in training",
+    "elementwise_per_item": "elementwise operations of a forward pass, not in flops_per_item",
+    "bytes_per_item": "inputs, weights and output, each once; weights once more in training",
+    "tflops": "achieved, 1e12 FLOP/s",
+    "gbytes_per_s": "achieved on those bytes, 1e9 bytes/s",
+    "percent_of_peak": "roofline time / step_median_s; the roofline is measured on this machine",
+    "peak_tflops": "the best product or convolution of a library, this precision and thread count",
+    "peak_gbytes_per_s": "the best copy or read of a working set of this size",
+    "peak_library": "what measured the peak",
+    "canary_before": "slowdown of a kernel of known time, before the case",
+    "canary_after": "the same, after the case",
+    "disturbed": "a canary was more than 1.5 times slower than known: no verdict, no baseline",
+    "load": "load average over one minute, before the case",
+    "error": "norm of the output's error against the float64 reference, of its norm",
+    "gradient_error": "error of the update along random directions, of its norm; 0 without training",
+    "tolerance": "what `error` may be",
+    "checked_rows": "rows of the batch that were checked",
+    "graph": "fingerprint of what is computed",
+    "settings": "fingerprint of data, zero_values, batches_per_step, tuning, threads, cores and facts",
+    "data": "synthetic or generated",
+    "zero_values": "inputs of zeros",
+    "batches_per_step": "batches behind one blocking call",
+    "batches_in_flight": "batches that run at once",
+    "tuning": "best or default",
+    "threads": "threads of the framework's pools",
+    "cores": "cores that the worker was bound to; empty: not bound",
+    "framework_version": "of the backend's framework",
+    "python_version": "of the worker",
+    "started_s": "when the timed section began, seconds since 1970",
+    "ended_s": "when it ended",
+}
+
+
+def build(
+    case: Case,
+    settings: Settings,
+    graph: Graph,
+    step: Step,
+    samples: Samples,
+    found: Mapping[str, Any],
+) -> Record:
+    """Return the record of a case, but for the peak, which `with_peak` adds.
+
+    found   what the worker saw besides: check, canaries, versions, facts of backend and device
+    """
+    median = samples.median_s
+    ordered = sorted(samples.seconds)
+    batch = workload.items(case)
+    passes = PASSES[case.mode]
+    element = PRECISIONS[case.precision].bytes
+    moved = graph.elements_moved + (graph.parameters if case.mode == "training" else 0)
+    batches = step.items / batch
+    record: Record = {"schema": SCHEMA, "id": case.id}
+    record.update({k: v for k, v in case.plain().items() if k != "dimensions"})
+    record.update(
+        item=workload.load(case.workload).ITEM,
+        items_per_step=step.items,
+        items_per_s=throughput(step.items, median),
+        step_median_s=median,
+        step_mean_s=math.fsum(ordered) / len(ordered),
+        step_p90_s=_percentile(ordered, 0.90),
+        step_p99_s=_percentile(ordered, 0.99),
+        samples=len(ordered),
+        steps_per_sample=samples.steps_per_sample,
+        noise_percent=noise_percent(samples.seconds),
+        warmup_steps=samples.warmup_steps,
+        warmup_s=samples.warmup_s,
+        steady=samples.steady,
+        parameters=graph.parameters,
+        flops_per_item=passes * graph.flops / batch,
+        elementwise_per_item=graph.elementwise / batch,
+        bytes_per_item=moved * element / batch,
+        tflops=passes * graph.flops * batches / median / 1e12,
+        gbytes_per_s=moved * element * batches / median / 1e9,
+        tolerance=PRECISIONS[case.precision].tolerance,
+        graph=graph.fingerprint,
+        python_version=platform.python_version(),
+        **{key: value for key, value in settings.matched.items() if key != "cores"},
+        cores=",".join(map(str, settings.cores)),
+    )
+    record.update(found)
+    tuned = {key: value for key, value in record.items() if key.startswith("tuned_")}
+    record["settings"] = fingerprint({**settings.matched, **tuned})
+    return record
+
+
+def with_peak(record: Record, peak: Mapping[str, Any]) -> Record:
+    """Return the record with its share of the measured roofline.
+
+    The bandwidth is that of the largest calibrated working set that is not larger than the step's:
+    small ones live in a cache. `peak` is what a device's `peak` returned; empty: nothing is known.
+    """
+    if not peak:
+        return {
+            **record,
+            "percent_of_peak": None,
+            "peak_tflops": None,
+            "peak_gbytes_per_s": None,
+            "peak_library": "",
+        }
+    moved = record["gbytes_per_s"] * 1e9 * record["step_median_s"]
+    sizes = sorted(int(size) for size in peak["bandwidth"])
+    fitting = [size for size in sizes if size <= moved] or sizes[:1]
+    bandwidth = peak["bandwidth"][str(fitting[-1])]
+    share = max(record["tflops"] * 1e12 / peak["flops"], record["gbytes_per_s"] * 1e9 / bandwidth)
+    return {
+        **record,
+        "percent_of_peak": 100 * share,
+        "peak_tflops": peak["flops"] / 1e12,
+        "peak_gbytes_per_s": bandwidth / 1e9,
+        "peak_library": peak["library"],
+    }
+
+
+def fingerprint(value: Any) -> str:
+    """Twelve hex digits of a plain value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _percentile(ordered: List[float], share: float) -> float:
+    """The smallest sample that is not below `share` of the samples (nearest rank)."""
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]

@@ -1,0 +1,66 @@
+"""The dimensions of a workload: what a command line may set, and how a size gets its name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Dict, Mapping, Tuple, Union
+
+Value = Union[int, str]
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """One dimension: `letter` stands for it in names, `text` explains it in --help.
+
+    A dimension with `choices` takes one of them, and its first choice is left out of names.
+    """
+
+    letter: str
+    text: str
+    choices: Tuple[str, ...] = ()
+    minimum: int = 1
+    maximum: int = 10**6
+
+    def parse(self, text: str) -> Value:
+        """Return the value that `text` means. Raises ValueError saying what is allowed."""
+        if self.choices:
+            if text not in self.choices:
+                raise ValueError(f"{text!r} is not one of {', '.join(self.choices)}")
+            return text
+        try:
+            value = int(text)
+        except ValueError:
+            raise ValueError(f"{text!r} is not a whole number") from None
+        if not self.minimum <= value <= self.maximum:
+            raise ValueError(f"{value} is not within {self.minimum} to {self.maximum}")
+        return value
+
+
+HIDDEN_SIZE = Dimension("h", "units in the state of a recurrent layer", maximum=65536)
+TIMESTEPS = Dimension("t", "time steps of a sequence")
+INPUT_SIZE = Dimension("i", "features of a time step, or pixels on a side of an image", maximum=65536)
+KERNEL_SIZE = Dimension("k", "pixels on a side of a convolution's kernel", maximum=1024)
+STRIDE = Dimension("s", "pixels that a convolution moves", maximum=1024)
+FILTER_IN = Dimension("c", "channels that come in", maximum=65536)
+FILTER_OUT = Dimension("f", "channels that go out", maximum=65536)
+BIAS = Dimension("bias", "a bias in the layer", choices=("on", "off"))
+RNN_IMPL = Dimension(
+    "", "the framework's recurrent layer, or its cell in an explicit loop over time", choices=("fused", "cell")
+)
+
+
+def name(dimensions: Mapping[str, Dimension], values: Mapping[str, Value]) -> str:
+    """The name of a size: `h128_t5`, `h32_t1_biasoff`.
+
+    Derived from the values, so that one size has one name however it was asked for.
+    """
+    parts = []
+    for key, dimension in dimensions.items():
+        if not dimension.choices or values[key] != dimension.choices[0]:
+            parts.append(f"{dimension.letter}{values[key]}")
+    return "_".join(parts)
+
+
+def completed(dimensions: Mapping[str, Dimension], values: Mapping[str, Value]) -> Dict[str, Value]:
+    """`values` in the order of `dimensions`, with the first choice where one is left out."""
+    return {key: values[key] if key in values else dimension.choices[0] for key, dimension in dimensions.items()}

@@ -1,0 +1,98 @@
+"""The table at the end of a run: at most 100 columns wide, the fastest backend of each case first."""
+
+from __future__ import annotations
+
+import io
+from typing import Any, Callable, List, Optional, Sequence, Tuple
+
+from bench.baseline import Verdict
+from bench.record import Record
+
+WIDTH = 100
+# Axes that have one value throughout go into the title; the others are columns.
+AXES = ("workload", "size", "mode", "batch_size", "precision", "device", "backend")
+HEADS = {"batch_size": "batch"}
+Row = Tuple[Record, Optional[Verdict]]
+
+
+def render(rows: Sequence[Row], color: bool = False) -> str:
+    """Return the table as text. Rows are a record and its verdict, if there is a baseline."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = [axis for axis in AXES if len({record[axis] for record, _ in rows}) > 1 or axis == "backend"]
+    columns = COLUMNS if any(verdict for _, verdict in rows) else [c for c in COLUMNS if c[0] != "change"]
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
+    for axis in shown:
+        table.add_column(HEADS.get(axis, axis), justify="right" if axis == "batch_size" else "left", overflow="fold")
+    for head, _ in columns:
+        table.add_column(head, justify="left" if head == "item" else "right", no_wrap=True)
+    for record, verdict in sorted(rows, key=lambda row: _order(row[0])):
+        cells = [str(record[axis]) for axis in shown] + [cell(record, verdict) for _, cell in columns]
+        table.add_row(*cells, style="red" if verdict and verdict.kind == "slower" else None)
+    out = io.StringIO()
+    console = Console(file=out, width=WIDTH, force_terminal=color, no_color=not color, highlight=False)
+    console.print(table)
+    title = "layerbench: " + ", ".join(_title(rows, shown))
+    return "\n".join([title, *(line.rstrip() for line in out.getvalue().splitlines()), *_notes(rows)])
+
+
+def _order(record: Record) -> Tuple[Any, ...]:
+    case = tuple(record[axis] for axis in AXES if axis not in ("backend", "device"))
+    return (*case, -record["items_per_s"])
+
+
+def _title(rows: Sequence[Row], shown: Sequence[str]) -> List[str]:
+    first = rows[0][0]
+    parts = [f"{HEADS.get(axis, axis)} {first[axis]}" for axis in AXES if axis not in shown]
+    threads = first["threads"]
+    return [*parts, f"{threads} thread{'s' if threads > 1 else ''}"]
+
+
+def _change(record: Record, verdict: Optional[Verdict]) -> str:
+    if verdict is None:
+        return ""
+    change = "" if verdict.change_percent is None else f"{verdict.change_percent:+.1f}% "
+    return f"{change}{verdict.kind}"
+
+
+def _noise(record: Record, verdict: Optional[Verdict]) -> str:
+    return f"{record['noise_percent']:.1f}%" + ("!" if record["disturbed"] else "")
+
+
+def _peak(record: Record, verdict: Optional[Verdict]) -> str:
+    return "" if record["percent_of_peak"] is None else f"{record['percent_of_peak']:.3g}%"
+
+
+def seconds(value: float) -> str:
+    """A time with its unit: 81.2 us, 4.05 ms, 1.3 s."""
+    for factor, unit in ((1, "s"), (1e3, "ms"), (1e6, "us")):
+        if value * factor >= 1:
+            return f"{value * factor:.3g} {unit}"
+    return f"{value * 1e9:.3g} ns"
+
+
+def _notes(rows: Sequence[Row]) -> List[str]:
+    notes = []
+    if any(record["disturbed"] for record, _ in rows):
+        notes.append("! the machine was disturbed: a kernel of known time ran more than 1.5 times slower")
+    if any(not record["steady"] for record, _ in rows):
+        names = sorted(record["id"] for record, _ in rows if not record["steady"])
+        notes.append(f"not steady after the warm-up: {', '.join(names)}")
+    return notes
+
+
+def rate(value: float) -> str:
+    """A rate to four figures."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+
+
+COLUMNS: List[Tuple[str, Callable[[Record, Optional[Verdict]], str]]] = [
+    ("items/s", lambda record, verdict: rate(record["items_per_s"])),
+    ("item", lambda record, verdict: str(record["item"])),
+    ("step", lambda record, verdict: seconds(record["step_median_s"])),
+    ("noise", _noise),
+    ("of peak", _peak),
+    ("change", _change),
+]
