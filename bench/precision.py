@@ -3,7 +3,8 @@
 `fp32` means fp32: no TF32, no bf16 products. In `fp16m` and `bf16m` the weights stay fp32 and the
 arithmetic is 16-bit. `tolerance` bounds norm(result - reference) / norm(reference), where the
 float64 reference starts from the same rounded weights and inputs. TF32 products are off by about
-3e-4, so the tolerance of fp32 tells them apart.
+3e-4, so the tolerance of fp32 tells them apart. A gradient passes every layer twice and sums over the
+batch: `gradient_tolerance`.
 """
 
 from __future__ import annotations
@@ -16,15 +17,16 @@ class Precision:
     compute: str
     weights: str
     tolerance: float
+    gradient_tolerance: float
     bytes: int
 
 
 PRECISIONS = {
-    "fp32": Precision("float32", "float32", 5e-5, 4),
-    "fp16": Precision("float16", "float16", 1e-2, 2),
-    "bf16": Precision("bfloat16", "bfloat16", 5e-2, 2),
-    "fp16m": Precision("float16", "float32", 1e-2, 2),
-    "bf16m": Precision("bfloat16", "float32", 5e-2, 2),
+    "fp32": Precision("float32", "float32", 5e-5, 5e-4, 4),
+    "fp16": Precision("float16", "float16", 1e-2, 4e-2, 2),
+    "bf16": Precision("bfloat16", "bfloat16", 5e-2, 2e-1, 2),
+    "fp16m": Precision("float16", "float32", 1e-2, 4e-2, 2),
+    "bf16m": Precision("bfloat16", "float32", 5e-2, 2e-1, 2),
 }
 
 # The spellings of the original programs: compute.weights in TensorFlow, words in PyTorch.

@@ -5,6 +5,11 @@ from __future__ import annotations
 import io
 from typing import Any, Callable, List, Optional, Sequence, Tuple
 
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
 from bench.baseline import Verdict
 from bench.record import Record
 
@@ -16,26 +21,48 @@ Row = Tuple[Record, Optional[Verdict]]
 
 
 def render(rows: Sequence[Row], color: bool = False) -> str:
-    """Return the table as text. Rows are a record and its verdict, if there is a baseline."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
+    """Return the table as text. Rows are a record and its verdict, if there is a baseline.
 
-    shown = [axis for axis in AXES if len({record[axis] for record, _ in rows}) > 1 or axis == "backend"]
+    A row a case where that fits; otherwise the case stands on a line of its own above its backends.
+    """
+    rows = sorted(rows, key=lambda row: _order(row[0]))
+    varying = [axis for axis in AXES if len({record[axis] for record, _ in rows}) > 1 or axis == "backend"]
+    title = "layerbench: " + ", ".join(_title(rows, varying))
+    lines = _lines(rows, varying, color)
+    if max(len(Text.from_ansi(line).plain) for line in lines) > WIDTH:
+        lines = _below_cases(rows, [axis for axis in varying if axis != "backend"], color)
+    return "\n".join([title, *lines, *_notes(rows)])
+
+
+def _lines(rows: Sequence[Row], axes: Sequence[str], color: bool) -> List[str]:
+    """A header of three lines, a line a row."""
     columns = COLUMNS if any(verdict for _, verdict in rows) else [c for c in COLUMNS if c[0] != "change"]
     table = Table(box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
-    for axis in shown:
-        table.add_column(HEADS.get(axis, axis), justify="right" if axis == "batch_size" else "left", overflow="fold")
+    for axis in axes:
+        table.add_column(HEADS.get(axis, axis), justify="right" if axis == "batch_size" else "left", no_wrap=True)
     for head, _ in columns:
         table.add_column(head, justify="left" if head == "item" else "right", no_wrap=True)
-    for record, verdict in sorted(rows, key=lambda row: _order(row[0])):
-        cells = [str(record[axis]) for axis in shown] + [cell(record, verdict) for _, cell in columns]
+    for record, verdict in rows:
+        cells = [str(record[axis]) for axis in axes] + [cell(record, verdict) for _, cell in columns]
         table.add_row(*cells, style="red" if verdict and verdict.kind == "slower" else None)
     out = io.StringIO()
-    console = Console(file=out, width=WIDTH, force_terminal=color, no_color=not color, highlight=False)
+    console = Console(file=out, width=400, force_terminal=color, no_color=not color, highlight=False)
     console.print(table)
-    title = "layerbench: " + ", ".join(_title(rows, shown))
-    return "\n".join([title, *(line.rstrip() for line in out.getvalue().splitlines()), *_notes(rows)])
+    return [line.rstrip() for line in out.getvalue().splitlines() if line.strip()]
+
+
+def _below_cases(rows: Sequence[Row], axes: Sequence[str], color: bool) -> List[str]:
+    lines = _lines(rows, ["backend"], color)
+    header = len(lines) - len(rows)
+    found, last = lines[:header], ""
+    for line, (record, _) in zip(lines[header:], rows):
+        case = "  ".join(f"{HEADS.get(axis, '')} {record[axis]}".strip() for axis in axes)
+        if case != last:
+            found.append(case)
+            last = case
+        found.append(f"  {line}")
+    found[:header] = [f"  {line}" for line in found[:header]]
+    return found
 
 
 def _order(record: Record) -> Tuple[Any, ...]:

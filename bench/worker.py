@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import os
 import signal
 import sys
@@ -66,8 +67,9 @@ def run(case: Case, settings: Settings, tell: Tell, canary_s: Any = None) -> Rep
     """
     tell("loading")
     engine = backend.load(case.backend)
-    version = engine.version()
     graph, checked = workload.of_case(case), workload.checked(case)
+    _require_memory(graph)
+    version = engine.version()
     tell("compiling")
     program, weights, compile_s = _compile(checked, case, settings)
     tell("checking")
@@ -97,6 +99,17 @@ def run(case: Case, settings: Settings, tell: Tell, canary_s: Any = None) -> Rep
     found.update({f"device_{key}": value for key, value in device.load(case.device).describe().items()})
     made = record.build(case, settings, graph, step, samples, found)
     return {"record": made, "samples": samples.seconds}
+
+
+def _require_memory(graph: Graph) -> None:
+    """Raise Unavailable when the float64 values of a graph alone would not fit this machine."""
+    results = sum(math.prod(shape) for node in graph.nodes for shape in node.shapes)
+    needed = 8 * (results + graph.parameters)
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise Unavailable(
+            f"not present: {needed / 2**30:,.0f} GiB of memory for this case; this machine has {there / 2**30:,.0f}"
+        )
 
 
 def _compile(graph: Graph, case: Case, settings: Settings) -> Tuple[Program, Dict[str, Any], float]:

@@ -53,10 +53,12 @@ def compile(
         if settings.data == "generated":
             turn[0] += 1
             fed.update({k: v.copy() for k, v in host[turn[0] % len(host)].items()})
-        result["output"], result["loss"] = evaluate(graph, held, fed, np.float32)
+        result["output"], terms = evaluate(graph, held, fed, np.float32)
+        if terms is not None:
+            result["loss"] = terms.sum()
 
     def outputs() -> Dict[str, Array]:
-        return {k: np.asarray(v, np.float64) for k, v in result.items() if v is not None}
+        return {k: np.asarray(v, np.float64) for k, v in result.items()}
 
     feed(inputs)
     run()
@@ -66,7 +68,9 @@ def compile(
 def evaluate(
     graph: Graph, weights: Mapping[str, Array], inputs: Mapping[str, Array], dtype: Any
 ) -> Tuple[Array, Optional[Array]]:
-    """Return the output and the loss (None where the graph has none), computed in `dtype`.
+    """Return the output, and the terms whose sum is the loss (None where the graph has none), in `dtype`.
+
+    Terms, because two losses near each other differ by less than their sums can tell.
 
     The inputs may hold fewer rows than the graph's batch: the rows of the output are then those.
     """
@@ -77,8 +81,8 @@ def evaluate(
     rows = next((len(array) for array in inputs.values()), graph.batch_size)
     named = {index: inputs[f"input{index}"] for index, node in enumerate(graph.nodes) if node.op == "input"}
     values = _walk(graph, weights, named, rows, dtype)
-    loss = _value(values, graph.loss) if graph.loss.node >= 0 else None
-    return _value(values, graph.output), loss
+    terms = _value(values, graph.loss) if graph.loss.node >= 0 else None
+    return _value(values, graph.output), terms
 
 
 def _walk(
@@ -223,20 +227,20 @@ def _log_softmax(x: Array, axis: Any) -> Array:
 
 
 def _softmax_cross_entropy(node: Node, w: Dict[str, Array], x: Array, labels: Array) -> Array:
-    return -(labels * _log_softmax(x, -1)).sum(axis=-1).mean()
+    return -(labels * _log_softmax(x, -1)) / (x.size // x.shape[-1])
 
 
 def _flat_softmax_nll(node: Node, w: Dict[str, Array], x: Array, labels: Array) -> Array:
     import numpy as np
 
     picked = np.take_along_axis(_log_softmax(x, (0, 2)), labels[:, :, None], axis=2)
-    return -picked.sum()
+    return -picked
 
 
 def _flat_softmax_squared_error(node: Node, w: Dict[str, Array], x: Array, labels: Array) -> Array:
     import numpy as np
 
-    return ((np.exp(_log_softmax(x, (1, 2, 3))) - labels) ** 2).sum()
+    return (np.exp(_log_softmax(x, (1, 2, 3))) - labels) ** 2
 
 
 OPS: Dict[str, Callable[..., Any]] = {
@@ -256,9 +260,9 @@ OPS: Dict[str, Callable[..., Any]] = {
     "relu": _relu,
     "log": _log,
     "where_less": _where_less,
-    "mean": lambda node, w, x: x.mean(),
+    "mean": lambda node, w, x: x / x.size,
     "softmax_cross_entropy": _softmax_cross_entropy,
-    "squared_error": lambda node, w, x, labels: ((x - labels) ** 2).mean(),
+    "squared_error": lambda node, w, x, labels: (x - labels) ** 2 / x.size,
     "flat_softmax_nll": _flat_softmax_nll,
     "flat_softmax_squared_error": _flat_softmax_squared_error,
 }

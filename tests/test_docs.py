@@ -1,0 +1,71 @@
+"""The documentation is true: its tables are the code's, its commands can be run."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench import record
+from bench.precision import PRECISIONS
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def commands() -> list[str]:
+    """Every command that a page shows in a block of shell, once."""
+    found = []
+    for page in PAGES:
+        for block in re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL):
+            found += [line.split("  #")[0].strip() for line in block.splitlines() if line.strip()]
+    return sorted(set(found))
+
+
+def pytest_commands() -> list[str]:
+    return [line for line in commands() if re.match(r"(.*/)?(python -m )?pytest bench", line)]
+
+
+def test_the_pages_show_commands():
+    assert len(pytest_commands()) >= 5
+
+
+@pytest.mark.parametrize("command", pytest_commands())
+def test_a_documented_command_selects_cases(command, tmp_path):
+    words = shlex.split(command)
+    rest = [word for word in words[words.index("bench") :] if not word.startswith("--baseline")]
+
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *rest, "--collect-only", "-q", "-p", "no:cacheprovider"],
+        cwd=str(ROOT),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+    assert done.returncode == 0, done.stdout
+    assert "test_layer[" in done.stdout
+
+
+def test_the_table_of_fields_is_the_record():
+    rows = re.findall(r"^\| `(\w+)` \| (.+) \|$", (ROOT / "docs" / "record.md").read_text(), re.MULTILINE)
+
+    assert dict(rows) == record.FIELDS
+
+
+@pytest.mark.parametrize("name", sorted(PRECISIONS))
+def test_the_methodology_names_every_precision(name):
+    assert f"`{name}`" in (ROOT / "docs" / "methodology.md").read_text()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_that_a_page_names_exists(page):
+    named = re.findall(r"`((?:bench|fixtures|tests|docs|scripts|constraints|baselines)/[\w./-]*)`", page.read_text())
+
+    missing = [name for name in named if not (ROOT / name).exists()]
+
+    assert missing == []
