@@ -241,10 +241,11 @@ def loss(node: Node, output: torch.Tensor, labels: List[torch.Tensor]) -> torch.
         return functional.cross_entropy(output.flatten(0, -2), labels[0].flatten(0, -2))
     if node.op == "squared_error":
         return functional.mse_loss(output, labels[0])
-    flat = functional.log_softmax(output.flatten(1), dim=1)
+    flat = output.flatten(1)
     if node.op == "flat_softmax_nll":
+        flat = functional.log_softmax(flat, dim=1)
         return -flat.view_as(output).gather(2, labels[0].unsqueeze(2)).sum()
-    return functional.mse_loss(flat.exp(), labels[0].flatten(1), reduction="sum")
+    return functional.mse_loss(flat.softmax(1), labels[0].flatten(1), reduction="sum")
 
 
 def to_native(array: Any, sequence: bool) -> torch.Tensor:
