@@ -6,6 +6,7 @@ A baseline holds for its own machine, versions, settings and graph: if any of th
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import re
@@ -14,9 +15,11 @@ from pathlib import Path
 from typing import Any, Dict, Iterable, List, Mapping, Optional
 
 from bench import cache
+from bench.case import AXES
 from bench.record import SCHEMA, Record
 
 MATCHED = ("graph", "settings", "framework_version")
+NEEDED = (*AXES, *MATCHED, "items_per_s", "item", "noise_percent", "disturbed")
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,9 @@ def differences(now: Record, base: Record) -> List[str]:
 
 def path_of(name: str, root: Path, machine: Mapping[str, Any]) -> Path:
     """Where a baseline is: a file or folder of that name, else baselines/<machine class>/<name>.json."""
-    if "/" in name or name.endswith(".json") or Path(name).exists():
-        return Path(name)
+    with contextlib.suppress(OSError):
+        if "/" in name or name.endswith(".json") or Path(name).exists():
+            return Path(name)
     return root / "baselines" / machine_class(machine) / f"{name}.json"
 
 
@@ -97,6 +101,9 @@ def load(path: Path) -> Dict[str, Record]:
         schema = info.get("schema") if isinstance(info, dict) else None
         if schema != SCHEMA or not isinstance(info, dict) or "id" not in info:
             raise ValueError(f"--baseline {path}: its records have schema {schema}, this suite writes {SCHEMA}")
+        lacking = [key for key in NEEDED if key not in info]
+        if lacking:
+            raise ValueError(f"--baseline {path}: the record of {info['id']} lacks {', '.join(lacking)}")
         found[info["id"]] = info
     return found
 

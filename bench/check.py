@@ -49,6 +49,8 @@ def require(program: Program, graph: Graph, case: Case, weights: Mapping[str, Ar
     rows = _rows(graph, case)
     some = {name: array[:rows] for name, array in inputs.items()}
     output, terms = evaluate(graph, weights, some, "float64")
+    if got["output"].shape != graph.output.shape:
+        raise Wrong(f"output has shape {got['output'].shape}, the graph says {graph.output.shape}")
     found: Dict[str, Any] = {"checked_rows": rows}
     found["error"] = _require_close("output", got["output"][:rows], output, precision.tolerance)
     if terms is not None:
@@ -89,6 +91,8 @@ def _require_close(what: str, got: Array, expected: Array, tolerance: float, sca
     got, expected = np.asarray(got), np.asarray(expected)
     if got.shape != expected.shape:
         raise Wrong(f"{what} has shape {got.shape}, the reference has {expected.shape}")
+    if not np.isfinite(expected).all():
+        raise Wrong(f"the reference's {what} is not finite, so nothing can be checked")
     if not np.isfinite(got).all():
         raise Wrong(f"{what} is not finite: {int((~np.isfinite(got)).sum())} of {got.size} elements")
     off = np.abs(got - expected)

@@ -190,13 +190,13 @@ class Graph:
     # ---- elementwise -------------------------------------------------------------------------
 
     def add(self, a: Tensor, b: Tensor) -> Tensor:
-        return self._add("add", [a, b], [a.shape])
+        return self._alike("add", [a, b], a.shape)
 
     def sub(self, a: Tensor, b: Tensor) -> Tensor:
-        return self._add("sub", [a, b], [a.shape])
+        return self._alike("sub", [a, b], a.shape)
 
     def mul(self, a: Tensor, b: Tensor) -> Tensor:
-        return self._add("mul", [a, b], [a.shape])
+        return self._alike("mul", [a, b], a.shape)
 
     def log(self, x: Tensor) -> Tensor:
         return self._add("log", [x], [x.shape])
@@ -210,7 +210,7 @@ class Graph:
 
     def where_less(self, a: Tensor, b: Tensor, then: Tensor, other: Tensor) -> Tensor:
         """`then` where a < b, else `other`."""
-        return self._add("where_less", [a, b, then, other], [then.shape])
+        return self._alike("where_less", [a, b, then, other], then.shape)
 
     # ---- losses: scalars, computed in fp32 whatever the precision ---------------------------------
 
@@ -220,11 +220,11 @@ class Graph:
 
     def softmax_cross_entropy(self, x: Tensor, labels: Tensor) -> Tensor:
         """Softmax over the last axis against dense labels, averaged over the other axes."""
-        return self._add("softmax_cross_entropy", [x, labels], [()])
+        return self._alike("softmax_cross_entropy", [x, labels], ())
 
     def squared_error(self, x: Tensor, labels: Tensor) -> Tensor:
         """The mean of (x - labels)^2."""
-        return self._add("squared_error", [x, labels], [()])
+        return self._alike("squared_error", [x, labels], ())
 
     def flat_softmax_nll(self, x: Tensor, labels: Tensor) -> Tensor:
         """Softmax over batch and features of each time step together (ONNX's old default axis on
@@ -233,7 +233,7 @@ class Graph:
 
     def flat_softmax_squared_error(self, x: Tensor, labels: Tensor) -> Tensor:
         """Softmax over each whole image, then the summed squared difference to the labels."""
-        return self._add("flat_softmax_squared_error", [x, labels], [()])
+        return self._alike("flat_softmax_squared_error", [x, labels], ())
 
     # ---- what a recording tells --------------------------------------------------------------
 
@@ -282,11 +282,13 @@ class Graph:
         rows: List[Any] = []
         for node in self.nodes:
             attrs = {k: v for k, v in node.attrs.items() if k not in ("body", "ends")}
-            body = node.attrs["body"]._plain() if node.op == "scan" else None
+            body = None
+            if node.op == "scan":
+                body = [node.attrs["body"]._plain(), [[end.node, end.output] for end in node.attrs["ends"]]]
             inputs = [[t.node, t.output] for t in node.inputs]
             weights = [list(weight.shape) for weight in node.weights]
             rows.append([node.op, inputs, [list(s) for s in node.shapes], attrs, weights, body])
-        return [rows, self.output.node, self.loss.node]
+        return [rows, [self.output.node, self.output.output], self.loss.node]
 
     def _named(self, op: str) -> List[Tuple[str, Node]]:
         return [(f"{op}{i}", node) for i, node in enumerate(self.nodes) if node.op == op]
@@ -312,6 +314,12 @@ class Graph:
         weights = self._gate_weights(kind, features, hidden, bias)
         flops = 2 * batch * steps * GATES[kind] * hidden * (features + hidden)
         return self._add(kind, [x], [(batch, steps, hidden)], {"hidden": hidden}, weights, flops)
+
+    def _alike(self, op: str, inputs: Sequence[Tensor], shape: Shape) -> Tensor:
+        if len({tensor.shape for tensor in inputs}) > 1:
+            shapes = ", ".join(str(tensor.shape) for tensor in inputs)
+            raise ValueError(f"{op} takes operands of one shape, not {shapes}")
+        return self._add(op, inputs, [shape])
 
     def _source(self, op: str, shape: Sequence[int], **attrs: Any) -> Tensor:
         return self._add(op, [], [(self.batch_size, *shape)], attrs)

@@ -50,6 +50,8 @@ def measure(run: Callable[[], None], settings: Settings, clock: Callable[[], flo
     Raises ValueError when the clock did not move.
     """
     warm = _warm_up(run, settings, clock)
+    if not warm.step_s > 0:
+        raise ValueError(f"a step took {warm.step_s} s; the clock did not move")
     inner = 1 if settings.steps else max(1, math.ceil(SAMPLE_S / max(warm.step_s, 1e-9)))
     seconds: List[float] = []
     collecting = gc.isenabled()
@@ -92,7 +94,7 @@ def _warm_up(run: Callable[[], None], settings: Settings, clock: Callable[[], fl
         _sample(run, 1, size, window, clock)
         steps += size
         now = statistics.median(window)
-        steady = steps > 1 and now > before * (1 - STEADY)
+        steady = steps > 1 and now >= before * (1 - STEADY)
         elapsed = clock() - start
         spent = elapsed > WARMUP_S and steps >= WARMUP_STEPS
         if (steady or spent) and elapsed >= settings.min_warmup_s:

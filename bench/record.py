@@ -140,8 +140,8 @@ def build(
 def with_peak(record: Record, peak: Mapping[str, Any]) -> Record:
     """Return the record with its share of the measured roofline.
 
-    The bandwidth is that of the largest calibrated working set that is not larger than the step's:
-    small ones live in a cache. `peak` is what a device's `peak` returned; empty: nothing is known.
+    The bandwidth is that of the largest calibrated working set that is not larger than one batch's:
+    small ones live in a cache, from batch to batch. `peak` is what a device's `peak` returned; empty: nothing is known.
     """
     if not peak:
         return {
@@ -151,7 +151,8 @@ def with_peak(record: Record, peak: Mapping[str, Any]) -> Record:
             "peak_gbytes_per_s": None,
             "peak_library": "",
         }
-    moved = record["gbytes_per_s"] * 1e9 * record["step_median_s"]
+    batches = record["batches_per_step"] * record["batches_in_flight"]
+    moved = record["bytes_per_item"] * record["items_per_step"] / batches
     sizes = sorted(int(size) for size in peak["bandwidth"])
     fitting = [size for size in sizes if size <= moved] or sizes[:1]
     bandwidth = peak["bandwidth"][str(fitting[-1])]

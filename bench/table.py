@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from typing import Any, Callable, List, Optional, Sequence, Tuple
 
 from rich.box import SIMPLE_HEAD
@@ -27,7 +28,7 @@ def render(rows: Sequence[Row], color: bool = False) -> str:
     """
     rows = sorted(rows, key=lambda row: _order(row[0]))
     varying = [axis for axis in AXES if len({record[axis] for record, _ in rows}) > 1 or axis == "backend"]
-    title = "layerbench: " + ", ".join(_title(rows, varying))
+    title = textwrap.fill("layerbench: " + ", ".join(_title(rows, varying)), WIDTH, subsequent_indent="  ")
     lines = _lines(rows, varying, color)
     if max(len(Text.from_ansi(line).plain) for line in lines) > WIDTH:
         lines = _below_cases(rows, [axis for axis in varying if axis != "backend"], color)
@@ -94,10 +95,11 @@ def _peak(record: Record, verdict: Optional[Verdict]) -> str:
 
 def seconds(value: float) -> str:
     """A time with its unit: 81.2 us, 4.05 ms, 1.3 s."""
-    for factor, unit in ((1, "s"), (1e3, "ms"), (1e6, "us")):
-        if value * factor >= 1:
-            return f"{value * factor:.3g} {unit}"
-    return f"{value * 1e9:.3g} ns"
+    for factor, unit in ((1e9, "ns"), (1e6, "us"), (1e3, "ms")):
+        rounded = float(f"{value * factor:.3g}")
+        if rounded < 1000:
+            return f"{rounded:g} {unit}"
+    return f"{value:.3g} s" if value < 1000 else f"{value:,.0f} s"
 
 
 def _notes(rows: Sequence[Row]) -> List[str]:
@@ -106,7 +108,7 @@ def _notes(rows: Sequence[Row]) -> List[str]:
         notes.append("! the machine was disturbed: a kernel of known time ran more than 1.5 times slower")
     if any(not record["steady"] for record, _ in rows):
         names = sorted(record["id"] for record, _ in rows if not record["steady"])
-        notes.append(f"not steady after the warm-up: {', '.join(names)}")
+        notes += ["not steady after the warm-up:", *(f"  {name}" for name in names)]
     return notes
 
 

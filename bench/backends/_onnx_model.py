@@ -271,7 +271,8 @@ def _flat_softmax_nll(to: Lowering, node: Node, x: str, labels: str) -> str:
 
 
 def _flat_softmax_squared_error(to: Lowering, node: Node, x: str, labels: str) -> str:
-    off = to.op("Sub", to.op("Softmax", x, axis=1), labels)
+    # Not Softmax: OpenVINO reads the one of opset 11 as if it were opset 13's, over one axis only.
+    off = to.op("Sub", to.op("Exp", to.op("LogSoftmax", x, axis=1)), labels)
     return str(to.op("ReduceSum", to.op("Mul", off, off), keepdims=0))
 
 

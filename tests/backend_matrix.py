@@ -1,0 +1,190 @@
+"""One backend's whole matrix of small cases, in one process: `python backend_matrix.py BACKEND FILE`.
+
+Writes what came of each case, by its key, as JSON. test_backends.py lists the same keys and judges.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+
+from bench import backend, check, values, workload
+from bench.backends.numpy import evaluate
+from bench.case import MODES, Case, Settings, Unavailable, Wrong
+from bench.precision import PRECISIONS
+
+BATCH = 4
+SIXTEEN = ("torch", "tensorflow", "openvino")
+
+
+def keys(engine):
+    """Every case that a backend claims to run: (layer, variant, mode, precision, data, tuning)."""
+    for key in every(engine):
+        layer, _, mode, precision, _, _ = key
+        module, made = workload.load(layer), backend.load(engine)
+        refused = workload.unsupported(module, mode, precision) or made.unsupported(precision, mode, "cpu")
+        if mode in made.MODES and not refused:
+            yield key
+
+
+def every(engine):
+    for layer in workload.names():
+        for variant in variants(layer):
+            for mode in MODES:
+                yield layer, variant, mode, "fp32", "synthetic", "default"
+            yield layer, variant, "inference", "fp32", "synthetic", "best"
+            yield layer, variant, "inference", "fp32", "generated", "default"
+        if engine in SIXTEEN:
+            for mode in ("inference", "training"):
+                for precision in ("fp16", "bf16", "fp16m", "bf16m"):
+                    yield layer, variants(layer)[0], mode, precision, "synthetic", "default"
+
+
+def variants(layer):
+    """The ways to run a layer that its dimensions with choices offer, one at a time; the first is plain."""
+    found = ["plain"]
+    for name, dimension in workload.load(layer).DIMENSIONS.items():
+        found += [f"{name}={choice}" for choice in dimension.choices[1:]]
+    return found
+
+
+def case_of(engine, key):
+    layer, variant, mode, precision, _, _ = key
+    module = workload.load(layer)
+    first = next(iter(workload.named_sizes(module).values()))
+    changed = dict([variant.split("=")]) if "=" in variant else {}
+    size = {**first, **module.TINY, **changed}
+    dimensions = {name: size[name] for name in module.DIMENSIONS}
+    return Case(layer, "tiny", dimensions, mode, BATCH, precision, 1, engine, "cpu")
+
+
+def outcome_of(engine, key):
+    case, settings = case_of(engine, key), Settings(data=key[4], tuning=key[5])
+    try:
+        backend.require(case)
+    except Unavailable as error:
+        return {"outcome": "skipped", "text": str(error)}
+    try:
+        return {"outcome": "passed", **tried(case, settings)}
+    except Unavailable as error:
+        return {"outcome": "unavailable", "text": str(error)}
+    except Wrong as error:
+        return {"outcome": "wrong", "text": str(error)}
+    except Exception:  # noqa: BLE001 - one broken case is to be told, and not to hide the others
+        return {"outcome": "error", "text": traceback.format_exc()}
+
+
+def compiled(graph, case, settings):
+    precision = PRECISIONS[case.precision]
+    weights = values.weights(graph, precision.weights)
+    inputs = [values.inputs(graph, precision.compute)]
+    return backend.load(case.backend).compile(graph, weights, inputs, case, settings), weights
+
+
+def tried(case, settings):
+    """What a program was seen to do; Wrong where its numbers are."""
+    graph = workload.checked(case)
+    program, weights = compiled(graph, case, settings)
+    seen = {"compute": program.compute, "held": program.held, "check": check.require(program, graph, case, weights)}
+    outputs = program.outputs()
+    precision = PRECISIONS[case.precision]
+    output = outputs["output"]
+    seen["fits"] = {kind: bool((values.rounded(output, kind) == output).all()) for kind in ("float16", "bfloat16")}
+    seen["has_loss"] = "loss" in outputs
+    if case.mode == "training":
+        seen["loaded"] = all(np.array_equal(values.rounded(w, "float32"), weights[n]) for n, w in arrays(program))
+        program.set_learning_rate(0.0)
+        program.run()
+        seen["still"] = all(np.array_equal(w, weights[n]) for n, w in arrays(program))
+    if settings.data == "generated":
+        seen["batches"] = taken(program, graph, weights, precision)
+    return {**seen, **zeroed(program, graph, weights, precision)}
+
+
+def arrays(program):
+    return program.weights().items()
+
+
+def taken(program, graph, weights, precision):
+    """Which of three host batches each of six runs has answered; -1: none."""
+    batches = [values.inputs(graph, precision.compute, batch) for batch in range(3)]
+    expected = [evaluate(graph, weights, batch, "float64")[0] for batch in batches]
+    program.feed(batches)
+    found = []
+    for _ in range(6):
+        program.run()
+        got = program.outputs()["output"]
+        found.append(next((i for i, e in enumerate(expected) if np.allclose(got, e, atol=1e-3)), -1))
+    return found
+
+
+def zeroed(program, graph, weights, precision):
+    """How far the output for inputs of zeros is from the reference's."""
+    inputs = values.inputs(graph, precision.compute, zero=True)
+    program.feed([inputs])
+    program.run()
+    expected, _ = evaluate(graph, program.weights() if program.weights else weights, inputs, "float64")
+    return {"zero_error": float(np.abs(program.outputs()["output"] - expected).max())}
+
+
+def draws(engine):
+    """Two runs of a chain that draws its own numbers."""
+    case = case_of(engine, ("hmc", "plain", "inference", "fp32", "synthetic", "default"))
+    program, _ = compiled(workload.of_case(case), case, Settings(tuning="default"))
+    found = []
+    for _ in range(3):
+        program.run()
+        found.append(program.outputs()["output"].ravel().tolist())
+    return found
+
+
+def models():
+    """What the ONNX model of each case is made of; all of them pass the checker."""
+    import onnx
+
+    from bench.backends import _onnx_model
+
+    found = {}
+    for key in keys("onnxruntime"):
+        case = case_of("onnxruntime", key)
+        for graph in (workload.of_case(case), workload.checked(case)):
+            model = _onnx_model.model(graph, values.weights(graph, "float32"))
+            onnx.checker.check_model(model, full_check=True)
+            facts = {"opsets": [(o.domain, o.version) for o in model.opset_import], "ir": model.ir_version}
+            ends = [*model.graph.input, *model.graph.output]
+            facts["static"] = all(
+                d.WhichOneof("value") == "dim_value" for e in ends for d in e.type.tensor_type.shape.dim
+            )
+            facts["operators"] = sorted(operators(model.graph))
+            found[f"{name(key)}-{graph.fingerprint}"] = facts
+    return found
+
+
+def operators(graph):
+    found = set()
+    for node in graph.node:
+        found.add(node.op_type)
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                found |= operators(attribute.g)
+    return found
+
+
+def name(key):
+    return "-".join(key)
+
+
+if __name__ == "__main__":
+    backend_name, path = sys.argv[1:]
+    if backend_name == "models":
+        answer = models()
+    else:
+        answer = {name(key): outcome_of(backend_name, key) for key in keys(backend_name)}
+        answer["draws"] = draws(backend_name)
+    Path(path).write_text(json.dumps(answer))

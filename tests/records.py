@@ -1,0 +1,37 @@
+"""Records made by hand."""
+
+from __future__ import annotations
+
+from bench.record import SCHEMA
+
+MACHINE = {"model": "Paper CPU @ 2.0GHz", "cores": 4}
+
+
+def record_of(name="lstm-h8_t3", rate=1000.0, noise=0.0, **changed):
+    """As much of a record as verdicts and the table read."""
+    made = {
+        "schema": SCHEMA,
+        "id": f"{name}-inference-b1-fp32-x1-numpy-cpu",
+        "workload": name.split("-")[0],
+        "size": name.split("-")[1],
+        "mode": "inference",
+        "batch_size": 1,
+        "precision": "fp32",
+        "replicas": 1,
+        "backend": "numpy",
+        "device": "cpu",
+        "item": "sequence",
+        "items_per_s": rate,
+        "step_median_s": 1 / rate,
+        "noise_percent": noise,
+        "percent_of_peak": 12.5,
+        "disturbed": False,
+        "steady": True,
+        "threads": 1,
+        "graph": "aaaa",
+        "settings": "bbbb",
+        "framework_version": "1.0",
+        "device_model": MACHINE["model"],
+        "device_cores": 4,
+    }
+    return {**made, **changed}

@@ -1,0 +1,218 @@
+"""Every backend on every layer, in every mode and precision, held against the reference."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+import backend_matrix
+import numpy as np
+import pytest
+
+from bench import backend, backends, layers, plugins, values, workload
+from bench.backends import _onnx_model
+from bench.case import Settings
+from bench.precision import PRECISIONS
+
+# What PopART 3.4 reads of opset 11.
+OPERATORS = set(
+    "Abs Add And ArgMax AveragePool BatchNormalization Cast Concat Conv Div Erf Exp Expand Flatten GRU Gather Gemm"
+    " GlobalAveragePool Greater Identity LSTM Less Log LogSoftmax Loop MatMul Max MaxPool Mul Neg OneHot Pad Pow RNN"
+    " RandomNormal RandomUniform Reciprocal ReduceMean ReduceSum Relu Reshape Scan Sigmoid Slice Softmax Split Sqrt"
+    " Squeeze Sub Sum Tanh Transpose Unsqueeze Where".split()
+)
+KEYS = [(engine, key) for engine in plugins.names(backends) for key in backend_matrix.keys(engine)]
+IDS = [f"{engine}-{backend_matrix.name(key)}" for engine, key in KEYS]
+
+
+def chosen(wanted):
+    """The cases for which `wanted(key)` holds, as parameters."""
+    found = [(pair, name) for pair, name in zip(KEYS, IDS) if wanted(pair[1])]
+    return pytest.mark.parametrize("engine, key", [pair for pair, _ in found], ids=[name for _, name in found])
+
+
+@pytest.fixture(scope="session")
+def ask(tmp_path_factory):
+    """Return a function from what the matrix script is asked to its answer; a process each, once."""
+    known = {}
+
+    def answer(what):
+        if what not in known:
+            path = tmp_path_factory.mktemp("matrix") / f"{what}.json"
+            quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
+            own = {} if what == "models" else backend.load(what).environment(Settings(), "cpu")
+            command = [sys.executable, backend_matrix.__file__, what, str(path)]
+            done = subprocess.run(command, env={**os.environ, **own, **quiet}, stderr=subprocess.PIPE, timeout=300)
+            known[what] = json.loads(path.read_text()) if done.returncode == 0 else done.stderr.decode()
+        assert not isinstance(known[what], str), known[what]
+        return known[what]
+
+    return answer
+
+
+@pytest.fixture
+def seen(ask, engine, key):
+    """What was seen of one case; skips where it cannot run here, and fails where it is wrong."""
+    if importlib.util.find_spec(backend.load(engine).PACKAGE) is None:
+        pytest.skip(f"{backend.load(engine).PACKAGE} is not installed")
+    found = ask(engine)[backend_matrix.name(key)]
+    if found["outcome"] == "skipped" or (found["outcome"] == "unavailable" and key[3] != "fp32"):
+        pytest.skip(found["text"])
+    assert found["outcome"] == "passed", found["text"]
+    return found
+
+
+def test_every_backend_runs_every_layer_in_fp32():
+    assert {(engine, key[0]) for engine, key in KEYS if key[2:4] == ("inference", "fp32")} == {
+        (engine, layer) for engine in plugins.names(backends) for layer in plugins.names(layers)
+    }
+
+
+def test_every_layer_with_a_loss_is_trained_somewhere():
+    assert {key[0] for _, key in KEYS if key[2] == "training"} == {
+        layer for layer in plugins.names(layers) if hasattr(workload.load(layer), "loss")
+    }
+
+
+@chosen(lambda key: True)
+def test_a_backend_computes_what_the_reference_does(seen, engine, key):
+    assert 0 <= seen["check"]["error"] <= PRECISIONS[key[3]].tolerance
+    assert seen["check"]["checked_rows"] == backend_matrix.BATCH
+    assert seen["has_loss"] == (key[2] != "inference")
+
+
+@chosen(lambda key: True)
+def test_a_precision_is_what_ran(seen, engine, key):
+    precision = PRECISIONS[key[3]]
+
+    assert (seen["compute"], seen["held"]) == (precision.compute, precision.weights)
+    if precision.compute == "float32":
+        assert seen["fits"] == {"float16": False, "bfloat16": False}
+    elif engine != "openvino":  # whose last layer returns its fp32 sums
+        assert seen["fits"][precision.compute]
+
+
+@chosen(lambda key: key[2:4] == ("inference", "fp32"))
+def test_zeros_give_what_the_weights_alone_make(seen, engine, key):
+    assert seen["zero_error"] <= 4 * PRECISIONS[key[3]].tolerance
+
+
+@chosen(lambda key: key[2] == "training")
+def test_training_moves_the_weights_by_the_gradient_and_can_be_reset(seen, engine, key):
+    assert 0 < seen["check"]["gradient_error"] <= PRECISIONS[key[3]].gradient_tolerance
+    assert seen["loaded"]
+
+
+@chosen(lambda key: key[2] == "training")
+def test_a_learning_rate_of_zero_moves_nothing(seen, engine, key):
+    assert seen["still"]
+
+
+@chosen(lambda key: key[4] == "generated")
+def test_generated_data_takes_one_host_batch_after_the_other(seen, engine, key):
+    first = seen["batches"][0]
+
+    assert seen["batches"] == [(first + i) % 3 for i in range(6)]
+
+
+@pytest.mark.parametrize("engine", plugins.names(backends))
+def test_a_timed_chain_draws_new_numbers_in_every_step(ask, engine):
+    if importlib.util.find_spec(backend.load(engine).PACKAGE) is None:
+        pytest.skip(f"{backend.load(engine).PACKAGE} is not installed")
+
+    traces = ask(engine)["draws"]
+
+    assert len({tuple(trace) for trace in traces}) == 3
+    # Chains side by side have draws of their own.
+    assert len({tuple(chain) for chain in np.reshape(traces[0], (backend_matrix.BATCH, -1))}) == backend_matrix.BATCH
+
+
+@pytest.fixture(scope="session")
+def models(ask):
+    if importlib.util.find_spec("onnx") is None:
+        pytest.skip("onnx is not installed")
+    return ask("models")
+
+
+def test_every_model_is_opset_11_and_ir_6_with_static_shapes(models):
+    assert models
+    assert {name for name, facts in models.items() if facts["opsets"] != [["", 11]]} == set()
+    assert {name for name, facts in models.items() if facts["ir"] != 6 or not facts["static"]} == set()
+
+
+def test_every_model_keeps_to_the_operators_that_popart_reads(models):
+    used = {operator for facts in models.values() for operator in facts["operators"]}
+
+    assert used - OPERATORS == set()
+
+
+@pytest.mark.parametrize("kind, ours, onnx", [("rnn", "h", "h"), ("lstm", "ifgo", "iofg"), ("gru", "rzn", "zrn")])
+def test_gates_go_into_onnx_order(kind, ours, onnx):
+    rows = np.repeat(list(ours), 2)[:, None]
+
+    assert "".join(_onnx_model.regate(rows, kind)[::2, 0]) == onnx
+
+
+@pytest.mark.parametrize("shape", [(2,), (2, 3), (2, 3, 4), (2, 3, 4, 5)])
+def test_an_array_comes_back_from_onnx_as_it_went(shape):
+    array = np.arange(float(np.prod(shape))).reshape(shape)
+
+    native = _onnx_model.native(array, np.float32)
+
+    assert native.dtype == np.float32
+    assert native.flags["C_CONTIGUOUS"]
+    np.testing.assert_array_equal(_onnx_model.canonical(native), array)
+
+
+@pytest.mark.parametrize("layer", plugins.names(layers))
+def test_weights_and_inputs_are_the_same_wherever_they_are_drawn(layer):
+    graph = workload.record(
+        workload.load(layer), backend_matrix.case_of("numpy", (layer, *5 * [""])).dimensions, 4, "inference", True
+    )
+
+    for draw in (values.weights, values.inputs):
+        once, again = draw(graph, "float32"), draw(graph, "float32")
+        assert [name for name in once if not np.array_equal(once[name], again[name])] == []
+        assert all(np.abs(array).max() > 0 for array in once.values())
+
+
+@pytest.mark.parametrize(
+    "dtype, value, expected",
+    [
+        ("float32", 1 + 2**-20, 1 + 2**-20),
+        # bf16 has seven bits after the point: a half goes to the even neighbour, more than a half up.
+        ("bfloat16", 1 + 2**-8, 1),
+        ("bfloat16", 1 + 3 * 2**-8, 1 + 2**-6),
+        ("bfloat16", -1 - 2**-8 - 2**-16, -1 - 2**-7),
+        ("bfloat16", 1 + 2**-9, 1),
+        # fp16 has ten.
+        ("float16", 1 + 2**-11, 1),
+        ("float16", 1 + 3 * 2**-11, 1 + 2**-9),
+    ],
+)
+def test_values_are_rounded_to_the_nearest_that_a_precision_holds(dtype, value, expected):
+    rounded = values.rounded(np.array([value]), dtype)
+
+    assert rounded.dtype == np.float32
+    assert rounded.tolist() == [expected]
+
+
+def test_integers_are_not_rounded():
+    labels = np.array([0, 257])
+
+    assert values.rounded(labels, "bfloat16").tolist() == [0, 257]
+    assert values.rounded(labels, "bfloat16").dtype == labels.dtype
+
+
+@pytest.mark.parametrize("engine", plugins.names(backends))
+def test_naming_a_backend_loads_no_framework(engine):
+    package = backend.load(engine).PACKAGE
+    code = f"import sys; from bench import backend; backend.load({engine!r}); print({package!r} in sys.modules)"
+    root = os.path.dirname(os.path.dirname(os.path.abspath(backend.__file__)))
+
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, stdout=subprocess.PIPE, text=True)
+
+    assert done.stdout.strip() == "False"

@@ -1,0 +1,251 @@
+"""The clock, with a clock and step times of the tests' own: nothing here waits or depends on the machine."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+
+import pytest
+
+from bench.case import Settings
+from bench.measure import QUIET_PERCENT, measure, noise_percent
+from bench.step import Step, repeat, throughput
+
+
+class Scripted:
+    """A step and its clock: `times(i)` is what step i takes. Ends a test that would run for ever."""
+
+    LIMIT = 400_000
+
+    def __init__(self, times):
+        self.times = times
+        self.now, self.runs, self.reads = 1000.0, 0, 0
+
+    def run(self):
+        self.now += self.times(self.runs)
+        self.runs += 1
+        self._bound(self.runs)
+
+    def clock(self):
+        self.reads += 1
+        self._bound(self.reads)
+        return self.now
+
+    def measured(self, **settings):
+        return measure(self.run, Settings(**settings), self.clock)
+
+    def _bound(self, count):
+        if count > self.LIMIT:
+            pytest.fail(f"no end after {count} steps or readings of the clock")
+
+
+def constant(seconds):
+    return lambda i: seconds
+
+
+def slow_start(slow, steps, fast):
+    return lambda i: slow if i < steps else fast
+
+
+def noisy(seconds, spread):
+    """Times of two levels in long stretches, so that the medians of blocks differ by 2 x `spread`."""
+    return lambda i: seconds * (1 + spread * (-1) ** (i // 350))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 100])
+def test_exactly_as_many_steps_are_timed_as_asked(steps):
+    scripted = Scripted(constant(0.01))
+
+    samples = scripted.measured(steps=steps)
+
+    assert len(samples.seconds) == steps
+    assert samples.steps_per_sample == 1
+    assert scripted.runs == samples.warmup_steps + steps
+
+
+def test_samples_are_the_times_of_the_steps_in_order():
+    scripted = Scripted(lambda i: 0.5 + 0.125 * (i % 4))
+
+    samples = scripted.measured(steps=6)
+
+    first = samples.warmup_steps
+    assert samples.seconds == [0.5 + 0.125 * (i % 4) for i in range(first, first + 6)]
+
+
+def test_tiny_steps_stay_apart_when_their_number_is_given():
+    samples = Scripted(constant(1e-6)).measured(steps=3)
+
+    assert samples.steps_per_sample == 1
+    assert samples.seconds == pytest.approx(3 * [1e-6], rel=1e-3)
+
+
+def test_equal_steps_are_steady_after_three():
+    samples = Scripted(constant(0.1)).measured(steps=1)
+
+    # A window of one step, then one of two.
+    assert (samples.warmup_steps, samples.steady) == (3, True)
+    assert samples.warmup_s == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("slow, slow_steps", [(5.0, 1), (0.1, 1), (0.1, 2)])
+def test_slow_first_steps_are_not_among_the_samples(slow, slow_steps):
+    samples = Scripted(slow_start(slow, slow_steps, 0.01)).measured(steps=50)
+
+    assert samples.seconds == pytest.approx(50 * [0.01])
+    assert samples.warmup_steps > slow_steps
+
+
+def test_a_compiler_that_takes_its_time_is_waited_for():
+    """Slower by a tenth with every window until step 31: no window before is steady."""
+    samples = Scripted(lambda i: 0.01 * max(1, 10 - (i + 1).bit_length() * 2)).measured(steps=5)
+
+    assert samples.steady
+    assert samples.seconds == pytest.approx(5 * [0.01])
+
+
+def test_a_step_that_gets_faster_for_seconds_is_timed_and_called_unsteady():
+    samples = Scripted(lambda i: 0.9**i).measured(steps=2)
+
+    assert not samples.steady
+    assert samples.warmup_s > 2
+    assert samples.warmup_steps >= 10
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.9, 0.99])
+def test_warming_up_ends_however_fast_steps_become(factor):
+    """With 0.9 all steps together take one second: two seconds of warm-up never pass."""
+    scripted = Scripted(lambda i: max(0.1 * factor**i, 1e-7))
+
+    assert scripted.measured(steps=1).warmup_steps < scripted.LIMIT
+
+
+@pytest.mark.parametrize("settings", [{"steps": 5}, {}])
+def test_a_clock_that_does_not_move_is_an_error(settings):
+    with pytest.raises(ValueError, match="the clock did not move"):
+        Scripted(constant(0.0)).measured(**settings)
+
+
+def test_a_clock_that_stops_after_the_warm_up_is_an_error():
+    with pytest.raises(ValueError, match=r"a step took 0.0 s; the clock did not move"):
+        Scripted(slow_start(0.1, 3, 0.0)).measured(steps=4)
+
+
+def test_a_clock_that_goes_backward_is_an_error():
+    with pytest.raises(ValueError, match="the clock did not move"):
+        Scripted(slow_start(0.1, 4, -0.05)).measured(steps=4)
+
+
+def test_a_least_warm_up_is_kept():
+    samples = Scripted(constant(0.1)).measured(steps=1, min_warmup_s=3.0)
+
+    assert samples.warmup_s >= 3.0
+
+
+def test_a_quiet_case_ends_after_a_quarter_of_its_time():
+    samples = Scripted(constant(0.001)).measured(max_time_s=2.0)
+
+    assert sum(samples.seconds) == pytest.approx(0.5, rel=0.25)
+    assert noise_percent(samples.seconds) <= QUIET_PERCENT
+
+
+def test_a_noisy_case_takes_all_of_its_time_and_little_more():
+    samples = Scripted(noisy(0.001, 0.1)).measured(max_time_s=2.0)
+
+    assert noise_percent(samples.seconds) > QUIET_PERCENT
+    assert 2.0 <= sum(samples.seconds) < 2.2
+
+
+@pytest.mark.parametrize("rounds", [1, 5, 30])
+def test_slow_steps_are_still_timed_often_enough(rounds):
+    samples = Scripted(constant(3.0)).measured(min_rounds=rounds, max_time_s=1.0)
+
+    assert len(samples.seconds) == rounds
+
+
+@pytest.mark.parametrize("seconds, steps", [(30e-6, 1), (20e-6, 1), (7e-6, 3), (1e-6, 20), (1e-7, 200)])
+def test_steps_too_short_for_the_clock_share_a_sample(seconds, steps):
+    scripted = Scripted(constant(seconds))
+
+    samples = scripted.measured(max_time_s=0.004)
+
+    # The scripted clock's own rounding may make it one more.
+    assert samples.steps_per_sample in (steps, steps + 1)
+    assert samples.median_s == pytest.approx(seconds, rel=1e-3)
+    assert scripted.runs == samples.warmup_steps + len(samples.seconds) * samples.steps_per_sample
+
+
+def test_a_step_that_fails_is_not_hidden_and_leaves_the_collector_on():
+    def fail(i):
+        if i == 20:
+            raise KeyError("step 20")
+        assert gc.isenabled() == (i < 3)
+        return 0.1
+
+    with pytest.raises(KeyError, match="step 20"):
+        Scripted(fail).measured(steps=100)
+
+    assert gc.isenabled()
+
+
+def test_the_collector_is_on_again_after_a_measurement():
+    Scripted(constant(0.1)).measured(steps=2)
+
+    assert gc.isenabled()
+
+
+def test_a_collector_that_was_off_stays_off():
+    gc.disable()
+    try:
+        Scripted(constant(0.1)).measured(steps=2)
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize(
+    "seconds, percent",
+    [
+        ([2.0], 0),
+        ([1.0, 1.0, 1.0], 0),
+        # Two blocks of one: 50 x (3 - 1) / 2.
+        ([1.0, 3.0], 50),
+        # Six blocks of two, medians 10 .. 12.5; the median of all is 11.25: 50 x 2.5 / 11.25.
+        ([10, 10, 10.5, 10.5, 11, 11, 11.5, 11.5, 12, 12, 12.5, 12.5], 100 / 9),
+        # A lone outlier in a block of three moves no median.
+        ([1.0] * 17 + [100.0], 0),
+    ],
+)
+def test_noise_is_half_the_range_of_the_medians_of_six_blocks(seconds, percent):
+    assert noise_percent(seconds) == pytest.approx(percent)
+
+
+@pytest.mark.parametrize("count", range(1, 40))
+def test_every_sample_is_in_one_block(count):
+    """One slow sample in blocks of one or two shows; all alike show nothing."""
+    assert noise_percent([2.0] * count) == 0
+    assert noise_percent(list(map(float, range(1, count + 1)))) <= 50 * (count - 1) / ((count + 1) / 2)
+    if 2 <= count <= 11:
+        assert noise_percent([1.0] * (count - 1) + [9.0]) > 0
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 9])
+def test_a_repeated_step_runs_so_often(count):
+    calls = itertools.count()
+
+    repeat(lambda: next(calls), count)()
+
+    assert next(calls) == count
+
+
+def test_items_count_every_replica_and_iteration():
+    assert Step(run=lambda: None, batch_items=8, replicas=2, iterations=4).items == 64
+
+
+def test_throughput_is_items_over_seconds():
+    assert throughput(64, 0.25) == 256
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan")])
+def test_a_rate_without_time_is_an_error(seconds):
+    with pytest.raises(ValueError, match=r"64 items took .* the clock did not move"):
+        throughput(64, seconds)

@@ -1,0 +1,256 @@
+"""Records: rates, costs and shares worked out by hand, and the schema that documents them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from bench import record, workload
+from bench.case import Case, Settings
+from bench.measure import Samples
+from bench.step import Step
+
+# What a worker sees besides; kept to plain values.
+FOUND = {
+    "checked_rows": 4,
+    "error": 1e-7,
+    "gradient_error": 0.0,
+    "canary_before": 1.0,
+    "canary_after": 1.1,
+    "load": 0.5,
+    "disturbed": False,
+    "started_s": 1.7e9,
+    "ended_s": 1.7e9 + 1,
+    "compile_s": 0.25,
+    "framework_version": "1.2.3",
+    "batches_in_flight": 1,
+    "tuned_layout": "plain",
+    "device_model": "a machine",
+}
+# fixtures/measure.py adds it, since one process cannot know.
+LATER = {"attempts"}
+
+
+def case_of(layer="dense", mode="inference", precision="fp32", batch_size=32, **size):
+    module = workload.load(layer)
+    dimensions = {**next(iter(workload.named_sizes(module).values())), **size}
+    kept = {key: dimensions[key] for key in module.DIMENSIONS}
+    return Case(layer, "tiny", kept, mode, batch_size, precision, 1, "numpy", "cpu")
+
+
+def built(case, seconds=(0.5,), settings=None, iterations=1, replicas=1, **found):
+    settings = settings or Settings()
+    step = Step(lambda: None, workload.items(case), replicas, iterations)
+    samples = Samples(list(seconds), 1, 3, 0.5, True)
+    return record.build(case, settings, workload.of_case(case), step, samples, {**FOUND, **found})
+
+
+def test_a_rate_is_items_over_the_median_step():
+    made = built(case_of(), [1.0, 0.25, 0.5], iterations=3, replicas=2)
+
+    assert made["items_per_step"] == 192
+    assert made["step_median_s"] == 0.5
+    assert made["items_per_s"] == 384
+    assert made["item"] == "row"
+
+
+def test_a_mean_and_percentiles_are_of_the_samples():
+    made = built(case_of(), [float(i) for i in range(100, 0, -1)])
+
+    assert made["step_mean_s"] == 50.5
+    assert made["step_median_s"] == 50.5
+    assert made["step_p90_s"] == 90
+    assert made["step_p99_s"] == 99
+    assert made["samples"] == 100
+
+
+@pytest.mark.parametrize(
+    "count, p90, p99", [(1, 1, 1), (2, 2, 2), (5, 5, 5), (10, 9, 10), (11, 10, 11), (1000, 900, 990)]
+)
+def test_a_percentile_is_the_nearest_rank(count, p90, p99):
+    made = built(case_of(), [float(i) for i in range(1, count + 1)])
+
+    assert (made["step_p90_s"], made["step_p99_s"]) == (p90, p99)
+
+
+@pytest.mark.parametrize("share, percent", [(0.90, 90), (0.99, 99)])
+def test_a_percentile_has_no_rounding_error_of_its_own(share, percent):
+    """Nearest rank in integers: ceil(percent x count / 100)."""
+    wrong = [
+        count
+        for count in range(1, 3000)
+        if record._percentile(list(range(1, count + 1)), share) != -(-percent * count // 100)
+    ]
+
+    assert wrong == []
+
+
+def test_a_row_of_a_dense_layer_costs_what_paper_says():
+    """1024 x 1024 products and 1024 sums: 2 MFLOP a row; 32 rows in, out and the weights move."""
+    made = built(case_of())
+
+    assert made["parameters"] == 1_049_600
+    assert made["flops_per_item"] == 2 * 1024 * 1024
+    assert made["elementwise_per_item"] == 0
+    assert made["bytes_per_item"] == 4 * (1_049_600 + 65_536) / 32
+    assert made["tflops"] == pytest.approx(67_108_864 / 0.5 / 1e12)
+    assert made["gbytes_per_s"] == pytest.approx(4 * 1_115_136 / 0.5 / 1e9)
+
+
+def test_training_counts_three_passes_and_the_weights_once_more():
+    made = built(case_of(mode="training"))
+
+    assert made["flops_per_item"] == 3 * 2 * 1024 * 1024
+    assert made["bytes_per_item"] == 4 * (2 * 1_049_600 + 65_536) / 32
+    assert made["tflops"] == pytest.approx(3 * 67_108_864 / 0.5 / 1e12)
+
+
+def test_eval_counts_one_pass():
+    assert built(case_of(mode="eval"))["flops_per_item"] == 2 * 1024 * 1024
+
+
+@pytest.mark.parametrize("precision, size", [("fp32", 4), ("fp16", 2), ("bf16", 2), ("fp16m", 2), ("bf16m", 2)])
+def test_bytes_follow_the_precision(precision, size):
+    assert built(case_of(precision=precision))["bytes_per_item"] == size * 1_115_136 / 32
+
+
+def test_many_batches_behind_a_call_do_not_change_what_an_item_costs():
+    one, many = built(case_of(), [0.5]), built(case_of(), [5.0], iterations=10)
+
+    for key in ("items_per_s", "flops_per_item", "bytes_per_item"):
+        assert many[key] == one[key]
+    for key in ("tflops", "gbytes_per_s"):
+        assert many[key] == pytest.approx(one[key])
+
+
+def test_an_item_of_hmc_is_a_transition():
+    made = built(case_of("hmc", batch_size=2, hmc_steps=1000), [0.5])
+
+    assert made["items_per_step"] == 2000
+    assert made["elementwise_per_item"] == 65
+    assert made["bytes_per_item"] == 4
+
+
+PEAK = {"flops": 1e12, "bandwidth": {"1000": 8e9, "1000000": 4e9, "100000000": 2e9}, "library": "paper 1.0"}
+
+
+def shared(flops_per_s, bytes_per_s, step_s):
+    """As much of a record as a share needs: one item a step, one batch behind it."""
+    return {
+        "tflops": flops_per_s / 1e12,
+        "gbytes_per_s": bytes_per_s / 1e9,
+        "step_median_s": step_s,
+        "bytes_per_item": bytes_per_s * step_s,
+        "items_per_step": 1,
+        "batches_per_step": 1,
+        "batches_in_flight": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    "moved, bandwidth",
+    [(10, 8e9), (2000, 8e9), (900_000, 8e9), (1_100_000, 4e9), (90_000_000, 4e9), (1_000_000_000, 2e9)],
+)
+def test_the_bandwidth_is_that_of_the_largest_working_set_that_fits(moved, bandwidth):
+    made = record.with_peak(shared(0.0, 1e9, moved / 1e9), PEAK)
+
+    assert made["peak_gbytes_per_s"] == bandwidth / 1e9
+    assert made["percent_of_peak"] == pytest.approx(100 * 1e9 / bandwidth)
+    assert (made["peak_tflops"], made["peak_library"]) == (1.0, "paper 1.0")
+
+
+def test_the_share_is_that_of_the_tighter_roof():
+    products = record.with_peak(shared(0.5e12, 1e9, 0.01), PEAK)
+    copies = record.with_peak(shared(0.1e12, 1e9, 0.01), PEAK)
+
+    assert products["percent_of_peak"] == pytest.approx(50)
+    assert copies["percent_of_peak"] == pytest.approx(25)
+
+
+def test_where_no_peak_is_known_there_is_no_share():
+    made = record.with_peak(built(case_of()), {})
+
+    assert made["percent_of_peak"] is None
+    assert made["peak_library"] == ""
+
+
+def test_batches_behind_a_call_do_not_make_a_working_set_larger():
+    """A thousand batches read one set of weights a thousand times: it stays where it is, in the cache."""
+    one = record.with_peak(built(case_of(), [0.01]), PEAK)
+    many = record.with_peak(built(case_of(), [10.0], Settings(batches_per_step=1000), 1000), PEAK)
+
+    assert many["peak_gbytes_per_s"] == one["peak_gbytes_per_s"]
+    assert many["percent_of_peak"] == pytest.approx(one["percent_of_peak"])
+
+
+@pytest.mark.parametrize("peak", [{}, PEAK])
+def test_a_record_has_the_documented_keys_and_no_other(peak):
+    made = record.with_peak(built(case_of()), peak)
+
+    own = {key for key in made if not key.startswith(("tuned_", "device_"))}
+
+    assert own - set(record.FIELDS) == set()
+    assert set(record.FIELDS) - own == LATER
+
+
+def test_every_documented_key_says_something():
+    assert [key for key, text in record.FIELDS.items() if not text.strip()] == []
+
+
+def test_a_record_names_its_case_by_axis_and_id():
+    case = case_of("lstm", "training", "bf16", 7)
+
+    made = built(case)
+
+    assert made["id"] == case.id == "lstm-tiny-training-b7-bf16-x1-numpy-cpu"
+    axes = ("workload", "mode", "batch_size", "precision", "replicas", "backend", "device")
+    assert [made[axis] for axis in axes] == ["lstm", "training", 7, "bf16", 1, "numpy", "cpu"]
+
+
+def test_a_record_holds_the_graph_that_is_timed():
+    case = case_of("hmc", batch_size=1)
+
+    assert built(case)["graph"] == workload.of_case(case).fingerprint != workload.checked(case).fingerprint
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"data": "generated"},
+        {"zero_values": True},
+        {"batches_per_step": 2},
+        {"tuning": "default"},
+        {"threads": 2},
+        {"cores": [1]},
+    ],
+)
+def test_settings_that_matter_change_their_fingerprint(changed):
+    other = dataclasses.replace(Settings(), **changed)
+
+    assert built(case_of(), settings=other)["settings"] != built(case_of())["settings"]
+
+
+@pytest.mark.parametrize("changed", [{"steps": 9}, {"max_time_s": 9.0}, {"min_rounds": 9}, {"min_warmup_s": 9.0}])
+def test_how_long_is_measured_does_not_change_it(changed):
+    other = dataclasses.replace(Settings(), **changed)
+
+    assert built(case_of(), settings=other)["settings"] == built(case_of())["settings"]
+
+
+def test_a_fact_of_the_backend_changes_the_settings_and_one_of_the_device_does_not():
+    before = built(case_of())["settings"]
+
+    assert built(case_of(), tuned_layout="channels_last")["settings"] != before
+    assert built(case_of(), device_model="another")["settings"] == before
+
+
+def test_a_fingerprint_is_of_the_value_and_not_of_its_order():
+    assert record.fingerprint({"a": 1, "b": [2]}) == record.fingerprint({"b": [2], "a": 1})
+    assert record.fingerprint({"a": 1}) != record.fingerprint({"a": 2})
+    assert len(record.fingerprint({})) == 12
+
+
+def test_cores_are_stored_as_text():
+    assert built(case_of(), settings=Settings(cores=[2, 3]))["cores"] == "2,3"
+    assert built(case_of())["cores"] == ""

@@ -1,0 +1,241 @@
+"""Names of sizes, the cases that a selection makes of them, and the contract of a layer's file."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from bench import backends, devices, layers, plugins, size, workload
+from bench.case import AXES, Case, Settings
+from bench.matrix import Selection
+from bench.size import Dimension
+
+TWO = {"hidden": Dimension("h", "units"), "steps": Dimension("t", "steps"), "bias": size.BIAS}
+
+
+@pytest.mark.parametrize(
+    "values, name",
+    [
+        ({"hidden": 8, "steps": 3, "bias": "on"}, "h8_t3"),
+        ({"steps": 3, "bias": "off", "hidden": 8}, "h8_t3_biasoff"),
+    ],
+)
+def test_a_size_is_named_by_its_letters_in_the_order_of_the_dimensions(values, name):
+    assert size.name(TWO, values) == name
+
+
+def test_what_is_left_out_is_the_first_choice():
+    assert size.completed(TWO, {"steps": 3, "hidden": 8}) == {"hidden": 8, "steps": 3, "bias": "on"}
+
+
+def test_a_number_may_not_be_left_out():
+    with pytest.raises(IndexError):
+        size.completed(TWO, {"steps": 3})
+
+
+@pytest.mark.parametrize(
+    "layer, name",
+    [
+        ("conv", "w1920_h1080_c4_f64_k4_p3_s2"),
+        ("dense", "u1024"),
+        ("grouped_conv", "c64_f64_k3_s1_i56_r10_g1"),
+        ("gru", "h128_i128_t5"),
+        ("hmc", "l5_n1000"),
+        ("lstm", "h128_t5"),
+        ("lstm_multi", "n2_h256_i16_t200"),
+        ("rnn", "h128_t5"),
+    ],
+)
+def test_names_of_default_sizes_are_a_public_contract(layer, name):
+    assert next(iter(workload.named_sizes(workload.load(layer)))) == name
+
+
+def test_choices_other_than_the_first_are_in_a_name():
+    assert "u256_relu" in workload.named_sizes(workload.load("dense"))
+    assert "h32_t1_biasoff_nll" in workload.named_sizes(workload.load("lstm"))
+
+
+@pytest.mark.parametrize("text, value", [("1", 1), ("1000000", 10**6), (" 7 ", 7)])
+def test_a_dimension_takes_whole_numbers(text, value):
+    assert Dimension("t", "steps").parse(text) == value
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("0", "0 is not within 1 to 1000000"),
+        ("1000001", "1000001 is not within"),
+        ("-1", "-1 is not within"),
+        ("x", "'x' is not a whole number"),
+        ("1.5", "'1.5' is not a whole number"),
+        ("", "'' is not a whole number"),
+        ("1e3", "'1e3' is not a whole number"),
+    ],
+)
+def test_a_dimension_refuses_other_values_by_name(text, said):
+    with pytest.raises(ValueError, match=said):
+        Dimension("t", "steps").parse(text)
+
+
+def test_a_dimension_of_choices_takes_only_those():
+    assert size.BIAS.parse("off") == "off"
+    with pytest.raises(ValueError, match="'maybe' is not one of on, off"):
+        size.BIAS.parse("maybe")
+
+
+def ids(**axes):
+    return [case.id for case in Selection(**axes).cases()]
+
+
+def test_an_id_is_made_of_all_axes():
+    assert ids(workloads=["lstm"]) == ["lstm-h128_t5-inference-b1-fp32-x1-torch-cpu"]
+
+
+def test_backends_of_one_case_stand_side_by_side():
+    found = ids(workloads=["rnn", "dense"], modes=["inference", "training"], backends=["torch", "numpy"])
+
+    assert found == [
+        "rnn-h128_t5-inference-b1-fp32-x1-torch-cpu",
+        "rnn-h128_t5-inference-b1-fp32-x1-numpy-cpu",
+        "rnn-h128_t5-training-b1-fp32-x1-torch-cpu",
+        "rnn-h128_t5-training-b1-fp32-x1-numpy-cpu",
+        "dense-u1024-inference-b32-fp32-x1-torch-cpu",
+        "dense-u1024-inference-b32-fp32-x1-numpy-cpu",
+        "dense-u1024-training-b32-fp32-x1-torch-cpu",
+        "dense-u1024-training-b32-fp32-x1-numpy-cpu",
+    ]
+
+
+def test_every_axis_multiplies():
+    found = ids(
+        workloads=["rnn"],
+        modes=["inference", "eval"],
+        batch_sizes=[1, 2, 3],
+        precisions=["fp32", "bf16"],
+        replicas=[1, 2],
+        devices=["cpu", "cuda"],
+        backends=["torch", "numpy"],
+    )
+
+    assert len(found) == len(set(found)) == 2 * 3 * 2 * 2 * 2 * 2
+
+
+def test_a_size_brings_its_own_batch_unless_one_is_given():
+    assert [case.batch_size for case in Selection(["dense"], ["all"]).cases()] == [32, 128, 4]
+    assert [case.batch_size for case in Selection(["dense"], ["all"], batch_sizes=[7]).cases()] == [7, 7, 7]
+
+
+def test_one_size_has_one_name_however_it_was_asked_for():
+    """The default size by its name, by its numbers, and as what another size becomes."""
+    named = ids(workloads=["lstm"], sizes=["h128_t5"])
+    numbered = ids(workloads=["lstm"], dimensions={"timesteps": [5], "hidden_size": [128]})
+    spelt = ids(workloads=["lstm"], dimensions={"bias": ["on"], "rnn_impl": ["fused"], "loss": ["cross_entropy"]})
+
+    assert named == numbered == spelt == ids(workloads=["lstm"])
+
+
+def test_lists_of_dimensions_multiply_and_one_size_comes_once():
+    cases = list(Selection(["rnn"], dimensions={"hidden_size": [128, 8], "timesteps": [5, 2]}).cases())
+
+    assert [case.size for case in cases] == ["h128_t5", "h128_t2", "h8_t5", "h8_t2"]
+    assert cases[-1].dimensions == {"hidden_size": 8, "timesteps": 2, "rnn_impl": "fused"}
+
+
+def test_sizes_that_an_override_makes_alike_come_once():
+    found = [case.size for case in Selection(["rnn"], ["all"], dimensions={"hidden_size": [8]}).cases()]
+
+    assert found == ["h8_t5", "h8_t25", "h8_t50", "h8_t150"]
+
+
+def test_a_dimension_is_ignored_by_layers_that_do_not_have_it():
+    found = [case.size for case in Selection(["dense", "rnn"], dimensions={"timesteps": [2]}).cases()]
+
+    assert found == ["u1024", "h128_t2"]
+
+
+def test_a_size_by_name_selects_the_layers_that_have_it():
+    assert [case.workload for case in Selection(["dense", "gru", "lstm", "rnn"], ["h128_t5"]).cases()] == [
+        "lstm",
+        "rnn",
+    ]
+
+
+def test_an_unknown_size_is_refused_with_those_there_are():
+    with pytest.raises(ValueError, match="no size 'h1_t1'; there are first, all, or dense: u1024, u256_relu, u128"):
+        ids(workloads=["dense"], sizes=["h1_t1"])
+
+
+def test_an_impossible_size_is_refused_with_its_layer_before_anything_runs():
+    with pytest.raises(ValueError, match=r"grouped_conv: group_dim=7 must divide filter_out=64"):
+        ids(workloads=["grouped_conv"], dimensions={"group_dim": [7]})
+
+
+def test_cases_and_settings_survive_as_plain_data():
+    case = next(iter(Selection(["lstm"]).cases()))
+
+    assert Case(**case.plain()) == case
+    assert Settings(**Settings(cores=[1]).plain()) == Settings(cores=[1])
+    assert set(AXES) | {"dimensions"} == set(case.plain())
+
+
+@pytest.mark.parametrize("layer", plugins.names(layers))
+def test_a_layer_keeps_the_contract(layer):
+    module = workload.load(layer)
+
+    assert module.ITEM.isalpha()
+    assert module.__doc__.splitlines()[0].endswith(".")
+    assert [part for part in ("Shapes", "Item", "Source") if part not in module.__doc__] == []
+    assert hasattr(module, "loss") == hasattr(module, "LEARNING_RATE")
+    assert set(inspect.signature(module.build).parameters) == {"net", *module.DIMENSIONS}
+    for values in (*module.SIZES, module.TINY):
+        assert set(values) - {"batch_size"} <= set(module.DIMENSIONS)
+        assert set(module.DIMENSIONS) - set(values) <= {k for k, d in module.DIMENSIONS.items() if d.choices}
+
+
+@pytest.mark.parametrize("layer", plugins.names(layers))
+def test_every_named_size_is_possible_and_has_a_name_of_its_own(layer):
+    module = workload.load(layer)
+    named = workload.named_sizes(module)
+
+    assert len(named) == len(module.SIZES)
+    for name, values in named.items():
+        assert "-" not in name
+        for mode in ("inference", "training") if hasattr(module, "loss") else ("inference",):
+            dimensions = {key: values[key] for key in module.DIMENSIONS}
+            assert workload.record(module, dimensions, 2, mode).output.shape[0] == 2
+
+
+@pytest.mark.parametrize("layer", plugins.names(layers))
+def test_values_of_a_layer_are_within_its_dimensions(layer):
+    module = workload.load(layer)
+
+    for values in (*module.SIZES, module.TINY):
+        for key, dimension in module.DIMENSIONS.items():
+            assert key not in values or dimension.parse(str(values[key])) == values[key]
+
+
+def test_a_dimension_means_the_same_in_every_layer():
+    for name, dimension in workload.dimensions(workload.names()).items():
+        having = [workload.load(each).DIMENSIONS for each in workload.names()]
+        assert [found[name] for found in having if name in found and found[name] != dimension] == []
+
+
+@pytest.mark.parametrize("package", [layers, backends, devices])
+def test_a_name_that_is_not_in_a_folder_is_refused_with_those_that_are(package):
+    kind = package.__name__.rsplit(".", 1)[-1][:-1]
+
+    with pytest.raises(ValueError, match=f"no {kind} 'tourch'; there are {', '.join(plugins.names(package))}"):
+        plugins.load(package, "tourch")
+    with pytest.raises(ValueError, match=f"no {kind} '__init__'"):
+        plugins.load(package, "__init__")
+
+
+def test_files_that_start_with_an_underscore_are_not_in_a_registry():
+    assert [name for name in plugins.names(backends) + plugins.names(devices) if name.startswith("_")] == []
+
+
+def test_no_part_of_an_id_holds_its_separator():
+    for layer in plugins.names(layers):
+        for case in Selection([layer], ["all"], backends=plugins.names(backends)).cases():
+            assert case.id.count("-") == 7

@@ -1,0 +1,93 @@
+"""The table at the end of a run."""
+
+from __future__ import annotations
+
+import pytest
+from records import record_of
+
+from bench import baseline, table
+
+LONG = record_of(
+    "grouped_conv-c65536_f65536_k1024_s1024_i65536_r1000_g65536",
+    123_456_789.0,
+    99.9,
+    backend="onnxruntime",
+    percent_of_peak=0.000123456,
+)
+
+
+def lines_of(*rows):
+    return table.render(rows).splitlines()
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [(LONG, None)],
+        [(LONG, None), (record_of(), None)],
+        [(LONG, baseline.judge(LONG, record_of(LONG["id"], 1.0), 10)), (record_of(mode="training"), None)],
+        [({**LONG, "steady": False, "disturbed": True}, None), (record_of(batch_size=10**6, precision="fp16m"), None)],
+    ],
+)
+def test_a_table_is_at_most_a_hundred_columns_wide(rows):
+    assert [line for line in lines_of(*rows) if len(line) > 100] == []
+
+
+def test_a_table_loses_no_part_of_a_long_name():
+    text = "".join(table.render([(LONG, None), (record_of(), None)]).split())
+
+    assert "123,456,789" in text
+    assert "…" not in text
+
+
+def test_the_fastest_backend_of_a_case_comes_first():
+    rates = {"numpy": 2.0, "torch": 8.0, "openvino": 4.0}
+    rows = [(record_of(rate=rate, backend=name), None) for name, rate in rates.items()]
+    other = (record_of("dense-u8", 1.0), None)
+
+    found = [word for line in lines_of(*rows, other) for word in line.split() if word in rates]
+
+    assert found == ["numpy", "torch", "openvino", "numpy"]
+
+
+def test_axes_of_one_value_stand_in_the_title():
+    title, *lines = lines_of((record_of(batch_size=1), None), (record_of(batch_size=64), None))
+
+    assert title == "layerbench: workload lstm, size h8_t3, mode inference, precision fp32, device cpu, 1 thread"
+    assert "batch" in "".join(lines)
+    assert "lstm" not in "".join(lines)
+
+
+def test_disturbed_and_unsteady_cases_are_marked():
+    text = table.render([(record_of("a-1", disturbed=True, noise=2.0), None), (record_of("b-1", steady=False), None)])
+
+    assert "2.0%!" in text
+    assert "! the machine was disturbed" in text
+    assert f"not steady after the warm-up:\n  {record_of('b-1')['id']}" in text
+    assert "!" not in table.render([(record_of(), None)])
+
+
+def test_a_change_has_a_column_where_there_is_a_baseline():
+    slower = baseline.judge(record_of(rate=500), record_of(), 10)
+
+    assert "-50.0% slower" in table.render([(record_of(rate=500), slower)])
+    assert "new" in table.render([(record_of(), baseline.judge(record_of(), None, 10))])
+    assert "change" not in table.render([(record_of(), None)])
+
+
+@pytest.mark.parametrize(
+    "value, text",
+    [(1.3, "1.3 s"), (0.00405, "4.05 ms"), (8.12e-5, "81.2 us"), (2.5e-8, "25 ns"), (75.0, "75 s"), (1.0, "1 s")],
+)
+def test_a_time_has_a_fitting_unit(value, text):
+    assert table.seconds(value) == text
+
+
+@pytest.mark.parametrize("value", [0.9999, 0.0009996, 999.9e-6, 1234.0])
+def test_a_time_is_never_written_with_an_exponent(value):
+    assert "e" not in table.seconds(value)
+
+
+@pytest.mark.parametrize("value, text", [(1234.5, "1,234"), (12.3456, "12.35"), (0.5, "0.5"), (1e6, "1,000,000")])
+def test_a_rate_has_four_figures_or_all_of_them(value, text):
+    assert table.rate(value) == text
