@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from bench import backend, backends, layers, plugins, values, workload
-from bench.backends import _onnx_model
+from bench.backends import _onnx_model, _onnx_ops
 from bench.case import Settings
 from bench.precision import PRECISIONS
 
@@ -153,7 +153,7 @@ def test_every_model_keeps_to_the_operators_that_popart_reads(models):
 def test_gates_go_into_onnx_order(kind, ours, onnx):
     rows = np.repeat(list(ours), 2)[:, None]
 
-    assert "".join(_onnx_model.regate(rows, kind)[::2, 0]) == onnx
+    assert "".join(_onnx_ops.regate(rows, kind)[::2, 0]) == onnx
 
 
 @pytest.mark.parametrize("shape", [(2,), (2, 3), (2, 3, 4), (2, 3, 4, 5)])

@@ -1,0 +1,59 @@
+"""Style, types and the floor: part of the test command, so that they hold wherever the tests pass."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run(*command: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        command, cwd=str(ROOT), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True
+    )
+
+
+def need(module: str) -> None:
+    if importlib.util.find_spec(module) is None:
+        pytest.skip(f"not installed: {module}")
+
+
+@pytest.mark.parametrize("command", [["check"], ["format", "--check"]], ids=["check", "format"])
+def test_ruff_finds_nothing(command):
+    need("ruff")
+
+    done = run(sys.executable, "-m", "ruff", *command, "--no-cache", ".")
+
+    assert done.returncode == 0, done.stdout
+
+
+def test_types_hold(tmp_path):
+    need("mypy")
+
+    done = run(sys.executable, "-m", "mypy", "--cache-dir", str(tmp_path))
+
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_floor_passes_its_tests(tmp_path):
+    """Python 3.8 with the oldest versions promised, and no framework but numpy."""
+    need("tox")
+
+    done = run(sys.executable, "-m", "tox", "run", "-e", "py38", "--workdir", str(tmp_path), "-q")
+
+    if "could not find python interpreter" in done.stdout:
+        pytest.skip("no Python 3.8 here")
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert " passed" in done.stdout
+
+
+def test_installing_puts_nothing_on_the_path(tmp_path):
+    """The suite runs from its checkout: `bench` and `fixtures` stay off everybody's path."""
+    done = run(sys.executable, "-c", "import sys; sys.path.pop(0); import bench")
+
+    assert "No module named 'bench'" in done.stdout
