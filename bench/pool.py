@@ -25,8 +25,7 @@ STDERR_LINES = 5
 
 BOOT = """
 spec = channel.receive()
-import os, sys
-os.environ.update(spec["environment"])
+import sys
 sys.path.insert(0, spec["root"])
 from bench import worker
 worker.serve(channel, spec)

@@ -33,9 +33,17 @@ GENERATED_BATCHES = 4
 def serve(channel: Any, spec: Mapping[str, Any]) -> None:
     """Answer requests until the other side goes away."""
     _detach(spec)
+    prepare(spec["environment"], spec["cores"])
     channel.send({"kind": "ready", "pid": os.getpid()})
     for request in channel:
         channel.send(answer(request, lambda phase: channel.send({"kind": "phase", "phase": phase})))
+
+
+def prepare(environment: Mapping[str, str], cores: List[int]) -> None:
+    """Set what a framework reads when it is loaded, and bind this process to its cores."""
+    os.environ.update(environment)
+    if cores:
+        os.sched_setaffinity(0, cores)
 
 
 def answer(request: Mapping[str, Any], tell: Tell) -> Reply:
@@ -163,6 +171,3 @@ def _detach(spec: Mapping[str, Any]) -> None:
             os._exit(1)
     handle = os.open(spec["stderr"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(handle, 2)
-    cores: List[int] = spec["cores"]
-    if cores:
-        os.sched_setaffinity(0, cores)

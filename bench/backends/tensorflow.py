@@ -32,6 +32,8 @@ def environment(settings: Settings, device: str) -> Dict[str, str]:
         "TF_NUM_INTRAOP_THREADS": str(settings.threads),
         "TF_NUM_INTEROP_THREADS": "1",
         "TF_CPP_MIN_LOG_LEVEL": "2",
+        # Other backends' workers stay warm beside this one, and want room on the same GPU.
+        "TF_FORCE_GPU_ALLOW_GROWTH": "true",
     }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import platform
 import re
@@ -31,9 +30,10 @@ def describe() -> Dict[str, Any]:
 
 
 def peak(precision: str, threads: int) -> Dict[str, Any]:
-    if importlib.util.find_spec("torch") is not None:
+    try:
         return _kernels.with_torch("cpu", PRECISIONS[precision].compute, threads)
-    return _kernels.with_numpy()
+    except (ImportError, OSError):  # not installed, or not for this machine
+        return _kernels.with_numpy()
 
 
 def usable_cores() -> List[int]:
