@@ -104,8 +104,17 @@ def load(path: Path) -> Dict[str, Record]:
         lacking = [key for key in NEEDED if key not in info]
         if lacking:
             raise ValueError(f"--baseline {path}: the record of {info['id']} lacks {', '.join(lacking)}")
+        _require_numbers(path, info)
         found[info["id"]] = info
     return found
+
+
+def _require_numbers(path: Path, info: Mapping[str, Any]) -> None:
+    """Raise ValueError when a verdict cannot be worked out from a record's numbers."""
+    for key in ("items_per_s", "noise_percent"):
+        value = info.get(key)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not (value > 0 or key != "items_per_s"):
+            raise ValueError(f"--baseline {path}: damaged: {key} of {info['id']} is {value!r}")
 
 
 def require_own_machine(path: Path, records: Iterable[Record], devices: Mapping[str, Mapping[str, Any]]) -> None:

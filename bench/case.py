@@ -82,5 +82,9 @@ class Unavailable(Exception):
     not supported."""
 
 
+class Broken(Exception):
+    """A framework is installed and does not load."""
+
+
 class Wrong(Exception):
     """A case ran and its numbers are not to be trusted: it fails, and nothing of it is recorded."""

@@ -12,6 +12,14 @@ from bench.case import Case
 from bench.size import Dimension, Value
 
 
+def require_possible(case: Case) -> None:
+    """Raise ValueError, naming workload and value, when a case's size is impossible."""
+    try:
+        workload.record(workload.load(case.workload), case.dimensions, 1, "inference")
+    except ValueError as error:
+        raise ValueError(f"{case.workload}: {error}") from None
+
+
 @dataclass(frozen=True)
 class Selection:
     """The axes of a run. `sizes`: ["first"], ["all"] or names; `batch_sizes` None: each size's own.
@@ -54,10 +62,6 @@ class Selection:
                 if size in seen:
                     continue
                 seen.add(size)
-                try:
-                    workload.record(module, dimensions, 1, "inference")
-                except ValueError as error:
-                    raise ValueError(f"{name}: {error}") from None
                 yield size, dimensions, batch_size
 
     def _selected(self, name: str) -> List[Dict[str, Value]]:
@@ -77,7 +81,7 @@ class Selection:
         if list(self.sizes) in (["first"], ["all"]):
             return
         known = {name: list(workload.named_sizes(workload.load(name))) for name in self.workloads}
+        firsts = ", ".join(f"{named[0]} ({name})" for name, named in known.items())
         for size in self.sizes:
             if not any(size in named for named in known.values()):
-                listed = "; ".join(f"{name}: {', '.join(named)}" for name, named in known.items())
-                raise ValueError(f"no size {size!r}; there are first, all, or {listed}")
+                raise ValueError(f"no size {size!r}; there are first, all, or names such as {firsts}")

@@ -94,7 +94,8 @@ class Worker:
             self.kill()
             code = None
         if isinstance(error, EOFError) and code is not None and code < 0:
-            how = f"was killed by {signal.Signals(-code).name}"
+            hint = " (out of memory?)" if code == -signal.SIGKILL else ""
+            how = f"was killed by {signal.Signals(-code).name}{hint}"
         elif isinstance(error, EOFError) and code is not None:
             how = f"exited with {code}"
         else:

@@ -17,7 +17,7 @@ import traceback
 from typing import Any, Callable, Dict, List, Mapping, Tuple
 
 from bench import backend, canary, check, device, record, values, workload
-from bench.case import Case, Settings, Unavailable, Wrong
+from bench.case import Broken, Case, Settings, Unavailable, Wrong
 from bench.graph import Graph
 from bench.measure import Samples, measure
 from bench.precision import PRECISIONS
@@ -43,6 +43,9 @@ def prepare(environment: Mapping[str, str], cores: List[int]) -> None:
     """Set what a framework reads when it is loaded, and bind this process to its cores."""
     os.environ.update(environment)
     if cores:
+        # Asked before, and remembered: once bound, this process sees no other core, and its records
+        # would name another machine.
+        device.load("cpu").describe()
         os.sched_setaffinity(0, cores)
 
 
@@ -56,8 +59,10 @@ def answer(request: Mapping[str, Any], tell: Tell) -> Reply:
     except Unavailable as error:
         return {"kind": "unavailable", "text": str(error)}
     except Wrong as error:
+        return {"kind": "wrong", "text": f"wrong result, not recorded: {error}"}
+    except Broken as error:
         return {"kind": "wrong", "text": str(error)}
-    except Exception as error:  # noqa: BLE001 - it is raised again at the other end, with its traceback
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - it is raised again at the other end, with its traceback
         text = f"{type(error).__name__}: {error}".splitlines()[0]
         return {"kind": "error", "text": text, "traceback": traceback.format_exc()}
 
@@ -77,7 +82,10 @@ def run(case: Case, settings: Settings, tell: Tell, canary_s: Any = None) -> Rep
     engine = backend.load(case.backend)
     graph, checked = workload.of_case(case), workload.checked(case)
     _require_memory(graph)
-    version = engine.version()
+    try:
+        version = engine.version()
+    except ImportError as error:
+        raise Broken(f"{case.backend} is installed and does not load: {error}") from None
     tell("compiling")
     program, weights, compile_s = _compile(checked, case, settings)
     tell("checking")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import platform
 import re
@@ -36,6 +37,7 @@ def peak(precision: str, threads: int) -> Dict[str, Any]:
         return _kernels.with_numpy()
 
 
+@functools.lru_cache(maxsize=None)
 def usable_cores() -> List[int]:
     """One logical CPU of each physical core that this process may use."""
     allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))

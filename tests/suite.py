@@ -1,0 +1,221 @@
+"""A copy of the suite in a folder of its own, run the way a user runs it: as a process, from its root."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional
+
+from pytest_benchmark import plugin
+
+ROOT = Path(__file__).resolve().parent.parent
+PARTS = ("bench", "fixtures", "conftest.py", "pytest.ini")
+# pytest-benchmark 4 opens the file of --benchmark-json while it parses: what was there is gone by then.
+EMPTIES_JSON = "FileType" in inspect.getsource(plugin.pytest_addoption)
+SMALL = ("-k", "dense", "--units", "8")
+TIMEOUT_S = 240.0
+
+# What a CI service, an outer pytest or a user's shell would otherwise change in the run under test.
+FOREIGN = ("CI", "BUILD_", "GITHUB_", "GITLAB_", "PYTEST_", "COV_", "LAYERBENCH_", "PYTHONPATH", "POPLAR_", "COLUMNS")
+
+BACKEND = '''
+"""numpy, with a difference."""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from bench.backends import numpy as sound
+from bench.backends.numpy import DEVICES, MODES, environment, unsupported, version
+
+PACKAGE = "numpy"
+
+
+def compile(graph, weights, inputs, case, settings):
+    program = sound.compile(graph, weights, inputs, case, settings)
+    run, outputs = program.run, program.outputs
+    with (Path(__file__).parents[2] / "workers.txt").open("a") as file:
+        file.write(f"{case.id} {os.getpid()}\\n")
+%s
+    return program
+'''
+
+# A step that takes `seconds`, however busy the machine is.
+PACED = """
+def paced():
+    end = time.perf_counter() + {seconds}
+    run()
+    time.sleep(max(0.0, end - time.perf_counter()))
+program.run = paced
+"""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run left: `text` is all that it printed."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+    @property
+    def text(self) -> str:
+        return self.stdout + self.stderr
+
+    @property
+    def errors(self) -> List[str]:
+        """The lines that start with ERROR."""
+        return [line for line in self.text.splitlines() if line.startswith("ERROR")]
+
+    def outcomes(self) -> Dict[str, str]:
+        """PASSED, FAILED, SKIPPED or ERROR by item, of a run with -rA or -v: the last word said."""
+        found = {}
+        for line in self.stdout.splitlines():
+            word, _, rest = line.partition(" ")
+            if word in ("PASSED", "FAILED", "ERROR") and rest:
+                name = rest.split(" - ")[0].split("::")[-1]
+                found[name[name.find("[") + 1 :].rstrip("]")] = word
+        return found
+
+
+class Suite:
+    """The copy under `root`; runs share `cache`."""
+
+    def __init__(self, root: Path, cache: Path) -> None:
+        self.root, self.cache = root, cache
+        root.mkdir(parents=True, exist_ok=True)
+        for name in PARTS:
+            if (ROOT / name).is_dir():
+                shutil.copytree(str(ROOT / name), str(root / name), ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(str(ROOT / name), str(root / name))
+
+    def run(self, *args: str, **env: str) -> Result:
+        """`pytest bench` with these arguments; `--backend numpy` and a short time budget unless given."""
+        with self.start(*args, **env) as process:
+            return finished(process)
+
+    def start(self, *args: str, **env: str) -> subprocess.Popen[str]:
+        """The same, not waited for, in a session of its own as under a terminal of its own."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "pytest", "bench", *_defaults(args), *args],
+            cwd=str(self.root),
+            env={**self._environment(), **env},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def add(self, path: str, text: str) -> Path:
+        """Write a file into the copy."""
+        target = self.root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(textwrap.dedent(text).lstrip("\n"))
+        return target
+
+    def add_backend(self, name: str, change: str = "") -> None:
+        """A backend that is numpy but for `change`: statements that may replace `program.run` (`run`
+        before) and `program.outputs` (`outputs` before). It notes the case and pid of every compile."""
+        body = textwrap.indent(textwrap.dedent(change).strip("\n"), "    ")
+        self.add(f"bench/backends/{name}.py", BACKEND % body)
+
+    def read(self, name: str) -> Any:
+        return json.loads((self.root / name).read_text())
+
+    def ids(self, name: str) -> List[str]:
+        """The ids of the records in a file, in order."""
+        return [entry["extra_info"]["id"] for entry in self.read(name)["benchmarks"]]
+
+    def workers(self) -> Dict[str, List[int]]:
+        """The pids that compiled each case, of backends made by `add_backend`."""
+        found: Dict[str, List[int]] = {}
+        notes = self.root / "workers.txt"
+        for line in notes.read_text().splitlines() if notes.exists() else []:
+            name, pid = line.split()
+            found.setdefault(name, []).append(int(pid))
+        return found
+
+    def digests(self) -> Dict[str, str]:
+        """Every file of the copy that a run may write, by path."""
+        found = {}
+        for path in sorted(self.root.rglob("*")):
+            inside = path.relative_to(self.root)
+            if path.is_file() and inside.parts[0] not in PARTS and path.name != ".lock":
+                found[str(inside)] = hashlib.sha256(path.read_bytes()).hexdigest()
+        return found
+
+    def _environment(self) -> Dict[str, str]:
+        mine = {key: value for key, value in os.environ.items() if not key.startswith(FOREIGN)}
+        # No plugin but the one we build on; and no bytecode, since tests rewrite files within one second.
+        return {
+            **mine,
+            "LAYERBENCH_CACHE": str(self.cache),
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+
+
+def finished(process: subprocess.Popen[str], timeout_s: float = TIMEOUT_S) -> Result:
+    """Wait for a run, and end it when it takes too long."""
+    try:
+        stdout, stderr = process.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        stdout, stderr = process.communicate()
+        raise AssertionError(f"no end after {timeout_s} s\n{stdout}\n{stderr}") from None
+    return Result(process.returncode, stdout, stderr)
+
+
+def relax(cache: Path) -> None:
+    """Make what calibration found ten times easier: a busy neighbour must not decide a test."""
+    for path in cache.glob("calibration-*.json"):
+        found = json.loads(path.read_text())
+        found["canary_s"] *= 10
+        found["peak"]["flops"] *= 10
+        found["peak"]["bandwidth"] = {size: 10 * rate for size, rate in found["peak"]["bandwidth"].items()}
+        path.write_text(json.dumps(found))
+
+
+def until(condition: Callable[[], Any], timeout_s: float = 60.0) -> Any:
+    """Poll until `condition` holds and return what it returned; AssertionError after `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        found = condition()
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"not within {timeout_s} s"
+        time.sleep(0.05)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; a zombie does not."""
+    state: Optional[str] = None
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def _defaults(args: Any) -> List[str]:
+    given = {arg.split("=")[0] for arg in args}
+    found = ["-p", "pytest_benchmark.plugin", "-p", "no:cacheprovider"]
+    if "--backend" not in given:
+        found += ["--backend", "numpy"]
+    if "--benchmark-max-time" not in given:
+        found.append("--benchmark-max-time=0.05")
+    return found
