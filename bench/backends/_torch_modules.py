@@ -32,11 +32,10 @@ class Lowered:
     def _module(self, graph: Graph, nodes: Dict[int, Node]) -> nn.Module:
         work = [node for node in nodes.values() if node.op != "input"]
         chain = all(len(n.inputs) == 1 and n.inputs[0].node == i - 1 for i, n in nodes.items() if n in work)
-        if chain and len(work) == 1:
-            return self._layer(work[0])
-        if chain:
-            return nn.Sequential(*(self._layer(node) for node in work))
-        return self._traced(graph, [graph.output])
+        if not chain:
+            return self._traced(graph, [graph.output])
+        layers = [self._recurrent(run) if run[0].op in LAYERS else self._layer(run[0]) for run in _runs(work)]
+        return layers[0] if len(layers) == 1 else nn.Sequential(*layers)
 
     def _traced(self, graph: Graph, ends: List[Any]) -> fx.GraphModule:
         modules: Dict[str, nn.Module] = {}
@@ -61,15 +60,14 @@ class Lowered:
         bias = any(w.name.endswith("bias_ih") or w.name.endswith("bias") for w in node.weights)
         if node.op == "dense":
             layer = nn.Linear(node.inputs[0].shape[-1], node.shape[-1], bias=bias)
-            self._hold(node, layer, "")
+            self._hold(node, layer)
         elif node.op == "conv":
             layer = self._conv(node, bias)
         elif node.op in LAYERS:
-            layer = LAYERS[node.op](node.inputs[0].shape[-1], node.attrs["hidden"], bias=bias)
-            self._hold(node, layer, "_l0")
+            layer = self._recurrent([node])
         elif node.op in CELLS:
             layer = CELLS[node.op](node.inputs[0].shape[-1], node.shape[-1], bias=bias)
-            self._hold(node, layer, "")
+            self._hold(node, layer)
         elif node.op == "scan":
             layer = self._scan(node)
         elif node.op == "random":
@@ -78,6 +76,18 @@ class Lowered:
             layer = Fill(node.shape, node.attrs["value"])
         else:
             layer = {"relu": nn.ReLU, "last": Last}[node.op]()
+        return layer
+
+    def _recurrent(self, run: List[Node]) -> nn.Module:
+        """Layers of one kind and width on top of each other are one module of several layers."""
+        first = run[0]
+        layer: nn.Module = LAYERS[first.op](
+            first.inputs[0].shape[-1], first.attrs["hidden"], num_layers=len(run), bias=len(first.weights) > 2
+        )
+        for depth, node in enumerate(run):
+            for weight in node.weights:
+                self.parameters[weight.name] = getattr(layer, f"{weight.name.rsplit('.', 1)[-1]}_l{depth}")
+        self._freeze_spare_biases(layer, [weight.name for node in run for weight in node.weights])
         return layer
 
     def _conv(self, node: Node, bias: bool) -> nn.Module:
@@ -92,7 +102,7 @@ class Lowered:
             groups=node.attrs["groups"],
             bias=bias,
         )
-        self._hold(node, conv, "")
+        self._hold(node, conv)
         return conv if even else nn.Sequential(nn.ZeroPad2d((left, right, top, bottom)), conv)
 
     def _scan(self, node: Node) -> nn.Module:
@@ -104,15 +114,31 @@ class Lowered:
             return loop(self._layer(inner[0]))
         return Scan(self._traced(body, ends), first)
 
-    def _hold(self, node: Node, layer: nn.Module, suffix: str) -> None:
+    def _hold(self, node: Node, layer: nn.Module) -> None:
         for weight in node.weights:
-            self.parameters[weight.name] = getattr(layer, weight.name.rsplit(".", 1)[-1] + suffix)
-        held = {id(self.parameters[weight.name]) for weight in node.weights}
+            self.parameters[weight.name] = getattr(layer, weight.name.rsplit(".", 1)[-1])
+        self._freeze_spare_biases(layer, [weight.name for weight in node.weights])
+
+    def _freeze_spare_biases(self, layer: nn.Module, names: List[str]) -> None:
+        held = {id(self.parameters[name]) for name in names}
         for parameter in layer.parameters():
             if id(parameter) not in held:
                 # torch has two biases where the sum is all that counts: the second stays zero.
                 nn.init.zeros_(parameter)
                 parameter.requires_grad_(False)
+
+
+def _runs(nodes: List[Node]) -> List[List[Node]]:
+    """Consecutive recurrent layers of one kind, width and bias together; every other node alone."""
+    runs: List[List[Node]] = []
+    for node in nodes:
+        kind = (node.op, node.attrs.get("hidden"), len(node.weights))
+        before = runs[-1][0] if runs else None
+        if before and node.op in LAYERS and kind == (before.op, before.attrs.get("hidden"), len(before.weights)):
+            runs[-1].append(node)
+        else:
+            runs.append([node])
+    return runs
 
 
 class RNN(nn.RNN):
