@@ -7,10 +7,10 @@ operators have them; `native` and `canonical` turn the arrays.
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Mapping
+from typing import Any, Mapping
 
-from bench.backends._onnx_ops import OPS, native_shape
-from bench.graph import Graph, Node
+from bench.backends._onnx_ops import Lowering, native_shape
+from bench.graph import Graph
 from bench.step import Arrays
 
 
@@ -61,56 +61,3 @@ def model(graph: Graph, weights: Mapping[str, Any]) -> Any:
     made = helper.make_model(body, opset_imports=[helper.make_opsetid("", 11)], ir_version=6)
     onnx.checker.check_model(made)
     return made
-
-
-class Lowering:
-    """Collects the nodes and initializers of one model; a scan's body has nodes of its own."""
-
-    def __init__(self, weights: Mapping[str, Any]) -> None:
-        self.weights = weights
-        self.nodes: List[Any] = []
-        self.initializers: List[Any] = []
-        self.count = 0
-
-    def graph(self, nodes: List[Node], sources: Mapping[int, str] = {}) -> Dict[int, List[str]]:
-        """Lower nodes in order; return the names of the results of each."""
-        values: Dict[int, List[str]] = {}
-        for index, node in enumerate(nodes):
-            args = [values[tensor.node][tensor.output] for tensor in node.inputs]
-            if index in sources:
-                values[index] = [sources[index]]
-            elif node.op == "input":
-                values[index] = [f"input{index}"]
-            else:
-                made = OPS[node.op](self, node, *args)
-                values[index] = made if isinstance(made, list) else [made]
-        return values
-
-    def op(self, kind: str, *inputs: str, outputs: int = 1, **attrs: Any) -> Any:
-        """Add one node; return the name of its result, or the list of the names of its `outputs`."""
-        from onnx import helper
-
-        self.count += 1
-        names = [f"{kind.lower()}{self.count}_{i}" for i in range(outputs)]
-        self.nodes.append(helper.make_node(kind, list(inputs), names, **attrs))
-        return names[0] if outputs == 1 else names
-
-    def constant(self, array: Any) -> str:
-        from onnx import numpy_helper
-
-        self.count += 1
-        name = f"constant{self.count}"
-        self.initializers.append(numpy_helper.from_array(array, name))
-        return name
-
-    def scalar(self, value: float) -> str:
-        import numpy as np
-
-        return self.constant(np.asarray(value, np.float32))
-
-    def weight(self, node: Node, name: str) -> Any:
-        """The weight of that name, or None where the layer has none."""
-        for weight in node.weights:
-            if weight.name.endswith(f".{name}"):
-                return self.weights[weight.name]
-        return None

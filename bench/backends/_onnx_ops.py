@@ -1,13 +1,10 @@
-"""Every primitive in ONNX operators of opset 11; `_onnx_model` puts them together."""
+"""Every primitive in ONNX operators of opset 11, and what collects them; `_onnx_model` makes the model."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable, Dict, List
+from typing import Any, Callable, Dict, List, Mapping
 
 from bench.graph import Node
-
-if TYPE_CHECKING:
-    from bench.backends._onnx_model import Lowering
 
 # Ours are torch's: i f g o and r z n. ONNX has i o f c and z r h.
 GATE_ORDER = {"rnn": (0,), "lstm": (0, 3, 1, 2), "gru": (1, 0, 2)}
@@ -19,6 +16,59 @@ def regate(array: Any, kind: str) -> Any:
 
     order = GATE_ORDER[kind]
     return np.concatenate([np.split(array, len(order))[gate] for gate in order])
+
+
+class Lowering:
+    """Collects the nodes and initializers of one model; a scan's body has nodes of its own."""
+
+    def __init__(self, weights: Mapping[str, Any]) -> None:
+        self.weights = weights
+        self.nodes: List[Any] = []
+        self.initializers: List[Any] = []
+        self.count = 0
+
+    def graph(self, nodes: List[Node], sources: Mapping[int, str] = {}) -> Dict[int, List[str]]:
+        """Lower nodes in order; return the names of the results of each."""
+        values: Dict[int, List[str]] = {}
+        for index, node in enumerate(nodes):
+            args = [values[tensor.node][tensor.output] for tensor in node.inputs]
+            if index in sources:
+                values[index] = [sources[index]]
+            elif node.op == "input":
+                values[index] = [f"input{index}"]
+            else:
+                made = OPS[node.op](self, node, *args)
+                values[index] = made if isinstance(made, list) else [made]
+        return values
+
+    def op(self, kind: str, *inputs: str, outputs: int = 1, **attrs: Any) -> Any:
+        """Add one node; return the name of its result, or the list of the names of its `outputs`."""
+        from onnx import helper
+
+        self.count += 1
+        names = [f"{kind.lower()}{self.count}_{i}" for i in range(outputs)]
+        self.nodes.append(helper.make_node(kind, list(inputs), names, **attrs))
+        return names[0] if outputs == 1 else names
+
+    def constant(self, array: Any) -> str:
+        from onnx import numpy_helper
+
+        self.count += 1
+        name = f"constant{self.count}"
+        self.initializers.append(numpy_helper.from_array(array, name))
+        return name
+
+    def scalar(self, value: float) -> str:
+        import numpy as np
+
+        return self.constant(np.asarray(value, np.float32))
+
+    def weight(self, node: Node, name: str) -> Any:
+        """The weight of that name, or None where the layer has none."""
+        for weight in node.weights:
+            if weight.name.endswith(f".{name}"):
+                return self.weights[weight.name]
+        return None
 
 
 def native_shape(shape: Any, integers: bool) -> List[int]:

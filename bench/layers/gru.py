@@ -14,6 +14,7 @@ Sizes    Graphcore's TensorFlow kernel benchmarks, SDK 1.2 to 3.0: gru.py and it
 from __future__ import annotations
 
 from bench.graph import Graph, Tensor
+from bench.layers import _recurrent
 from bench.size import HIDDEN_SIZE, INPUT_SIZE, RNN_IMPL, TIMESTEPS
 
 ITEM = "sequence"
@@ -23,14 +24,7 @@ DIMENSIONS = {
     "timesteps": TIMESTEPS,
     "rnn_impl": RNN_IMPL,
 }
-SIZES = (
-    {"hidden_size": 128, "input_size": 128, "timesteps": 5},
-    {"batch_size": 256, "hidden_size": 1024, "input_size": 128, "timesteps": 25},
-    {"batch_size": 128, "hidden_size": 1536, "input_size": 128, "timesteps": 50},
-    {"batch_size": 64, "hidden_size": 2048, "input_size": 128, "timesteps": 25},
-    {"batch_size": 1024, "hidden_size": 256, "input_size": 128, "timesteps": 150},
-    {"batch_size": 64, "hidden_size": 512, "input_size": 128, "timesteps": 25},
-)
+SIZES = tuple({**size, "input_size": 128} for size in ({"hidden_size": 128, "timesteps": 5}, *_recurrent.TESTED))
 TINY = {"hidden_size": 8, "input_size": 5, "timesteps": 3}
 LEARNING_RATE = 0.01
 
@@ -38,10 +32,7 @@ LEARNING_RATE = 0.01
 def build(net: Graph, *, hidden_size: int, input_size: int, timesteps: int, rnn_impl: str) -> Tensor:
     """Add the layer to `net` and return its output."""
     x = net.input(timesteps, input_size)
-    if rnn_impl == "fused":
-        return net.gru(x, hidden_size)
-    zero = net.fill(0.0, hidden_size)
-    return net.scan(lambda net, states, x: net.cell("gru", x[0], states), [zero], [x])
+    return _recurrent.layer(net, "gru", x, hidden_size, rnn_impl)
 
 
 def loss(net: Graph, output: Tensor, **size: object) -> Tensor:

@@ -14,6 +14,7 @@ Sizes    Graphcore's kernel benchmarks and their tests. TensorFlow's (SDK 1.2 to
 from __future__ import annotations
 
 from bench.graph import Graph, Tensor
+from bench.layers import _recurrent
 from bench.size import BIAS, HIDDEN_SIZE, RNN_IMPL, TIMESTEPS, Dimension
 
 ITEM = "sequence"
@@ -27,16 +28,9 @@ DIMENSIONS = {
 _POPART = {"bias": "off", "loss": "nll"}
 SIZES = (
     {"hidden_size": 128, "timesteps": 5},
-    {"batch_size": 256, "hidden_size": 1024, "timesteps": 25},
-    {"batch_size": 128, "hidden_size": 1536, "timesteps": 50},
-    {"batch_size": 64, "hidden_size": 2048, "timesteps": 25},
-    {"batch_size": 1024, "hidden_size": 256, "timesteps": 150},
-    {"batch_size": 64, "hidden_size": 512, "timesteps": 25},
+    *_recurrent.TESTED,
     {"hidden_size": 32, "timesteps": 1, **_POPART},
-    {"batch_size": 256, "hidden_size": 1024, "timesteps": 25, **_POPART},
-    {"batch_size": 128, "hidden_size": 1536, "timesteps": 50, **_POPART},
-    {"batch_size": 64, "hidden_size": 2048, "timesteps": 25, **_POPART},
-    {"batch_size": 1024, "hidden_size": 256, "timesteps": 150, **_POPART},
+    *({**size, **_POPART} for size in _recurrent.TESTED[:4]),
     {"batch_size": 1024, "hidden_size": 512, "timesteps": 25, **_POPART},
 )
 TINY = {"hidden_size": 8, "timesteps": 3}
@@ -46,10 +40,7 @@ LEARNING_RATE = 0.01
 def build(net: Graph, *, hidden_size: int, timesteps: int, bias: str, loss: str, rnn_impl: str) -> Tensor:
     """Add the layer to `net` and return its output."""
     x = net.input(timesteps, hidden_size)
-    if rnn_impl == "fused":
-        return net.lstm(x, hidden_size, bias=bias == "on")
-    zero = net.fill(0.0, hidden_size)
-    return net.scan(lambda net, states, x: net.cell("lstm", x[0], states, bias=bias == "on"), [zero, zero], [x])
+    return _recurrent.layer(net, "lstm", x, hidden_size, rnn_impl, bias=bias == "on")
 
 
 def loss(net: Graph, output: Tensor, *, loss: str, **size: object) -> Tensor:

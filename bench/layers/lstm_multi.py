@@ -9,6 +9,7 @@ Source   Graphcore's TensorFlow kernel benchmarks, SDK 1.2 to 3.0: lstm_multi.py
 from __future__ import annotations
 
 from bench.graph import Graph, Tensor
+from bench.layers import _recurrent
 from bench.size import HIDDEN_SIZE, INPUT_SIZE, RNN_IMPL, TIMESTEPS, Dimension
 
 ITEM = "sequence"
@@ -28,11 +29,7 @@ def build(net: Graph, *, num_layers: int, hidden_size: int, input_size: int, tim
     """Add the stack to `net` and return its output."""
     x = net.input(timesteps, input_size)
     for _ in range(num_layers):
-        if rnn_impl == "fused":
-            x = net.lstm(x, hidden_size)
-        else:
-            zero = net.fill(0.0, hidden_size)
-            x = net.scan(lambda net, states, x: net.cell("lstm", x[0], states), [zero, zero], [x])
+        x = _recurrent.layer(net, "lstm", x, hidden_size, rnn_impl)
     return net.dense(net.last(x), 1)
 
 

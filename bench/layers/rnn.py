@@ -10,18 +10,12 @@ Source   Graphcore's TensorFlow kernel benchmarks, SDK 1.2 to 3.0: rnn.py and it
 from __future__ import annotations
 
 from bench.graph import Graph, Tensor
+from bench.layers import _recurrent
 from bench.size import HIDDEN_SIZE, RNN_IMPL, TIMESTEPS
 
 ITEM = "sequence"
 DIMENSIONS = {"hidden_size": HIDDEN_SIZE, "timesteps": TIMESTEPS, "rnn_impl": RNN_IMPL}
-SIZES = (
-    {"hidden_size": 128, "timesteps": 5},
-    {"batch_size": 256, "hidden_size": 1024, "timesteps": 25},
-    {"batch_size": 128, "hidden_size": 1536, "timesteps": 50},
-    {"batch_size": 64, "hidden_size": 2048, "timesteps": 25},
-    {"batch_size": 1024, "hidden_size": 256, "timesteps": 150},
-    {"batch_size": 64, "hidden_size": 512, "timesteps": 25},
-)
+SIZES = ({"hidden_size": 128, "timesteps": 5}, *_recurrent.TESTED)
 TINY = {"hidden_size": 8, "timesteps": 3}
 LEARNING_RATE = 0.01
 
@@ -29,10 +23,7 @@ LEARNING_RATE = 0.01
 def build(net: Graph, *, hidden_size: int, timesteps: int, rnn_impl: str) -> Tensor:
     """Add the layer to `net` and return its output."""
     x = net.input(timesteps, hidden_size)
-    if rnn_impl == "fused":
-        return net.rnn(x, hidden_size)
-    zero = net.fill(0.0, hidden_size)
-    return net.scan(lambda net, states, x: net.cell("rnn", x[0], states), [zero], [x])
+    return _recurrent.layer(net, "rnn", x, hidden_size, rnn_impl)
 
 
 def loss(net: Graph, output: Tensor, **size: object) -> Tensor:
