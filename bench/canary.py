@@ -8,10 +8,12 @@ neighbour on any of them shows. It needs no framework.
 from __future__ import annotations
 
 import hashlib
+import itertools
+import os
 import statistics
 from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
-from typing import List
+from typing import Iterator, List
 
 BUFFER = bytes(1 << 20)
 ROUNDS = 9
@@ -22,7 +24,8 @@ DISTURBED = 1.5
 def seconds(threads: int) -> List[float]:
     """Seconds of each of a few rounds; a round hashes one buffer a thread, side by side."""
     found = []
-    with ThreadPoolExecutor(threads) as pool:
+    cores = itertools.cycle(sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else [-1])
+    with ThreadPoolExecutor(threads, initializer=_settle, initargs=(cores,)) as pool:
         list(pool.map(_hash, range(threads)))
         for _ in range(ROUNDS):
             start = perf_counter()
@@ -34,6 +37,14 @@ def seconds(threads: int) -> List[float]:
 def slowdown(threads: int, known_s: float) -> float:
     """How many times slower than known the canary is now, by its median."""
     return statistics.median(seconds(threads)) / known_s
+
+
+def _settle(cores: Iterator[int]) -> None:
+    """Bind this thread to the next core: new threads start on one core together, and look twice as slow
+    until the kernel has spread them."""
+    core = next(cores)
+    if core >= 0:
+        os.sched_setaffinity(0, [core])
 
 
 def _hash(_: int) -> bytes:

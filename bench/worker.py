@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 import traceback
-from typing import Any, Callable, Dict, List, Mapping, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 from bench import backend, canary, check, device, record, values, workload
 from bench.case import Broken, Case, Settings, Unavailable, Wrong
@@ -28,6 +28,8 @@ Tell = Callable[[str], None]
 
 # Host batches that generated data takes in turn.
 GENERATED_BATCHES = 4
+# Before a canary: the threads of a framework, and of numpy's products, spin on after their last work.
+SETTLE_S = 0.1
 
 
 def serve(channel: Any, spec: Mapping[str, Any]) -> None:
@@ -149,14 +151,22 @@ def _prepare(program: Program, graph: Graph, case: Case, settings: Settings, wei
 
 def _timed(step: Step, settings: Settings, canary_s: Any) -> Tuple[Samples, Dict[str, Any]]:
     load = os.getloadavg()[0]
-    before = canary.slowdown(settings.threads, canary_s) if canary_s else None
+    before = _canary(settings, canary_s)
     started_s = time.time()
     samples = measure(step.run, settings)
     ended_s = time.time()
-    after = canary.slowdown(settings.threads, canary_s) if canary_s else None
+    after = _canary(settings, canary_s)
     seen = {"canary_before": before, "canary_after": after, "load": load}
     disturbed = max(before or 0, after or 0) > canary.DISTURBED
     return samples, {**seen, "disturbed": disturbed, "started_s": started_s, "ended_s": ended_s}
+
+
+def _canary(settings: Settings, known_s: Optional[float]) -> Optional[float]:
+    """The slowdown of the canary; None where no time of it is known."""
+    if known_s is None:
+        return None
+    time.sleep(SETTLE_S)
+    return canary.slowdown(settings.threads, known_s)
 
 
 def _require_plausible(program: Program, graph: Graph, case: Case) -> None:
