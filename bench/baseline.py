@@ -162,6 +162,8 @@ def _same_device(record: Record, devices: Mapping[str, Mapping[str, Any]]) -> bo
 def _parsed(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ValueError(f"--baseline {path}: No such file or directory; --baseline-accept WHY stores one") from None
     except OSError as error:
         raise ValueError(f"--baseline {path}: {error.strerror}") from None
     except ValueError as error:
