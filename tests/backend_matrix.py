@@ -44,6 +44,8 @@ def every(engine):
             for mode in ("inference", "training"):
                 for precision in ("fp16", "bf16", "fp16m", "bf16m"):
                     yield layer, variants(layer)[0], mode, precision, "synthetic", "default"
+            for precision in ("fp16", "bf16"):
+                yield layer, variants(layer)[0], "inference", precision, "synthetic", "best"
 
 
 def variants(layer):
@@ -92,6 +94,7 @@ def tried(case, settings):
     graph = workload.checked(case)
     program, weights = compiled(graph, case, settings)
     seen = {"compute": program.compute, "held": program.held, "check": check.require(program, graph, case, weights)}
+    seen["facts"] = program.facts
     outputs = program.outputs()
     precision = PRECISIONS[case.precision]
     output = outputs["output"]

@@ -95,6 +95,12 @@ def test_a_precision_is_what_ran(seen, engine, key):
         assert seen["fits"][precision.compute]
 
 
+@chosen(lambda key: key[3] != "fp32" and key[5] == "best")
+def test_sixteen_bits_never_go_through_xla(seen, engine, key):
+    """XLA on the CPU computes 16-bit products in fp32, between casts: the types of its results hide it."""
+    assert not seen["facts"].get("xla", False)
+
+
 @chosen(lambda key: key[2:4] == ("inference", "fp32"))
 def test_zeros_give_what_the_weights_alone_make(seen, engine, key):
     assert seen["zero_error"] <= 4 * PRECISIONS[key[3]].tolerance

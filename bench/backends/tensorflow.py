@@ -1,8 +1,10 @@
 """TensorFlow through Keras layers in one tf.function, on the CPU and on CUDA.
 
-Tuning   best: XLA for recurrent layers and loops, where it was up to 1.4 times faster; plain graphs for
-         the others, since XLA is slow on grouped and depthwise convolution.
+Tuning   best: XLA for recurrent layers and loops in fp32, where it was up to 1.4 times faster; plain
+         graphs for the others, since XLA is slow on grouped and depthwise convolution.
          default: plain graphs
+16-bit   plain graphs only: on the CPU, XLA turns 16-bit products into fp32 ones between casts (its
+         optimised HLO of 2.21 says so), which would be a false label, and slower besides
 """
 
 from __future__ import annotations
@@ -61,7 +63,8 @@ def compile(
     scale = loss_scale(case.precision, math.prod(graph.output.shape))
     loss_node = graph.nodes[graph.loss.node] if graph.loss.node >= 0 else None
     labels = [f"input{t.node}" for t in loss_node.inputs[1:]] if loss_node else []
-    xla = settings.tuning == "best" and any(node.op in LOOPS for node in graph.nodes)
+    full = PRECISIONS[case.precision].compute == "float32"
+    xla = settings.tuning == "best" and full and any(node.op in LOOPS for node in graph.nodes)
     rate = tf.Variable(0.0, dtype=tf.float32)
     names = list(graph.inputs)
 
