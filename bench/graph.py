@@ -110,7 +110,8 @@ class Graph(Recording):
         weights = self._gate_weights(kind, x.shape[-1], hidden, bias)
         flops = 2 * self.batch_size * GATES[kind] * hidden * (x.shape[-1] + hidden)
         shapes = [state.shape for state in states]
-        return self._add_many(f"{kind}_cell", [x, *states], shapes, {}, weights, flops)
+        first = self._add(f"{kind}_cell", [x, *states], shapes, {}, weights, flops)
+        return [Tensor(first.node, index, shape) for index, shape in enumerate(shapes)]
 
     def last(self, x: Tensor) -> Tensor:
         """The last time step of a sequence: (batch, features)."""

@@ -133,17 +133,6 @@ class Recording:
         weights: Sequence[Weight] = (),
         flops: int = 0,
     ) -> Tensor:
-        return self._add_many(op, inputs, shapes, attrs, weights, flops)[0]
-
-    def _add_many(
-        self,
-        op: str,
-        inputs: Sequence[Tensor],
-        shapes: Sequence[Shape],
-        attrs: Union[Dict[str, Any], None] = None,
-        weights: Sequence[Weight] = (),
-        flops: int = 0,
-    ) -> List[Tensor]:
+        """Record a node and return its first result."""
         self.nodes.append(Node(op, tuple(inputs), tuple(shapes), attrs or {}, tuple(weights), flops))
-        index = len(self.nodes) - 1
-        return [Tensor(index, i, shape) for i, shape in enumerate(shapes)]
+        return Tensor(len(self.nodes) - 1, 0, shapes[0])

@@ -92,13 +92,13 @@ def test_a_machine_class_is_a_folder_name(machine, folder):
 
 @pytest.mark.parametrize("name", ["a/b", "x.json", "/tmp/none"])
 def test_a_path_is_taken_as_it_is(name):
-    assert baseline.path_of(name, Path("/root"), MACHINE) == Path(name)
+    assert baseline.path_of(name, Path("/checkout"), MACHINE) == Path(name)
 
 
 @pytest.mark.parametrize("name", ["nightly", "n" * 300], ids=["short", "long"])
 def test_a_name_is_looked_up_by_machine(name):
-    assert baseline.path_of(name, Path("/root"), MACHINE) == Path(
-        f"/root/baselines/paper-cpu-2-0ghz-4-cores/{name}.json"
+    assert baseline.path_of(name, Path("/checkout"), MACHINE) == Path(
+        f"/checkout/baselines/paper-cpu-2-0ghz-4-cores/{name}.json"
     )
 
 
