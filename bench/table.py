@@ -73,7 +73,7 @@ def _order(record: Record) -> Tuple[Any, ...]:
 
 def _title(rows: Sequence[Row], shown: Sequence[str]) -> List[str]:
     first = rows[0][0]
-    parts = [f"{HEADS.get(axis, axis)} {first[axis]}" for axis in AXES if axis not in shown]
+    parts = [f"{HEADS.get(axis, '')} {first[axis]}".strip() for axis in AXES if axis not in shown]
     threads = first["threads"]
     return [*parts, f"{threads} thread{'s' if threads > 1 else ''}"]
 

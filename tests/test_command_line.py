@@ -103,7 +103,7 @@ def test_the_tables_rate_is_the_records(recorded: Tuple[Suite, Result, Dict[str,
     (shown,) = re.findall(r"^ numpy +([\d,.]+) +row", result.stdout, re.MULTILINE)
 
     assert float(shown.replace(",", "")) == pytest.approx(rate, rel=1e-3)
-    assert max(map(len, result.stdout.split("layerbench: workload")[1].splitlines())) <= 100
+    assert max(map(len, result.stdout.split("layerbench: dense")[1].splitlines())) <= 100
 
 
 # Whether, and how much is measured.

@@ -164,7 +164,7 @@ def test_a_failed_case_is_nowhere_in_what_is_stored_or_shown(faulty: Tuple[Suite
     assert sorted(suite.ids("run.json")) == sound
     assert sorted(suite.ids(str(saved))) == sound
     assert sorted(suite.ids("base.json")) == sound
-    table = result.stdout[result.stdout.index("layerbench: workload dense") :]
+    table = result.stdout[result.stdout.index("layerbench: dense") :]
     assert sorted(re.findall(r"^ (\w+) +[\d,.]+ +row", table, re.MULTILINE)) == sorted(SAID)
 
 

@@ -53,7 +53,7 @@ def test_the_fastest_backend_of_a_case_comes_first():
 def test_axes_of_one_value_stand_in_the_title():
     title, *lines = lines_of((record_of(batch_size=1), None), (record_of(batch_size=64), None))
 
-    assert title == "layerbench: workload lstm, size h8_t3, mode inference, precision fp32, device cpu, 1 thread"
+    assert title == "layerbench: lstm, h8_t3, inference, fp32, cpu, 1 thread"
     assert "batch" in "".join(lines)
     assert "lstm" not in "".join(lines)
 
