@@ -49,13 +49,12 @@ class Lowered:
     `held` maps a weight's name to (variable, from the graph's layout, to the graph's layout).
     """
 
-    def __init__(self, graph: Graph, weights: Dict[str, Any], precision: str, training: bool) -> None:
+    def __init__(self, graph: Graph, weights: Dict[str, Any], precision: str) -> None:
         self.graph = graph
         self.policy = POLICIES[precision]
         self.compute = {"float32": tf.float32, "mixed_float16": tf.float16, "mixed_bfloat16": tf.bfloat16}.get(
             self.policy, tf.as_dtype(self.policy.replace("mixed_", ""))
         )
-        self.training = training
         self.held: Dict[str, Held] = {}
         self.calls: Dict[int, Callable[..., Any]] = {}
         self._make(graph, self.calls)

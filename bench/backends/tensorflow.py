@@ -59,7 +59,7 @@ def compile(
     tf.config.experimental.enable_tensor_float_32_execution(False)
     training = case.mode == "training"
     with tf.device(place):
-        lowered = layers.Lowered(graph, dict(weights), case.precision, training)
+        lowered = layers.Lowered(graph, dict(weights), case.precision)
     scale = loss_scale(case.precision, math.prod(graph.output.shape))
     loss_node = graph.nodes[graph.loss.node] if graph.loss.node >= 0 else None
     labels = [f"input{t.node}" for t in loss_node.inputs[1:]] if loss_node else []
