@@ -1,0 +1,88 @@
+"""Bytes of a JPEG or PNG become an array of RGB pixels, with Pillow.
+
+Grey, palette, CMYK and transparent images are converted; transparency is dropped, not painted on a
+ground; of 16 bits the upper 8 are kept. Resampling is bilinear with antialiasing.
+"""
+
+from __future__ import annotations
+
+import io
+import random
+import struct
+import warnings
+import zlib
+from typing import Any, Optional
+
+import numpy as np
+
+from bench.images.faults import BadImage
+from bench.images.geometry import evaluation_box, training_box
+
+# More pixels than that are refused before they are decoded: 2 ** 26 are 8192 x 8192, 200 MB of RGB.
+MAX_PIXELS = 2**26
+
+
+def decode(data: bytes, where: str) -> Any:
+    """The image, as Pillow's RGB. Raises BadImage, which names `where`."""
+    from PIL import Image, UnidentifiedImageError
+
+    if not data:
+        raise BadImage(where, "empty")
+    try:
+        with warnings.catch_warnings():
+            # Of Pillow's own guard against huge images, and of odd palettes: the first is ours to
+            # refuse, the second is converted all the same.
+            warnings.simplefilter("ignore")
+            image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
+            _require_size(image.size, where)
+            return _rgb(image)
+    except UnidentifiedImageError:
+        raise BadImage(where, "not a JPEG or PNG image, or its header is damaged") from None
+    except Image.DecompressionBombError:
+        raise BadImage(where, f"more than the {MAX_PIXELS} pixels allowed") from None
+    except BadImage:
+        raise
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
+        raise BadImage(where, f"damaged: {error}") from None
+
+
+def evaluated(image: Any, image_size: int) -> Any:
+    """The middle of an image, (image_size, image_size, 3) of uint8."""
+    width, height = image.size
+    return _resized(image, evaluation_box(width, height, image_size), image_size)
+
+
+def augmented(image: Any, image_size: int, draw: random.Random) -> Any:
+    """A random part of an image, mirrored or not, (image_size, image_size, 3) of uint8."""
+    width, height = image.size
+    pixels = _resized(image, training_box(width, height, draw), image_size)
+    return pixels[:, ::-1] if draw.random() < 0.5 else pixels
+
+
+def shown(data: bytes, where: str, image_size: int, draw: Optional[random.Random]) -> Any:
+    """What a network sees of an image: a random part with `draw`, the middle without."""
+    image = decode(data, where)
+    return evaluated(image, image_size) if draw is None else augmented(image, image_size, draw)
+
+
+def _resized(image: Any, box: Any, image_size: int) -> Any:
+    from PIL import Image
+
+    return np.asarray(image.resize((image_size, image_size), Image.Resampling.BILINEAR, box=box))
+
+
+def _rgb(image: Any) -> Any:
+    from PIL import Image
+
+    image.load()
+    if image.mode.startswith("I"):
+        # Pillow clips 16 bits at 255 when it converts them.
+        upper = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
+        image = Image.fromarray(upper)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _require_size(size: Any, where: str) -> None:
+    width, height = size
+    if width * height > MAX_PIXELS:
+        raise BadImage(where, f"{width} x {height} pixels; at most {MAX_PIXELS} are allowed")

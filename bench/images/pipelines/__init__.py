@@ -1,0 +1,1 @@
+"""One file per input pipeline; bench/images/pipeline.py is their contract."""
