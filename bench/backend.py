@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from typing import Any, Dict, Mapping, Optional, Protocol, Sequence, Tuple, cast
 
-from bench import backends, device, plugins, workload
+from bench import backends, device, host_pipeline, plugins, workload
 from bench.case import Case, Settings, Unavailable
 from bench.graph import Graph
 from bench.step import Program
@@ -62,6 +62,9 @@ def require(case: Case) -> None:
         raise Unavailable(f"not supported: replicas={case.replicas}; one replica for now")
     if case.mode not in backend.MODES:
         raise Unavailable(f"not supported: {case.backend} runs {' and '.join(backend.MODES)}, not {case.mode}")
+    if case.workload == host_pipeline.NAME and case.backend not in host_pipeline.BACKENDS:
+        owners = " and ".join(host_pipeline.BACKENDS)
+        raise Unavailable(f"not supported: {case.backend} has no input pipeline of its own, as {owners} have")
     reason = workload.unsupported(workload.load(case.workload), case.mode, case.precision)
     reason = reason or backend.unsupported(case.precision, case.mode, case.device)
     if reason:

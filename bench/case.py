@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Dict, List, Optional
 
+from bench.recipe import PLAIN, Recipe
 from bench.size import Value
 
 MODES = ("inference", "eval", "training")
-DATA = ("synthetic", "generated")
+DATA = ("synthetic", "generated", "real")
 TUNINGS = ("best", "default")
+PROTOCOLS = ("median", "readme")
 AXES = ("workload", "size", "mode", "batch_size", "precision", "replicas", "backend", "device")
 
 
@@ -43,7 +45,12 @@ class Case:
 class Settings:
     """How cases are measured. The first group is part of what a baseline must match.
 
-    data               synthetic: resident on the device; generated: host arrays, transfer counted
+    data               synthetic: resident on the device; generated: host arrays, transfer counted;
+                       real: image files, decoding counted as well
+    recipe             how a network is trained
+    min_latency        one batch in flight, whatever that costs in throughput
+    half_partial       16-bit sums in 16-bit products, where the device has a choice
+    protocol           readme: no warm-up, the first value dropped, the mean of rates beside ours
     zero_values        inputs of zeros when timed
     batches_per_step   batches behind one blocking call
     tuning             best: the fastest honest settings known; default: the framework's own
@@ -53,6 +60,10 @@ class Settings:
     max_time_s, min_rounds   that budget, and the fewest samples
     min_warmup_s       warm up at least so long
     timed              False: compile and check only
+    data_dir, data_workers, data_errors   real images: where, how many processes decode, stop or skip
+    weights            a file of weights; empty: drawn
+    pipeline_splits    where an IPU's pipeline is cut; recorded, and of no effect elsewhere
+    export_onnx        a folder for the ONNX models; empty: none
     """
 
     data: str = "synthetic"
@@ -61,11 +72,25 @@ class Settings:
     tuning: str = "best"
     threads: int = 1
     cores: List[int] = field(default_factory=list)
+    recipe: Recipe = PLAIN
+    min_latency: bool = False
+    half_partial: bool = False
+    protocol: str = "median"
     steps: Optional[int] = None
     max_time_s: float = 1.0
     min_rounds: int = 5
     min_warmup_s: float = 0.0
     timed: bool = True
+    data_dir: str = ""
+    data_workers: Optional[int] = None
+    data_errors: str = "stop"
+    weights: str = ""
+    pipeline_splits: str = ""
+    export_onnx: str = ""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.recipe, dict):  # it crossed to a worker
+            object.__setattr__(self, "recipe", Recipe(**self.recipe))
 
     def plain(self) -> Dict[str, Any]:
         return asdict(self)
@@ -73,7 +98,8 @@ class Settings:
     @property
     def matched(self) -> Dict[str, Any]:
         """The settings that two results must share to be compared."""
-        keys = ("data", "zero_values", "batches_per_step", "tuning", "threads", "cores")
+        keys = ["data", "zero_values", "batches_per_step", "tuning", "threads", "cores"]
+        keys += ["recipe", "min_latency", "half_partial", "protocol"]
         return {key: value for key, value in self.plain().items() if key in keys}
 
 
@@ -84,6 +110,10 @@ class Unavailable(Exception):
 
 class Broken(Exception):
     """A framework is installed and does not load."""
+
+
+class Refused(Exception):
+    """What a case was given to work on is at fault: its images, or its weights. One line."""
 
 
 class Wrong(Exception):

@@ -14,22 +14,18 @@ FLOPs    2 x multiply-accumulate of dense, convolution and gates; biases, activa
 from __future__ import annotations
 
 import math
-from typing import Any, Callable, List, Sequence, Tuple, Union
+from typing import Callable, List, Sequence
 
-from bench.recording import Node, Recording, Tensor, Weight
+from bench.convolutional import Convolutional
+from bench.recording import Node, Tensor, Weight
 
 __all__ = ["GATES", "Graph", "Node", "Tensor", "Weight"]
 
 GATES = {"rnn": 1, "lstm": 4, "gru": 3}
 
 
-class Graph(Recording):
-    """A recording. `random_as_inputs` turns the draws of random numbers into inputs, so that a
-    result can be checked; without it they are primitives, as they are when timed."""
-
-    def __init__(self, batch_size: int, random_as_inputs: bool = False, prefix: str = "") -> None:
-        super().__init__(batch_size, prefix)
-        self.random_as_inputs = random_as_inputs
+class Graph(Convolutional):
+    """A recording of primitives; those of images are in `bench/convolutional.py`."""
 
     # ---- sources -----------------------------------------------------------------------------
 
@@ -37,10 +33,10 @@ class Graph(Recording):
         """The batch of inputs: uniform within +-1."""
         return self._source("input", shape, values="uniform")
 
-    def labels(self, *shape: int, values: str) -> Tensor:
+    def labels(self, *shape: int, values: str, count: int = 2) -> Tensor:
         """What the loss compares with. `values`: normal, distribution (sums to 1 over the last
-        axis), bits (0 or 1) or classes (the integers 0 and 1)."""
-        return self._source("input", shape, values=values)
+        axis), bits (0 or 1) or classes (integers below `count`)."""
+        return self._source("input", shape, values=values, **({"count": count} if values == "classes" else {}))
 
     def random(self, *shape: int, values: str) -> Tensor:
         """Fresh random numbers in every step. `values`: normal, or unit (uniform in 0..1)."""
@@ -52,45 +48,14 @@ class Graph(Recording):
 
     # ---- layers ------------------------------------------------------------------------------
 
-    def dense(self, x: Tensor, units: int, bias: bool = True) -> Tensor:
+    def dense(self, x: Tensor, units: int, bias: bool = True, name: str = "") -> Tensor:
         """x W' + b over the last axis."""
         features = x.shape[-1]
-        weights = [self._weight("weight", (units, features), features)]
+        weights = [self._weight("weight", (units, features), features, label=name)]
         if bias:
-            weights.append(self._weight("bias", (units,), features))
+            weights.append(self._weight("bias", (units,), features, label=name))
         flops = 2 * math.prod(x.shape) * units
         return self._add("dense", [x], [x.shape[:-1] + (units,)], {}, weights, flops)
-
-    def conv(
-        self,
-        x: Tensor,
-        filters: int,
-        kernel_size: int,
-        *,
-        stride: int = 1,
-        padding: Union[int, str] = 0,
-        groups: int = 1,
-        bias: bool = True,
-    ) -> Tensor:
-        """A 2-D convolution of a square kernel. `padding`: pixels on every side, or "same", which is
-        TensorFlow's rule: ceil(size / stride) pixels come out, an odd pixel goes to the end."""
-        _, channels, height, width = x.shape
-        if channels % groups or filters % groups:
-            raise ValueError(f"groups={groups} must divide the input channels ({channels}) and the filters ({filters})")
-        pads = [_pads(size, kernel_size, stride, padding) for size in (height, width)]
-        outs = [(size + sum(pad) - kernel_size) // stride + 1 for size, pad in zip((height, width), pads)]
-        if min(outs) < 1:
-            raise ValueError(
-                f"kernel_size={kernel_size} with padding={padding} does not fit an image of {height}x{width}"
-            )
-        fan_in = channels // groups * kernel_size**2
-        shape = (filters, channels // groups, kernel_size, kernel_size)
-        weights = [self._weight("weight", shape, fan_in)]
-        if bias:
-            weights.append(self._weight("bias", (filters,), fan_in))
-        attrs = {"stride": stride, "pads": pads, "groups": groups, "same": padding == "same"}
-        out = (self.batch_size, filters, outs[0], outs[1])
-        return self._add("conv", [x], [out], attrs, weights, 2 * math.prod(out) * fan_in)
 
     def rnn(self, x: Tensor, hidden: int, bias: bool = True) -> Tensor:
         """A tanh layer over whole sequences from a zero state; returns every state."""
@@ -161,7 +126,7 @@ class Graph(Recording):
         return self._add("log", [x], [x.shape])
 
     def relu(self, x: Tensor) -> Tensor:
-        return self._add("relu", [x], [x.shape])
+        return self.activation(x, "relu")
 
     def affine(self, x: Tensor, scale: float, shift: float = 0.0) -> Tensor:
         """scale * x + shift."""
@@ -214,13 +179,3 @@ class Graph(Recording):
         weights = self._gate_weights(kind, features, hidden, bias)
         flops = 2 * batch * steps * GATES[kind] * hidden * (features + hidden)
         return self._add(kind, [x], [(batch, steps, hidden)], {"hidden": hidden}, weights, flops)
-
-    def _source(self, op: str, shape: Sequence[int], **attrs: Any) -> Tensor:
-        return self._add(op, [], [(self.batch_size, *shape)], attrs)
-
-
-def _pads(size: int, kernel_size: int, stride: int, padding: Union[int, str]) -> Tuple[int, int]:
-    if padding == "same":
-        total = max((-(-size // stride) - 1) * stride + kernel_size - size, 0)
-        return total // 2, total - total // 2
-    return int(padding), int(padding)

@@ -6,8 +6,8 @@ import itertools
 from dataclasses import dataclass, field
 from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
+from bench import cnn, workload
 from bench import size as sizes
-from bench import workload
 from bench.case import Case
 from bench.size import Dimension, Value
 
@@ -25,6 +25,7 @@ class Selection:
     """The axes of a run. `sizes`: ["first"], ["all"] or names; `batch_sizes` None: each size's own.
 
     dimensions   what the command line sets, over the values of each selected size
+    half_resolution   image networks train on images of about half the pixels
     """
 
     workloads: Sequence[str]
@@ -36,6 +37,7 @@ class Selection:
     backends: Sequence[str] = ("torch",)
     devices: Sequence[str] = ("cpu",)
     dimensions: Mapping[str, Sequence[Value]] = field(default_factory=dict)
+    half_resolution: bool = False
 
     def cases(self) -> Iterator[Case]:
         """Every case once; the backends of one workload side by side.
@@ -56,8 +58,11 @@ class Selection:
         seen = set()
         for values in self._selected(name):
             batch_size = int(values["batch_size"])
+            if self.half_resolution and "image_size" in values:
+                values = cnn.halved(name, values)
             for set_here in self._overrides(module.DIMENSIONS):
                 dimensions = {key: {**values, **set_here}[key] for key in module.DIMENSIONS}
+                dimensions = workload.settled(module, dimensions)
                 size = sizes.name(module.DIMENSIONS, dimensions)
                 if size in seen:
                     continue

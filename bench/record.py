@@ -1,7 +1,7 @@
 """What one measured case leaves behind: one flat dictionary, stored by pytest-benchmark as `extra_info`.
 
-FIELDS is its documentation and its schema; docs/record.md is held to it by a test. Keys that start with
-`tuned_` are a backend's own facts, and `device_` a device's.
+FIELDS is its documentation and its schema; docs/record.md is held to it by a test. What does not apply is null.
+Keys that start with `tuned_` are a backend's own facts, and `device_` a device's.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import platform
-from typing import Any, Dict, List, Mapping
+from typing import Any, Dict, List, Mapping, Sequence
 
 from bench import workload
 from bench.case import Case, Settings
@@ -42,9 +42,15 @@ FIELDS = {
     "step_mean_s": "mean of the samples, seconds",
     "step_p90_s": "90th percentile of the samples, seconds",
     "step_p99_s": "99th percentile of the samples, seconds",
+    "latency_p50_s": "median time of a single batch; null where several share a step",
+    "latency_p90_s": "90th percentile of it, seconds",
+    "latency_p99_s": "99th percentile of it, seconds",
+    "latency_p999_s": "99.9th percentile of it, seconds",
+    "readme_items_per_s": "mean of the rates of the samples but the first, as the READMEs have it",
     "samples": "number of samples",
     "steps_per_sample": "steps that share one sample, for steps below 20 us",
     "noise_percent": "half the range of the medians of six blocks of samples, of the median",
+    "memory_peak_bytes": "the worker's peak resident memory while it was timed, framework and all",
     "compile_s": "lowering, compiling, loading and the first step, seconds",
     "warmup_steps": "steps before the first sample",
     "warmup_s": "seconds before the first sample",
@@ -68,9 +74,27 @@ FIELDS = {
     "gradient_error": "error of the update along random directions, of its norm; 0 without training",
     "tolerance": "what `error` may be",
     "checked_rows": "rows of the batch that were checked",
+    "checked_size": "shape of the first input that was checked",
+    "images_skipped": "bad images left out; real images only, as are the next eight",
+    "pipeline_items_per_s": "rate of the input pipeline alone",
+    "transfer_s_per_item": "what moving decoded images to the device adds to a step",
+    "compute_s_per_item": "a step on images that are on the device",
+    "bound_by": "which of these three is the slowest",
+    "top1_percent": "hits among the validation images, in percent",
+    "top5_percent": "hits among the likeliest five, in percent",
+    "images_scored": "images that were scored",
+    "epochs": "of training; its losses and hits are those of weights that were trained so long",
+    "loss_first": "mean loss of the first ten updates",
+    "loss_last": "mean loss of the last ten updates",
     "graph": "fingerprint of what is computed",
-    "settings": "fingerprint of data, zero_values, batches_per_step, tuning, threads, cores and facts",
-    "data": "synthetic or generated",
+    "settings": "fingerprint of the settings below, threads, cores and facts",
+    "data": "synthetic, generated or real",
+    "global_batch": "items behind one weight update; in inference, behind one batch",
+    "recipe": "how it is trained, but for what goes without saying",
+    "min_latency": "one batch in flight",
+    "half_partial": "16-bit sums in 16-bit products were allowed",
+    "pipeline_splits": "where an IPU's pipeline was to be cut; of no effect elsewhere",
+    "protocol": "median, or readme: no warm-up, first value dropped",
     "zero_values": "inputs of zeros",
     "batches_per_step": "batches behind one blocking call",
     "batches_in_flight": "batches that run at once",
@@ -103,7 +127,8 @@ def build(
     element = PRECISIONS[case.precision].bytes
     moved = graph.elements_moved + (graph.parameters if case.mode == "training" else 0)
     batches = step.items / batch
-    record: Record = {"schema": SCHEMA, "id": case.id}
+    record: Record = dict.fromkeys(FIELDS)
+    record.update(schema=SCHEMA, id=case.id)
     record.update({k: v for k, v in case.plain().items() if k != "dimensions"})
     record.update(
         item=workload.load(case.workload).ITEM,
@@ -125,16 +150,35 @@ def build(
         bytes_per_item=moved * element / batch,
         tflops=passes * graph.flops * batches / median / 1e12,
         gbytes_per_s=moved * element * batches / median / 1e9,
-        tolerance=PRECISIONS[case.precision].tolerance,
         graph=graph.fingerprint,
         python_version=platform.python_version(),
-        **{key: value for key, value in settings.matched.items() if key != "cores"},
+        global_batch=settings.recipe.global_batch(batch, case.replicas) if case.mode == "training" else batch,
+        readme_items_per_s=_readme(step.items, samples.seconds),
+        recipe=settings.recipe.told if case.mode == "training" else "",
+        **{key: value for key, value in settings.matched.items() if key not in ("cores", "recipe")},
+        pipeline_splits=settings.pipeline_splits,
         cores=",".join(map(str, settings.cores)),
     )
     record.update(found)
     tuned = {key: value for key, value in record.items() if key.startswith("tuned_")}
     record["settings"] = fingerprint({**settings.matched, **tuned})
     return record
+
+
+def latency(seconds: Sequence[float], single: bool, step: Step, settings: Settings) -> Record:
+    """Percentiles of the time of single batches. `single`: the seconds are those of batches; else those of
+    samples, which say so only where a step is one batch."""
+    known = bool(seconds) and (single or (step.iterations == 1 and settings.recipe.gradient_accumulation == 1))
+    ordered = sorted(seconds) or [0.0]
+    shares = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
+    return {f"latency_{name}_s": _percentile(ordered, share) if known else None for name, share in shares.items()}
+
+
+def _readme(items: int, seconds: Sequence[float]) -> float:
+    """The mean of rates, the first left out where there are others."""
+    rates = [throughput(items, second) for second in seconds]
+    kept = rates[1:] or rates
+    return math.fsum(kept) / len(kept)
 
 
 def with_peak(record: Record, peak: Mapping[str, Any]) -> Record:

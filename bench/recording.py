@@ -10,20 +10,37 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Sequence, Tuple, Union
+from typing import Any, Dict, List, Mapping, Sequence, Tuple, Union
+
+from bench.recipe import PLAIN, Recipe
 
 Shape = Tuple[int, ...]
 
-ELEMENTWISE_OPS = {"add": 1, "sub": 1, "mul": 1, "log": 1, "relu": 1, "affine": 2, "where_less": 1}
+# Elementwise operations of one element of the result, about.
+ELEMENTWISE_OPS = {
+    **{"add": 1, "sub": 1, "mul": 1, "log": 1, "affine": 2, "where_less": 1},
+    **{"relu": 1, "relu6": 2, "sigmoid": 3, "silu": 4, "hardsigmoid": 4, "hardswish": 5},
+    **{"batch_norm": 2, "group_norm": 7, "normalise": 2, "gate": 1, "blend": 3, "dropout": 2},
+}
+
+# What a graph, or the body of a loop, is given.
+SOURCES = ("input", "state", "slice")
+# How a weight's values are drawn: `bench/values.py` has the numbers. Running statistics are not trained.
+UNTRAINED = ("mean", "variance")
 
 
 @dataclass(frozen=True)
 class Weight:
-    """One trainable array; its values are drawn uniformly within +-1 / sqrt(fan_in)."""
+    """One array of a layer; `kind` and `fan_in` say how its values are drawn."""
 
     name: str
     shape: Shape
     fan_in: int
+    kind: str = "uniform"
+
+    @property
+    def trained(self) -> bool:
+        return self.kind not in UNTRAINED
 
 
 @dataclass(frozen=True)
@@ -45,6 +62,7 @@ class Node:
     attrs: Dict[str, Any] = field(default_factory=dict)
     weights: Tuple[Weight, ...] = ()
     flops: int = 0
+    block: str = ""
 
     @property
     def shape(self) -> Shape:
@@ -52,11 +70,28 @@ class Node:
 
 
 class Recording:
-    """The nodes in the order in which they were recorded; `output` and `loss` are two of their results."""
+    """The nodes in the order in which they were recorded; `output` and `loss` are two of their results.
 
-    def __init__(self, batch_size: int, prefix: str = "") -> None:
+    random_as_inputs   draws of random numbers become inputs, so that a result can be checked; without
+                       it they are primitives, as they are when timed
+    training           a graph that is trained: norms use the batch's statistics, dropout drops
+    recipe             how it is trained: images may be blended, labels smoothed
+    """
+
+    def __init__(
+        self,
+        batch_size: int,
+        random_as_inputs: bool = False,
+        training: bool = False,
+        recipe: Recipe = PLAIN,
+        prefix: str = "",
+    ) -> None:
         self.batch_size = batch_size
+        self.random_as_inputs = random_as_inputs
+        self.training = training
+        self.recipe = recipe
         self.prefix = prefix
+        self.block = ""
         self.nodes: List[Node] = []
         self.output = Tensor(-1, 0, ())
         self.loss = Tensor(-1, 0, ())
@@ -72,7 +107,13 @@ class Recording:
 
     @property
     def parameters(self) -> int:
-        return sum(math.prod(weight.shape) for weight in self.weights)
+        """Trained numbers; running statistics are not among them."""
+        return sum(math.prod(weight.shape) for weight in self.weights if weight.trained)
+
+    @property
+    def blocks(self) -> List[str]:
+        """The names of the blocks, in order."""
+        return list(dict.fromkeys(node.block for node in self.nodes if node.block))
 
     @property
     def flops(self) -> int:
@@ -93,12 +134,33 @@ class Recording:
     def elements_moved(self) -> int:
         """Inputs, weights and output, each once: what must cross the memory bus at the least."""
         inputs = sum(math.prod(node.shape) for node in self.inputs.values())
-        return inputs + self.parameters + math.prod(self.output.shape)
+        return inputs + sum(math.prod(weight.shape) for weight in self.weights) + math.prod(self.output.shape)
 
     @property
     def fingerprint(self) -> str:
         """Twelve hex digits that change when what is computed changes."""
         return hashlib.sha256(json.dumps(self._plain(), sort_keys=True).encode()).hexdigest()[:12]
+
+    def parts(self, nodes: Mapping[int, Node]) -> List[Dict[int, Node]]:
+        """Some nodes one by one, but for the blocks that run again in the backward pass, which stay whole."""
+        found: List[Dict[int, Node]] = []
+        for index, node in nodes.items():
+            joined = self.training and node.op not in SOURCES and self.recipe.recomputes(node.block)
+            if joined and found and next(iter(found[-1].values())).block == node.block:
+                found[-1][index] = node
+            else:
+                found.append({index: node})
+        return found
+
+    def read_by(self, nodes: Mapping[int, Node]) -> List[int]:
+        """The nodes, in order, whose results some nodes read and do not make."""
+        return sorted({tensor.node for node in nodes.values() for tensor in node.inputs if tensor.node not in nodes})
+
+    def read_of(self, nodes: Mapping[int, Node]) -> List[Tensor]:
+        """The results of some nodes, in order, that others read."""
+        later = [tensor for node in self.nodes[max(nodes) + 1 :] for tensor in node.inputs]
+        found = {tensor.node: tensor for tensor in [*later, self.output] if tensor.node in nodes}
+        return [found[index] for index in sorted(found)]
 
     def _plain(self) -> List[Any]:
         rows: List[Any] = []
@@ -115,8 +177,12 @@ class Recording:
     def _named(self, op: str) -> List[Tuple[str, Node]]:
         return [(f"{op}{i}", node) for i, node in enumerate(self.nodes) if node.op == op]
 
-    def _weight(self, name: str, shape: Shape, fan_in: int) -> Weight:
-        return Weight(f"{self.prefix}n{len(self.nodes)}.{name}", shape, fan_in)
+    def _weight(self, name: str, shape: Shape, fan_in: int, kind: str = "uniform", label: str = "") -> Weight:
+        """A weight of the node about to be recorded; its layer's `label`, or else the node's number, names it."""
+        return Weight(f"{self.prefix}{label or f'n{len(self.nodes)}'}.{name}", shape, fan_in, kind)
+
+    def _source(self, op: str, shape: Sequence[int], **attrs: Any) -> Tensor:
+        return self._add(op, [], [(self.batch_size, *shape)], attrs)
 
     def _alike(self, op: str, inputs: Sequence[Tensor], shape: Shape) -> Tensor:
         if len({tensor.shape for tensor in inputs}) > 1:
@@ -134,5 +200,5 @@ class Recording:
         flops: int = 0,
     ) -> Tensor:
         """Record a node and return its first result."""
-        self.nodes.append(Node(op, tuple(inputs), tuple(shapes), attrs or {}, tuple(weights), flops))
+        self.nodes.append(Node(op, tuple(inputs), tuple(shapes), attrs or {}, tuple(weights), flops, self.block))
         return Tensor(len(self.nodes) - 1, 0, shapes[0])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Dict, Mapping, Tuple, Union
+from dataclasses import dataclass, field, replace
+from typing import Dict, Mapping, Optional, Tuple, Union
 
 Value = Union[int, str]
 
@@ -12,7 +12,9 @@ Value = Union[int, str]
 class Dimension:
     """One dimension: `letter` stands for it in names, `text` explains it in --help.
 
-    A dimension with `choices` takes one of them, and its first choice is left out of names.
+    A dimension with `choices` takes one of them, and its first choice is left out of names; `aliases`
+    are other spellings. Off and on are a flag, named by its letter alone. A number may have a `default`,
+    which is left out of names; 0 stands for the workload's own.
     """
 
     letter: str
@@ -20,10 +22,32 @@ class Dimension:
     choices: Tuple[str, ...] = ()
     minimum: int = 1
     maximum: int = 10**6
+    default: Optional[int] = None
+    aliases: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def flag(self) -> bool:
+        return self.choices == ("off", "on")
+
+    @property
+    def start(self) -> Optional[Value]:
+        """The value that goes without saying, if there is one."""
+        return self.choices[0] if self.choices else self.default
+
+    def optional(self, default: int) -> Dimension:
+        """The same, with a value that goes without saying."""
+        return replace(self, default=default)
+
+    def part(self, value: Value) -> str:
+        """What a value adds to a name."""
+        if value == self.start:
+            return ""
+        return self.letter if self.flag else f"{self.letter}{value}"
 
     def parse(self, text: str) -> Value:
         """Return the value that `text` means. Raises ValueError saying what is allowed."""
         if self.choices:
+            text = self.aliases.get(text, text)
             if text not in self.choices:
                 raise ValueError(f"{text!r} is not one of {', '.join(self.choices)}")
             return text
@@ -43,6 +67,7 @@ KERNEL_SIZE = Dimension("k", "pixels on a side of a convolution's kernel", maxim
 STRIDE = Dimension("s", "pixels that a convolution moves", maximum=1024)
 FILTER_IN = Dimension("c", "channels that come in", maximum=65536)
 FILTER_OUT = Dimension("f", "channels that go out", maximum=65536)
+FILTERS_PER_GROUP = Dimension("g", "filters in a group of a grouped convolution", maximum=65536)
 BIAS = Dimension("bias", "a bias in the layer", choices=("on", "off"))
 RNN_IMPL = Dimension(
     "", "the framework's recurrent layer, or its cell in an explicit loop over time", choices=("fused", "cell")
@@ -54,13 +79,19 @@ def name(dimensions: Mapping[str, Dimension], values: Mapping[str, Value]) -> st
 
     Derived from the values, so that one size has one name however it was asked for.
     """
-    parts = []
-    for key, dimension in dimensions.items():
-        if not dimension.choices or values[key] != dimension.choices[0]:
-            parts.append(f"{dimension.letter}{values[key]}")
-    return "_".join(parts)
+    parts = (dimension.part(values[key]) for key, dimension in dimensions.items())
+    return "_".join(part for part in parts if part)
 
 
 def completed(dimensions: Mapping[str, Dimension], values: Mapping[str, Value]) -> Dict[str, Value]:
-    """`values` in the order of `dimensions`, with the first choice where one is left out."""
-    return {key: values[key] if key in values else dimension.choices[0] for key, dimension in dimensions.items()}
+    """`values` in the order of `dimensions`, with what goes without saying where one is left out."""
+    found: Dict[str, Value] = {}
+    for key, dimension in dimensions.items():
+        found[key] = values[key] if key in values else started(dimension)
+    return found
+
+
+def started(dimension: Dimension) -> Value:
+    """The value that goes without saying; a dimension that has none must be given."""
+    assert dimension.start is not None, f"no value for: {dimension.text}"
+    return dimension.start

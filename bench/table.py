@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import io
 import textwrap
-from typing import Any, Callable, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bench import workload
 from bench.baseline import Verdict
 from bench.record import Record
 
 WIDTH = 100
+IMAGE_NETWORKS = workload.names("cnns")
 # Axes that have one value throughout go into the title; the others are columns.
 AXES = ("workload", "size", "mode", "batch_size", "precision", "device", "backend")
 HEADS = {"batch_size": "batch"}
@@ -26,7 +28,7 @@ def render(rows: Sequence[Row], color: bool = False) -> str:
 
     A row a case where that fits; otherwise the case stands on a line of its own above its backends.
     """
-    rows = sorted(rows, key=lambda row: _order(row[0]))
+    rows = sorted(_beside_best(rows), key=lambda row: _order(row[0]))
     varying = [axis for axis in AXES if len({record[axis] for record, _ in rows}) > 1 or axis == "backend"]
     title = textwrap.fill("layerbench: " + ", ".join(_title(rows, varying)), WIDTH, subsequent_indent="  ")
     lines = _lines(rows, varying, color)
@@ -35,9 +37,21 @@ def render(rows: Sequence[Row], color: bool = False) -> str:
     return "\n".join([title, *lines, *_notes(rows)])
 
 
+def _beside_best(rows: Sequence[Row]) -> List[Row]:
+    """The rows, each with its share of the best rate of its case."""
+    best: Dict[Tuple[Any, ...], float] = {}
+    for record, _ in rows:
+        best[_case(record)] = max(best.get(_case(record), 0.0), record["items_per_s"])
+    return [({**record, "of_best": record["items_per_s"] / best[_case(record)]}, verdict) for record, verdict in rows]
+
+
+def _case(record: Record) -> Tuple[Any, ...]:
+    return tuple(record[axis] for axis in AXES if axis != "backend")
+
+
 def _lines(rows: Sequence[Row], axes: Sequence[str], color: bool) -> List[str]:
     """A header of three lines, a line a row."""
-    columns = COLUMNS if any(verdict for _, verdict in rows) else [c for c in COLUMNS if c[0] != "change"]
+    columns = [column for column in COLUMNS if column[0] not in SOMETIMES or SOMETIMES[column[0]](rows)]
     table = Table(box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
     for axis in axes:
         table.add_column(HEADS.get(axis, axis), justify="right" if axis == "batch_size" else "left", no_wrap=True)
@@ -102,8 +116,28 @@ def seconds(value: float) -> str:
     return f"{value:.3g} s" if value < 1000 else f"{value:,.0f} s"
 
 
+def _latency(record: Record, verdict: Optional[Verdict]) -> str:
+    return "" if record["latency_p99_s"] is None else seconds(record["latency_p99_s"])
+
+
 def _notes(rows: Sequence[Row]) -> List[str]:
     notes = []
+    for record, _ in rows:
+        # Of rows that learnt, scored or decoded images, one line each says what a column cannot.
+        if record["loss_last"] is not None:
+            notes.append(
+                f"{record['id']}: {record['epochs']:.3g} epochs,"
+                f" loss {record['loss_first']:.3g} to {record['loss_last']:.3g}"
+            )
+        if record["top1_percent"] is not None:
+            notes.append(
+                f"{record['id']}: top-1 {record['top1_percent']:.2f} %, top-5 {record['top5_percent']:.2f} %"
+                f" of {record['images_scored']} images"
+            )
+        if record["bound_by"]:
+            notes.append(f"{record['id']}: {record['bound_by']}")
+        if record["images_skipped"]:
+            notes.append(f"{record['id']}: {record['images_skipped']} bad images left out")
     if any(record["disturbed"] for record, _ in rows):
         notes.append("! the machine was disturbed: a kernel of known time ran more than 1.5 times slower")
     if any(not record["steady"] for record, _ in rows):
@@ -117,10 +151,24 @@ def rate(value: float) -> str:
     return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
+def _single(rows: Sequence[Row]) -> bool:
+    """Whether these are image networks in inference, of which the tail of single batches matters."""
+    return any(record["mode"] == "inference" and record["workload"] in IMAGE_NETWORKS for record, _ in rows)
+
+
+SOMETIMES: Dict[str, Callable[[Sequence[Row]], bool]] = {
+    "of best": lambda rows: any(record["of_best"] < 1 for record, _ in rows),
+    "change": lambda rows: any(verdict for _, verdict in rows),
+    "p99": _single,
+    "readme": lambda rows: any(record["protocol"] == "readme" for record, _ in rows),
+}
 COLUMNS: List[Tuple[str, Callable[[Record, Optional[Verdict]], str]]] = [
     ("items/s", lambda record, verdict: rate(record["items_per_s"])),
+    ("of best", lambda record, verdict: f"{record['of_best']:.2f}"),
+    ("readme", lambda record, verdict: rate(record["readme_items_per_s"])),
     ("item", lambda record, verdict: str(record["item"])),
     ("step", lambda record, verdict: seconds(record["step_median_s"])),
+    ("p99", _latency),
     ("noise", _noise),
     ("of peak", _peak),
     ("change", _change),

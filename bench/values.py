@@ -11,10 +11,13 @@ from bench.graph import Graph, Node
 
 Array = Any
 
+# The kinds of inputs that are what a workload works on, not what it is compared with.
+IMAGES = ("uniform", "pixels", "uint8")
+
 
 def rounded(array: Array, dtype: str) -> Array:
     """`array` as float32 (integers stay), with only values that `dtype` can hold."""
-    if array.dtype.kind == "i":
+    if array.dtype.kind in "iu":
         return array
     array = np.asarray(array, dtype=np.float32)
     if dtype == "float16":
@@ -27,12 +30,35 @@ def rounded(array: Array, dtype: str) -> Array:
     return array
 
 
-def weights(graph: Graph, dtype: str) -> Dict[str, Array]:
-    """Every weight by name, uniform within +-1 / sqrt(fan_in), rounded to `dtype`."""
+# The bounds of the uniform draws, by kind of weight; those of products depend on the fan-in.
+BOUNDS = {
+    "scale": (0.8, 1.2),
+    "last_scale": (0.2, 0.4),
+    "shift": (-0.2, 0.2),
+    "mean": (-0.2, 0.2),
+    "variance": (0.6, 1.4),
+}
+# Where training starts.
+STARTS = {"scale": 1.0, "last_scale": 0.0, "shift": 0.0, "mean": 0.0, "variance": 1.0}
+
+
+def weights(graph: Graph, dtype: str, start: bool = False) -> Dict[str, Array]:
+    """Every weight by name, rounded to `dtype`: a product's uniform within +-1 / sqrt(fan_in), or, in a deep
+    network, +-sqrt(6 / fan_in), which keeps a signal's size through a relu (He et al. 2015).
+
+    start   norms as training starts them, not drawn
+    """
+    import numpy as np
+
     found = {}
     for weight in graph.weights:
-        bound = weight.fan_in**-0.5
-        found[weight.name] = rounded(_generator(weight.name, 0).uniform(-bound, bound, weight.shape), dtype)
+        if start and weight.kind in STARTS:
+            values = np.full(weight.shape, STARTS[weight.kind])
+        else:
+            bound = ((6 if weight.kind == "deep" else 1) / weight.fan_in) ** 0.5
+            low, high = BOUNDS.get(weight.kind, (-bound, bound))
+            values = _generator(weight.name, 0).uniform(low, high, weight.shape)
+        found[weight.name] = rounded(values, dtype)
     return found
 
 
@@ -41,7 +67,7 @@ def inputs(graph: Graph, dtype: str, batch: int = 0, zero: bool = False) -> Dict
     found = {}
     for name, node in graph.inputs.items():
         values = _draw(_generator(name, batch), node)
-        if zero and node.attrs["values"] == "uniform":
+        if zero and node.attrs["values"] in IMAGES:
             values = np.zeros_like(values)
         found[name] = rounded(values, dtype)
     return found
@@ -59,8 +85,14 @@ def _draw(generator: Any, node: Node) -> Array:
         return generator.standard_normal(shape)
     if kind == "unit":
         return generator.uniform(0, 1, shape)
+    if kind in ("uint8", "pixels"):
+        pixels = generator.integers(0, 256, shape)
+        return pixels.astype(np.uint8 if kind == "uint8" else np.float64)
+    if kind == "kept":
+        share = 1 - node.attrs["rate"]
+        return (generator.uniform(0, 1, shape) < share) / share
     if kind == "distribution":
         values = generator.uniform(0, 1, shape)
         return values / values.sum(axis=-1, keepdims=True)
-    integers = generator.integers(0, 2, shape)
+    integers = generator.integers(0, node.attrs.get("count", 2), shape)
     return integers if kind == "classes" else integers.astype(np.float64)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from types import ModuleType
 from typing import Any, Dict, Iterable, Mapping, Optional, Protocol, Tuple, cast
 
-from bench import layers, plugins
+from bench import cnn, host_pipeline, layers, plugins
 from bench import size as sizes
 from bench.case import Case
 from bench.graph import Graph, Tensor
+from bench.recipe import PLAIN, Recipe
 from bench.size import Dimension, Value
 
 
@@ -22,9 +24,10 @@ class Workload(Protocol):
     build          adds the workload to a graph and returns its output; ValueError: impossible size
 
     Optional: `loss` with LEARNING_RATE (without them there is inference only), `unsupported(mode,
-    precision)`, `items(batch_size=, **size)` for other than one item per batch row, CHECKED
-    (dimensions made smaller for the check) and `implausible(output)`, which judges the numbers of a
-    timed step that draws its own random numbers.
+    precision)`, `items(batch_size=, **size)` for other than one item per batch row, `settled(size)` (what
+    one dimension says about another), CHECKED (dimensions made smaller for the check), `checked(size,
+    batch_size, mode)` (the same by hand) and `implausible(output)`, which judges the numbers of a timed
+    step that draws its own random numbers.
     """
 
     ITEM: str
@@ -35,12 +38,18 @@ class Workload(Protocol):
     def build(self, net: Graph, **size: Any) -> Tensor: ...
 
 
-def names() -> Tuple[str, ...]:
-    return tuple(plugins.names(layers))
+def names(kind: str = "") -> Tuple[str, ...]:
+    """Every workload, or those of a kind: layers, cnns or pipelines."""
+    found = {"layers": plugins.names(layers), "cnns": list(cnn.models()), "pipelines": [host_pipeline.NAME]}
+    return tuple(found[kind] if kind else itertools.chain(*found.values()))
 
 
 def load(name: str) -> Workload:
     """Import one workload. Raises ValueError with the choices when there is none of that name."""
+    if name in cnn.models():
+        return cast(Workload, cnn.models()[name])
+    if name == host_pipeline.NAME:
+        return cast(Workload, host_pipeline)
     return cast(Workload, plugins.load(layers, name))
 
 
@@ -48,9 +57,14 @@ def named_sizes(workload: Workload) -> Dict[str, Dict[str, Value]]:
     """The sizes of a workload by name, complete; `batch_size` is always there."""
     found = {}
     for values in workload.SIZES:
-        size = sizes.completed(workload.DIMENSIONS, values)
+        size = settled(workload, sizes.completed(workload.DIMENSIONS, values))
         found[sizes.name(workload.DIMENSIONS, size)] = {"batch_size": values.get("batch_size", 1), **size}
     return found
+
+
+def settled(workload: Workload, size: Dict[str, Value]) -> Dict[str, Value]:
+    """A size with one name for each network: what one dimension says about another is settled."""
+    return cast(Dict[str, Value], workload.settled(size)) if hasattr(workload, "settled") else size
 
 
 def unsupported(workload: Workload, mode: str, precision: str) -> Optional[str]:
@@ -68,28 +82,31 @@ def record(
     batch_size: int,
     mode: str,
     random_as_inputs: bool = False,
+    recipe: Recipe = PLAIN,
 ) -> Graph:
     """Return the graph of a workload: its output, and its loss in eval and training.
 
     Raises ValueError, naming the dimension, when the size is impossible.
     """
-    net = Graph(batch_size, random_as_inputs)
+    net = Graph(batch_size, random_as_inputs, mode == "training", recipe)
     net.output = workload.build(net, **size)
     if mode != "inference":
         net.loss = workload.loss(net, net.output, **size)  # type: ignore[attr-defined]
     return net
 
 
-def of_case(case: Case) -> Graph:
+def of_case(case: Case, recipe: Recipe = PLAIN) -> Graph:
     """The graph that is timed."""
-    return record(load(case.workload), case.dimensions, case.batch_size, case.mode)
+    return record(load(case.workload), case.dimensions, case.batch_size, case.mode, recipe=recipe)
 
 
-def checked(case: Case) -> Graph:
+def checked(case: Case, recipe: Recipe = PLAIN) -> Graph:
     """The graph that is checked: the timed one, unless it draws random numbers or is made smaller."""
     workload = load(case.workload)
-    size = {**case.dimensions, **getattr(workload, "CHECKED", {})}
-    return record(workload, size, case.batch_size, case.mode, random_as_inputs=True)
+    size, batch_size = {**case.dimensions, **getattr(workload, "CHECKED", {})}, case.batch_size
+    if hasattr(workload, "checked"):
+        size, batch_size = workload.checked(size, batch_size, case.mode)
+    return record(workload, size, batch_size, case.mode, random_as_inputs=True, recipe=recipe)
 
 
 def items(case: Case) -> int:
@@ -104,7 +121,7 @@ def dimensions(workloads: Iterable[str]) -> Dict[str, Dimension]:
     """Every dimension of some workloads, by name."""
     found: Dict[str, Dimension] = {}
     for name in workloads:
-        found.update(load(name).DIMENSIONS)
+        found.update({k: v for k, v in load(name).DIMENSIONS.items() if k not in found})
     return found
 
 

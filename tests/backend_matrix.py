@@ -34,7 +34,7 @@ def keys(engine):
 
 
 def every(engine):
-    for layer in workload.names():
+    for layer in workload.names("layers"):
         for variant in variants(layer):
             for mode in MODES:
                 yield layer, variant, mode, "fp32", "synthetic", "default"

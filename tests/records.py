@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from bench.record import SCHEMA
+from bench.record import FIELDS, SCHEMA
 
 MACHINE = {"model": "Paper CPU @ 2.0GHz", "cores": 4}
 
 
 def record_of(name="lstm-h8_t3", rate=1000.0, noise=0.0, **changed):
-    """As much of a record as verdicts and the table read."""
+    """As much of a record as verdicts and the table read; the rest is null."""
     made = {
+        **dict.fromkeys(FIELDS),
         "schema": SCHEMA,
         "id": f"{name}-inference-b1-fp32-x1-numpy-cpu",
         "workload": name.split("-")[0],
@@ -28,6 +29,7 @@ def record_of(name="lstm-h8_t3", rate=1000.0, noise=0.0, **changed):
         "disturbed": False,
         "steady": True,
         "threads": 1,
+        "protocol": "median",
         "graph": "aaaa",
         "settings": "bbbb",
         "framework_version": "1.0",

@@ -13,7 +13,8 @@ from bench import workload
 
 DIMENSIONS = workload.dimensions(workload.names())
 WHOLE = sorted("--" + name.replace("_", "-") for name, each in DIMENSIONS.items() if not each.choices)
-CHOSEN = sorted("--" + name.replace("_", "-") for name, each in DIMENSIONS.items() if each.choices)
+CHOSEN = sorted("--" + name.replace("_", "-") for name, each in DIMENSIONS.items() if each.choices and not each.flag)
+FLAGS = sorted("--" + name.replace("_", "-") for name, each in DIMENSIONS.items() if each.flag)
 
 # Arguments, and what the one line must say: the value, and what is allowed.
 UNKNOWN: List[Tuple[List[str], List[str]]] = [
@@ -26,7 +27,7 @@ UNKNOWN: List[Tuple[List[str], List[str]]] = [
     (["--sizes=u7"], ["'u7'", "first, all", "u1024 (dense)"]),
     (["--sizes=u1024,u7"], ["'u7'", "first, all", "u1024 (dense)"]),
     (["--sizes=first,all"], ["first,all", "stand alone"]),
-    (["--data=real"], ["'real'", "synthetic, generated"]),
+    (["--data=imagined"], ["'imagined'", "synthetic, generated, real"]),
     (["--data=synthetic,generated"], ["synthetic,generated"]),
     (["--tuning=fast"], ["'fast'", "best, default"]),
     (["--tuning=best,default"], ["best,default"]),
@@ -72,6 +73,7 @@ NUMBERS = [
     *values("--backend", ("", "empty"), ("numpy,numpy", "'numpy' is given twice")),
     *[each for option in WHOLE for each in values(option, ("-1", "-1 is not within"))],
     *[each for option in CHOSEN for each in values(option, ("perhaps", "'perhaps' is not one of"))],
+    *[each for option in FLAGS for each in values(option, ("perhaps", "explicit argument 'perhaps'"))],
 ]
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from bench import canary, worker
+from bench import canary, run
 from bench.case import Settings
-from bench.step import Step
+from bench.measure import measure
 
 
 @pytest.fixture
@@ -49,6 +49,11 @@ def test_a_round_hashes_a_buffer_on_every_thread(monkeypatch, threads):
     assert sorted(hashed) == sorted((canary.ROUNDS + 1) * list(range(threads)))
 
 
+def timed():
+    """One sample of nothing, and something that was seen besides."""
+    return measure(lambda: None, Settings(steps=1)), {"top1_percent": 50.0}
+
+
 def test_rounds_take_time_on_a_real_clock():
     assert min(canary.seconds(1)) > 0
 
@@ -60,12 +65,20 @@ def test_a_slow_canary_on_either_side_marks_a_case_as_disturbed(monkeypatch, bef
     found = iter([before, after])
     monkeypatch.setattr(canary, "slowdown", lambda threads, known_s: next(found))
 
-    _, seen = worker._timed(Step(lambda: None, 1), Settings(steps=1), 0.5)
+    _, seen = run._beside_canaries(Settings(), 0.5, timed)
 
     assert (seen["canary_before"], seen["canary_after"], seen["disturbed"]) == (before, after, disturbed)
 
 
 def test_without_a_known_time_there_is_no_canary():
-    _, seen = worker._timed(Step(lambda: None, 1), Settings(steps=1), None)
+    _, seen = run._beside_canaries(Settings(), None, timed)
 
     assert (seen["canary_before"], seen["canary_after"], seen["disturbed"]) == (None, None, False)
+
+
+def test_what_was_timed_comes_back_with_what_it_saw_and_when():
+    samples, seen = run._beside_canaries(Settings(), None, timed)
+
+    assert len(samples.seconds) == 1
+    assert seen["top1_percent"] == 50.0
+    assert 0 <= seen["ended_s"] - seen["started_s"] < 60

@@ -9,7 +9,23 @@ from typing import Callable, List, Set
 import pytest
 from suite import SMALL, Suite
 
-LAYERS = {"conv", "dense", "grouped_conv", "gru", "hmc", "lstm", "lstm_multi", "rnn"}
+from bench import workload
+
+# Written out: whoever changes one of these breaks every stored baseline. Of each: -inference-b<batch>-fp32-x1.
+CONTRACT = """
+conv-w1920_h1080_c4_f64_k4_p3_s2 1        dense-u1024 32                  grouped_conv-c64_f64_k3_s1_i56_r10_g1 1
+gru-h128_i128_t5 1                        hmc-l5_n1000 1                  lstm-h128_t5 1
+lstm_multi-n2_h256_i16_t200 1             rnn-h128_t5 1
+efficientnet_b0-i224 1                    efficientnet_b1-i240 1          efficientnet_b2-i260 1
+efficientnet_b3-i300 1                    efficientnet_b4-i380 1          efficientnet_b5-i456 1
+efficientnet_b6-i528 1                    efficientnet_b7-i600 1
+mobilenet_v2-i224 1                       mobilenet_v3_small-i224 1       mobilenet_v3_large-i224 1
+resnet18-i224 1          resnet34-i224 1  resnet50-i224 1                 resnet101-i224 1
+resnet152-i224 1         resnet8-i32 1    resnet20-i32 1
+resnext14_32x4d-i224 1                    resnext50_32x4d-i224 1          resnext101_32x4d-i224 1
+resnext101_32x8d-i224 1                   resnext29_32x4d-i32 1
+host_pipeline-i224 32
+""".split()
 HEAVY = ("numpy", "torch", "tensorflow", "onnx", "onnxruntime", "openvino", "rich", "filelock")
 
 # A plugin that tells at the end of a run what is loaded, and which processes it started.
@@ -36,7 +52,7 @@ def collected(suite: Suite, *args: str) -> List[str]:
     """The ids that the arguments select."""
     result = suite.run("--collect-only", "-q", *args)
     assert result.returncode == 0, result.text
-    return re.findall(r"test_layer\[(.+)\]", result.stdout)
+    return re.findall(r"::test_\w+\[(.+)\]", result.stdout)
 
 
 @pytest.fixture(scope="module")
@@ -46,17 +62,15 @@ def plain(new_suite: Callable[[], Suite]) -> Suite:
 
 
 def test_ids_are_a_public_contract(plain: Suite) -> None:
-    """Written out: whoever changes one of these breaks every stored baseline."""
-    assert collected(plain) == [
-        "conv-w1920_h1080_c4_f64_k4_p3_s2-inference-b1-fp32-x1-numpy-cpu",
-        "dense-u1024-inference-b32-fp32-x1-numpy-cpu",
-        "grouped_conv-c64_f64_k3_s1_i56_r10_g1-inference-b1-fp32-x1-numpy-cpu",
-        "gru-h128_i128_t5-inference-b1-fp32-x1-numpy-cpu",
-        "hmc-l5_n1000-inference-b1-fp32-x1-numpy-cpu",
-        "lstm-h128_t5-inference-b1-fp32-x1-numpy-cpu",
-        "lstm_multi-n2_h256_i16_t200-inference-b1-fp32-x1-numpy-cpu",
-        "rnn-h128_t5-inference-b1-fp32-x1-numpy-cpu",
+    expected = [
+        f"{name}-inference-b{batch_size}-fp32-x1-numpy-cpu"
+        for name, batch_size in zip(CONTRACT[::2], CONTRACT[1::2])
     ]
+
+    found = collected(plain)
+
+    assert sorted(found) == sorted(expected)
+    assert len(found) == len(workload.names())
 
 
 def test_axes_take_lists_and_spellings(plain: Suite) -> None:
@@ -83,14 +97,22 @@ def test_named_sizes_and_all_sizes(plain: Suite) -> None:
     everything = collected(plain, "--sizes=all")
 
     assert {name.rsplit("-", 6)[0] for name in named} == {"dense-u128", "lstm-h1024_t25", "rnn-h1024_t25"}
-    assert len(everything) == len(set(everything)) > 30
+    assert len(everything) == len(set(everything)) == sum(len(workload.load(name).SIZES) for name in workload.names())
 
 
 def test_no_part_of_an_id_holds_a_hyphen(plain: Suite) -> None:
     ids = collected(plain, "--sizes=all", "--mode=inference,training", "--backend=numpy,torch")
 
     assert {len(name.split("-")) for name in ids} == {8}
-    assert {name.split("-")[0] for name in ids} == LAYERS
+    assert {name.split("-")[0] for name in ids} == set(workload.names())
+
+
+def test_no_value_of_a_dimension_brings_a_hyphen_into_an_id() -> None:
+    dimensions = workload.dimensions(workload.names()).values()
+
+    parts = [each.part(choice) for each in dimensions for choice in each.choices or (each.minimum, each.maximum)]
+
+    assert [part for part in parts if "-" in part] == []
 
 
 def test_collecting_loads_no_framework_and_starts_nothing(suite: Suite) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 
 import pytest
@@ -12,12 +13,13 @@ from bench.matrix import Selection, require_possible
 from bench.size import Dimension
 
 TWO = {"hidden": Dimension("h", "units"), "steps": Dimension("t", "steps"), "bias": size.BIAS}
+EIGHT = {"hidden": 8, "steps": 3, "bias": "on"}
 
 
 @pytest.mark.parametrize(
     "values, name",
     [
-        ({"hidden": 8, "steps": 3, "bias": "on"}, "h8_t3"),
+        (EIGHT, "h8_t3"),
         ({"steps": 3, "bias": "off", "hidden": 8}, "h8_t3_biasoff"),
     ],
 )
@@ -30,8 +32,15 @@ def test_what_is_left_out_is_the_first_choice():
 
 
 def test_a_number_may_not_be_left_out():
-    with pytest.raises(IndexError):
+    with pytest.raises(AssertionError, match="no value for: units"):
         size.completed(TWO, {"steps": 3})
+
+
+def test_a_number_that_goes_without_saying_may():
+    groups = {"groups": Dimension("n", "groups", default=32)}
+
+    assert size.completed(groups, {}) == {"groups": 32}
+    assert [size.name({**TWO, **groups}, {**EIGHT, "groups": count}) for count in (32, 8)] == ["h8_t3", "h8_t3_n8"]
 
 
 @pytest.mark.parametrize(
@@ -82,6 +91,21 @@ def test_a_dimension_of_choices_takes_only_those():
     assert size.BIAS.parse("off") == "off"
     with pytest.raises(ValueError, match="'maybe' is not one of on, off"):
         size.BIAS.parse("maybe")
+
+
+def test_another_spelling_of_a_choice_is_that_choice():
+    norm = Dimension("", "norms", choices=("batch", "group"), aliases={"bn": "batch"})
+
+    assert [norm.parse(text) for text in ("bn", "batch", "group")] == ["batch", "batch", "group"]
+    with pytest.raises(ValueError, match="'gn' is not one of batch, group"):
+        norm.parse("gn")
+
+
+def test_off_and_on_are_a_flag_and_named_by_its_letter_alone():
+    flag, choice = Dimension("fast", "", choices=("off", "on")), size.BIAS
+
+    assert (flag.flag, choice.flag) == (True, False)
+    assert [flag.part("off"), flag.part("on"), choice.part("on"), choice.part("off")] == ["", "fast", "", "biasoff"]
 
 
 def ids(**axes):
@@ -217,10 +241,19 @@ def test_values_of_a_layer_are_within_its_dimensions(layer):
             assert key not in values or dimension.parse(str(values[key])) == values[key]
 
 
-def test_a_dimension_means_the_same_in_every_layer():
+def test_a_dimension_means_the_same_in_every_workload():
+    """But for the value that goes without saying, which an image network has of its own: its classes, its groups."""
     for name, dimension in workload.dimensions(workload.names()).items():
         having = [workload.load(each).DIMENSIONS for each in workload.names()]
-        assert [found[name] for found in having if name in found and found[name] != dimension] == []
+        meant = [dataclasses.replace(found[name], default=None) for found in having if name in found]
+        assert [each for each in meant if each != dataclasses.replace(dimension, default=None)] == []
+
+
+def test_no_number_of_a_layer_goes_without_saying():
+    """It would leave the names of sizes, and with them every stored baseline."""
+    dimensions = workload.dimensions(workload.names("layers"))
+
+    assert [name for name, dimension in dimensions.items() if dimension.default is not None] == []
 
 
 @pytest.mark.parametrize("package", [layers, backends, devices])
@@ -238,6 +271,6 @@ def test_files_that_start_with_an_underscore_are_not_in_a_registry():
 
 
 def test_no_part_of_an_id_holds_its_separator():
-    for layer in plugins.names(layers):
-        for case in Selection([layer], ["all"], backends=plugins.names(backends)).cases():
+    for each in workload.names():
+        for case in Selection([each], ["all"], backends=plugins.names(backends)).cases():
             assert case.id.count("-") == 7

@@ -6,12 +6,14 @@ width, channels), the only layout in which TensorFlow convolves on a CPU.
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Tuple
 
 import numpy as np
 import tensorflow as tf
 
-from bench.graph import Graph, Node
+from bench.backends import _keras_images as images
+from bench.backends import _keras_sequences as sequences
+from bench.graph import Graph, Node, Weight
 
 Held = Tuple[Any, Callable[[Any], Any], Callable[[Any], Any]]
 POLICIES = {
@@ -32,47 +34,108 @@ def canonical(array: Any) -> Any:
     return array.transpose(0, 3, 1, 2) if array.ndim == 4 else array
 
 
-def regate(array: Any, kind: str) -> Any:
-    """Gates of a (gates * hidden, ...) weight between torch's order and Keras's; its own inverse.
-
-    Keras LSTM has i f c o, which is ours; Keras GRU z r h, where ours is r z n.
-    """
-    if kind != "gru":
-        return array
-    r, z, n = np.split(array, 3)
-    return np.concatenate([z, r, n])
-
-
 class Lowered:
     """The layers of a graph, and which variable holds which weight.
 
-    `held` maps a weight's name to (variable, from the graph's layout, to the graph's layout).
+    held      a weight's name to (variable, from the graph's layout, to the graph's layout)
+    training  what is being traced: norms use the batch's statistics, and dropout drops
+    frozen    networks read their weights as constants: `load` shows in what is traced afterwards
+    moved     variables and their new values, gathered while a training pass is traced
     """
 
-    def __init__(self, graph: Graph, weights: Dict[str, Any], precision: str) -> None:
+    def __init__(self, graph: Graph, weights: Dict[str, Any], precision: str, frozen: bool = False) -> None:
         self.graph = graph
         self.policy = POLICIES[precision]
         self.compute = {"float32": tf.float32, "mixed_float16": tf.float16, "mixed_bfloat16": tf.bfloat16}.get(
             self.policy, tf.as_dtype(self.policy.replace("mixed_", ""))
         )
+        self.training, self.frozen = False, frozen
         self.held: Dict[str, Held] = {}
+        self.moved: List[Tuple[Any, Any]] = []
         self.calls: Dict[int, Callable[..., Any]] = {}
+        self._seed: Any = None
+        self._seeds = 0
         self._make(graph, self.calls)
         self.load(weights)
 
-    def load(self, weights: Dict[str, Any]) -> None:
+    def load(self, weights: Mapping[str, Any]) -> None:
         for name, (variable, native, _) in self.held.items():
             variable.assign(tf.cast(native(weights[name]), variable.dtype))
 
     def arrays(self) -> Dict[str, Any]:
         return {n: back(tf.cast(v, tf.float64).numpy()) for n, (v, _, back) in self.held.items()}
 
-    def output(self, inputs: Dict[str, Any]) -> Any:
-        values: Dict[int, Any] = {}
-        for index, node in enumerate(self.graph.nodes[: self.graph.output.node + 1]):
-            args = [values[t.node] for t in node.inputs]
-            values[index] = inputs[f"input{index}"] if node.op == "input" else self.calls[index](*args)
+    def variables(self) -> List[Tuple[Any, Weight]]:
+        """The variables behind the weights, each once, as TensorFlow's own, and a weight that each holds."""
+        found: Dict[int, Tuple[Any, Weight]] = {}
+        for weight in self.graph.weights:
+            variable = self.held[weight.name][0]
+            own: Any = getattr(variable, "variable", variable)  # a row of one
+            own = own if callable(getattr(own, "value", None)) else own.value  # Keras 3 wraps it
+            found[id(own)] = own, weight
+        return list(found.values())
+
+    def variable(self, weight: Weight, shape: Any, native: Any = None, back: Any = None) -> Any:
+        """A variable for a weight, of the type in which the precision holds weights."""
+        kind = tf.float32 if self.policy.startswith("mixed") else self.compute
+        made = tf.Variable(tf.zeros(shape, kind), trainable=weight.trained)
+        self.held[weight.name] = (made, native or _same, back or _same)
+        return made
+
+    def value(self, variable: Any, kind: Any = None) -> Any:
+        """What a variable holds, in the type of the arithmetic or `kind`."""
+        if self.frozen:
+            with tf.init_scope():
+                variable = tf.cast(variable, kind or self.compute).numpy()
+            return tf.constant(variable)
+        return tf.cast(variable, kind or self.compute)
+
+    def seed(self) -> Any:
+        """Another seed at every place and in every step; a block that runs again gets what it got."""
+        self._seeds += 1
+        return self._seed + self._seeds
+
+    def output(self, inputs: Dict[str, Any], training: bool = False) -> Any:
+        """Trace the graph up to its output; a training pass moves the running statistics as well."""
+        nodes = dict(enumerate(self.graph.nodes[: self.graph.output.node + 1]))
+        values = {index: inputs[f"input{index}"] for index, node in nodes.items() if node.op == "input"}
+        self.training, self.moved, self._seeds = training, [], 0
+        if any(node.op == "dropout" for node in nodes.values()):
+            self._seed = tf.random.uniform([2], maxval=2**30, dtype=tf.int32)
+        for part in self.graph.parts(nodes):
+            if len(part) > 1:
+                self._recompute(part, values)
+            else:
+                self._walk(part, values)
+        for variable, new in self.moved:
+            variable.assign(tf.cast(new, variable.dtype))
         return values[self.graph.output.node]
+
+    def _walk(self, nodes: Dict[int, Node], values: Dict[int, Any]) -> None:
+        for index, node in nodes.items():
+            if index not in values:
+                values[index] = self.calls[index](*[values[t.node] for t in node.inputs])
+
+    def _recompute(self, part: Dict[int, Node], values: Dict[int, Any]) -> None:
+        """Run a block that keeps nothing but what it reads, and runs again in the backward pass.
+
+        New statistics are results of the block: assigned within it, they would move twice.
+        """
+        read = self.graph.read_by(part)
+        wanted = [tensor.node for tensor in self.graph.read_of(part)]
+        before, seeds = self.moved, self._seeds
+        variables: List[Any] = []
+
+        def block(*args: Any) -> List[Any]:
+            inner = dict(zip(read, args))
+            self.moved, self._seeds = [], seeds
+            self._walk(part, inner)
+            variables[:] = [variable for variable, _ in self.moved]
+            return [inner[index] for index in wanted] + [new for _, new in self.moved]
+
+        results = tf.recompute_grad(block)(*[values[index] for index in read])
+        values.update(zip(wanted, results))
+        self.moved = before + list(zip(variables, results[len(wanted) :]))
 
     def _make(self, graph: Graph, calls: Dict[int, Callable[..., Any]]) -> None:
         for index, node in enumerate(graph.nodes):
@@ -149,114 +212,10 @@ def _dense(to: Lowered, node: Node) -> Callable[..., Any]:
     return layer  # type: ignore[no-any-return]
 
 
-def _conv(to: Lowered, node: Node) -> Callable[..., Any]:
-    filters, groups, stride = node.shape[1], node.attrs["groups"], node.attrs["stride"]
-    channels, size = node.inputs[0].shape[1], node.weights[0].shape[2]
-    depthwise = groups == channels
-    shape = (size, size, channels, filters // groups) if depthwise else (size, size, channels // groups, filters)
-    held_as = tf.float32 if to.policy.startswith("mixed") else to.compute
-    kernel = tf.Variable(tf.zeros(shape, held_as))
-
-    def native(array: Any) -> Any:
-        return array.transpose(2, 3, 1, 0).reshape(shape)
-
-    def back(array: Any) -> Any:
-        return array.reshape(size, size, channels // groups, filters).transpose(3, 2, 0, 1)
-
-    to.held[node.weights[0].name] = (kernel, native, back)
-    bias = None
-    if len(node.weights) > 1:
-        bias = tf.Variable(tf.zeros((filters,), held_as))
-        to.held[node.weights[1].name] = (bias, _same, _same)
-    pads = "SAME" if node.attrs["same"] else [[0, 0], *map(list, node.attrs["pads"]), [0, 0]]
-
-    def convolve(x: Any) -> Any:
-        weight = tf.cast(kernel, to.compute)
-        if depthwise:
-            x = x if pads == "SAME" else tf.pad(x, pads)
-            padding = "SAME" if pads == "SAME" else "VALID"
-            out = tf.nn.depthwise_conv2d(x, weight, [1, stride, stride, 1], padding)
-        elif groups == 1:
-            out = tf.nn.conv2d(x, weight, stride, pads)
-        else:
-            # TensorFlow's CPU kernel for grouped convolution has no gradient, and is far slower
-            # than one convolution a group.
-            parts = zip(tf.split(x, groups, axis=3), tf.split(weight, groups, axis=3))
-            out = tf.concat([tf.nn.conv2d(part, w, stride, pads) for part, w in parts], axis=3)
-        return out if bias is None else tf.nn.bias_add(out, tf.cast(bias, to.compute))
-
-    return convolve
-
-
-def _hold_gates(to: Lowered, node: Node, layer: Any, kind: str) -> None:
-    def native(array: Any) -> Any:
-        return regate(array, kind).T
-
-    def back(array: Any) -> Any:
-        return regate(array.T, kind)
-
-    to.held[node.weights[0].name] = (layer.kernel, native, back)
-    to.held[node.weights[1].name] = (layer.recurrent_kernel, native, back)
-    if kind != "gru" and len(node.weights) > 2:
-        to.held[node.weights[2].name] = (layer.bias, native, back)
-
-
-def _cell_layer(kind: str, hidden: int, bias: bool, policy: str, whole: bool) -> Any:
-    # Zeros: the values come later, and the usual orthogonal start has no 16-bit kernel.
-    options: Dict[str, Any] = {"use_bias": bias, "dtype": policy, "recurrent_initializer": "zeros"}
-    layers = tf.keras.layers
-    if kind == "gru":
-        options["reset_after"] = True
-    if kind == "lstm":
-        options["unit_forget_bias"] = False
-    if whole:
-        return {"rnn": layers.SimpleRNN, "lstm": layers.LSTM, "gru": layers.GRU}[kind](
-            hidden, return_sequences=True, **options
-        )
-    return {"rnn": layers.SimpleRNNCell, "lstm": layers.LSTMCell, "gru": layers.GRUCell}[kind](hidden, **options)
-
-
-class _GRUBias:
-    """Keras keeps both biases of a GRU in one variable, (2, 3 * hidden); this is one row of it."""
-
-    def __init__(self, variable: Any, row: int) -> None:
-        self.variable, self.row = variable, row
-        self.dtype = variable.dtype
-
-    def assign(self, value: Any) -> None:
-        rows = [tf.cast(tf.convert_to_tensor(self.variable)[i], self.dtype) for i in range(2)]
-        rows[self.row] = tf.cast(value, self.dtype)
-        self.variable.assign(tf.stack(rows))
-
-    def __tf_tensor__(self, dtype: Any = None, name: Any = None) -> Any:
-        return tf.convert_to_tensor(self.variable)[self.row]
-
-
-def _recurrent(kind: str, whole: bool) -> Callable[[Lowered, Node], Callable[..., Any]]:
-    def make(to: Lowered, node: Node) -> Callable[..., Any]:
-        layer = _cell_layer(kind, node.shape[-1], len(node.weights) > 2, to.policy, whole)
-        layer.build(node.inputs[0].shape)
-        cell = layer.cell if whole else layer
-        _hold_gates(to, node, cell, kind)
-        if kind == "gru" and len(node.weights) > 2:
-            for row in (0, 1):
-                to.held[node.weights[2 + row].name] = (
-                    _GRUBias(cell.bias, row),
-                    lambda array: regate(array, "gru"),
-                    lambda array: regate(array, "gru"),
-                )
-        if whole:
-            return layer  # type: ignore[no-any-return]
-        return lambda x, *states: list(layer(x, list(states))[1])
-
-    return make
-
-
 LAYERS: Dict[str, Callable[[Lowered, Node], Callable[..., Any]]] = {
     "dense": _dense,
-    "conv": _conv,
-    **{kind: _recurrent(kind, True) for kind in ("rnn", "lstm", "gru")},
-    **{f"{kind}_cell": _recurrent(kind, False) for kind in ("rnn", "lstm", "gru")},
+    **images.LAYERS,
+    **sequences.LAYERS,
 }
 FUNCTIONS: Dict[str, Callable[[Node], Callable[..., Any]]] = {
     "last": lambda node: lambda x: x[:, -1],
@@ -275,6 +234,8 @@ def loss(node: Node, output: Any, labels: List[Any]) -> Any:
     output = tf.cast(output, tf.float32)
     if node.op == "mean":
         return tf.reduce_mean(output)
+    if node.op == "cross_entropy":
+        return images.cross_entropy(node.attrs, output, *labels)
     if node.op == "softmax_cross_entropy":
         return tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(labels[0], output))
     if node.op == "squared_error":

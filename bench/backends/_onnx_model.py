@@ -15,11 +15,13 @@ from bench.step import Arrays
 
 
 def native(array: Any, dtype: Any) -> Any:
-    """A fed array as the model wants it: sequences time-major, integers int64."""
+    """A fed array as the model wants it: sequences time-major, integers int64, bytes as they are."""
     import numpy as np
 
+    if array.dtype.kind == "u":
+        return np.ascontiguousarray(array)
     if array.dtype.kind == "i":
-        return np.ascontiguousarray(array.swapaxes(0, 1))
+        return np.ascontiguousarray(array.swapaxes(0, 1) if array.ndim > 1 else array)
     array = array.swapaxes(0, 1) if array.ndim == 3 else array
     return np.ascontiguousarray(array, dtype)
 
@@ -43,11 +45,12 @@ def model(graph: Graph, weights: Mapping[str, Any]) -> Any:
     import onnx
     from onnx import TensorProto, helper
 
+    kinds = {"classes": TensorProto.INT64, "uint8": TensorProto.UINT8}
     lowering = Lowering(weights)
     values = lowering.graph(graph.nodes)
     inputs = []
     for name, node in graph.inputs.items():
-        kind = TensorProto.INT64 if node.attrs["values"] == "classes" else TensorProto.FLOAT
+        kind = kinds.get(node.attrs["values"], TensorProto.FLOAT)
         shape = native_shape(node.shape, kind == TensorProto.INT64)
         inputs.append(helper.make_tensor_value_info(name, kind, shape))
     ends = {"output": graph.output}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Callable, Dict, List, Mapping
 
+from bench.backends import _onnx_images
 from bench.graph import Node
 
 # Ours are torch's: i f g o and r z n. ONNX has i o f c and z r h.
@@ -26,6 +27,8 @@ class Lowering:
         self.nodes: List[Any] = []
         self.initializers: List[Any] = []
         self.count = 0
+        # The inputs that are bytes.
+        self.bytes: List[int] = []
 
     def graph(self, nodes: List[Node], sources: Mapping[int, str] = {}) -> Dict[int, List[str]]:
         """Lower nodes in order; return the names of the results of each."""
@@ -36,6 +39,8 @@ class Lowering:
                 values[index] = [sources[index]]
             elif node.op == "input":
                 values[index] = [f"input{index}"]
+                if node.attrs["values"] == "uint8":
+                    self.bytes.append(index)
             else:
                 made = OPS[node.op](self, node, *args)
                 values[index] = made if isinstance(made, list) else [made]
@@ -72,7 +77,7 @@ class Lowering:
 
 
 def native_shape(shape: Any, integers: bool) -> List[int]:
-    turned = len(shape) == 3 or integers
+    turned = len(shape) == 3 or (integers and len(shape) > 1)
     return [shape[1], shape[0], *shape[2:]] if turned else list(shape)
 
 
@@ -81,23 +86,6 @@ def _dense(to: Lowering, node: Node, x: str) -> str:
     weight = to.constant(to.weight(node, "weight"))
     extra = [to.constant(bias)] if bias is not None else []
     return str(to.op("Gemm", x, weight, *extra, transB=1))
-
-
-def _conv(to: Lowering, node: Node, x: str) -> str:
-    (top, bottom), (left, right) = node.attrs["pads"]
-    size, stride = node.weights[0].shape[2], node.attrs["stride"]
-    given = [to.constant(w) for w in (to.weight(node, "weight"), to.weight(node, "bias")) if w is not None]
-    return str(
-        to.op(
-            "Conv",
-            x,
-            *given,
-            kernel_shape=[size, size],
-            strides=[stride, stride],
-            pads=[top, left, bottom, right],
-            group=node.attrs["groups"],
-        )
-    )
 
 
 def _recurrent(kind: str) -> Callable[..., str]:
@@ -226,10 +214,10 @@ def _elementwise(kind: str) -> Callable[..., str]:
 
 
 OPS: Dict[str, Callable[..., Any]] = {
+    **_onnx_images.OPS,
     "fill": _fill,
     "random": _random,
     "dense": _dense,
-    "conv": _conv,
     "rnn": _recurrent("rnn"),
     "lstm": _recurrent("lstm"),
     "gru": _recurrent("gru"),

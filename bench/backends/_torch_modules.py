@@ -6,13 +6,18 @@ a copy; `bench/backends/torch.py` turns inputs and outputs.
 
 from __future__ import annotations
 
+import contextlib
 import operator
-from typing import Any, Callable, Dict, List, Mapping, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Sequence, Tuple
 
 import torch
 from torch import fx, nn
+from torch.utils.checkpoint import checkpoint
 
-from bench.graph import Graph, Node
+from bench.backends import _torch_images as images
+from bench.backends._torch_sequences import CELLS, LAYERS, CellLoop, Fill, Last, LSTMLoop, Random, Scan
+from bench.graph import Graph, Node, Tensor
+from bench.recording import SOURCES
 from bench.step import Arrays
 
 Parameters = Dict[str, nn.Parameter]
@@ -23,46 +28,63 @@ class Lowered:
 
     def __init__(self, graph: Graph, weights: Mapping[str, Any]) -> None:
         self.parameters: Parameters = {}
-        nodes = {i: n for i, n in enumerate(graph.nodes) if i <= graph.output.node}
-        self.module = self._module(graph, nodes)
+        self.module = self._module(graph)
+        self.load(weights)
+
+    def load(self, weights: Mapping[str, Any]) -> None:
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 parameter.copy_(torch.from_numpy(weights[name]))
 
-    def _module(self, graph: Graph, nodes: Dict[int, Node]) -> nn.Module:
+    def _module(self, graph: Graph) -> nn.Module:
+        nodes = {i: n for i, n in enumerate(graph.nodes) if i <= graph.output.node}
         work = [node for node in nodes.values() if node.op != "input"]
         chain = all(len(n.inputs) == 1 and n.inputs[0].node == i - 1 for i, n in nodes.items() if n in work)
-        if not chain:
-            return self._traced(graph, [graph.output])
+        if not chain or any(node.block for node in work):
+            return self._traced(graph, nodes, [graph.output])
         layers = [self._recurrent(run) if run[0].op in LAYERS else self._layer(run[0]) for run in _runs(work)]
         return layers[0] if len(layers) == 1 else nn.Sequential(*layers)
 
-    def _traced(self, graph: Graph, ends: List[Any]) -> fx.GraphModule:
+    def _traced(self, graph: Graph, nodes: Dict[int, Node], ends: List[Tensor]) -> fx.GraphModule:
+        """Some nodes of a graph as one module; what they read of others is its arguments, in order."""
         modules: Dict[str, nn.Module] = {}
         traced = fx.Graph()
         values: Dict[int, Any] = {}
-        last = max(end.node for end in ends)
-        for index, node in enumerate(graph.nodes[: last + 1]):
+        own = [index for index, node in nodes.items() if node.op in SOURCES]
+        for index in [*own, *graph.read_by(nodes)]:
+            values[index] = traced.placeholder(f"{graph.nodes[index].op}{index}")
+        # A block that is taken apart here is one already.
+        whole = len({node.block for node in nodes.values()}) == 1
+        for part in [{index: node} for index, node in nodes.items()] if whole else graph.parts(nodes):
+            first = next(iter(part))
+            if len(part) > 1:
+                inner, wanted = graph.read_by(part), graph.read_of(part)
+                name = "block" + next(iter(part.values())).block.replace(".", "_")
+                modules[name] = Recomputed(self._traced(graph, part, wanted))
+                made = traced.call_module(name, tuple(values[index] for index in inner))
+                for place, end in enumerate(wanted):
+                    values[end.node] = made[place] if len(wanted) > 1 else made
+                continue
+            node = part[first]
             args = tuple(values[t.node] if t.output == 0 else values[t.node][t.output] for t in node.inputs)
-            if node.op in ("input", "state", "slice"):
-                values[index] = traced.placeholder(f"{node.op}{index}")
-            elif node.op in FUNCTIONS:
-                values[index] = FUNCTIONS[node.op](traced, node, args)
-            else:
-                modules[f"{node.op}{index}"] = self._layer(node)
-                values[index] = traced.call_module(f"{node.op}{index}", args)
+            if node.op in FUNCTIONS:
+                values[first] = FUNCTIONS[node.op](traced, node, args)
+            elif node.op not in SOURCES:
+                modules[f"{node.op}{first}"] = self._layer(node, graph.nodes)
+                values[first] = traced.call_module(f"{node.op}{first}", args)
         results = tuple(values[end.node] for end in ends)
         traced.output(results if len(results) > 1 else results[0])
         return fx.GraphModule(modules, traced)
 
-    def _layer(self, node: Node) -> nn.Module:
+    def _layer(self, node: Node, nodes: Sequence[Node] = ()) -> nn.Module:
         layer: nn.Module
         bias = any(w.name.endswith("bias_ih") or w.name.endswith("bias") for w in node.weights)
         if node.op == "dense":
             layer = nn.Linear(node.inputs[0].shape[-1], node.shape[-1], bias=bias)
             self._hold(node, layer)
-        elif node.op == "conv":
-            layer = self._conv(node, bias)
+        elif node.op in images.MODULES:
+            layer = images.MODULES[node.op](node)
+            self._hold(node, images.named(layer))
         elif node.op in LAYERS:
             layer = self._recurrent([node])
         elif node.op in CELLS:
@@ -74,8 +96,10 @@ class Lowered:
             layer = Random(node.shape, node.attrs["values"])
         elif node.op == "fill":
             layer = Fill(node.shape, node.attrs["value"])
+        elif node.op in RELUS:
+            layer = RELUS[node.op](inplace=bool(nodes) and images.in_place(list(nodes), node))
         else:
-            layer = {"relu": nn.ReLU, "last": Last}[node.op]()
+            layer = {"last": Last}[node.op]()
         return layer
 
     def _recurrent(self, run: List[Node]) -> nn.Module:
@@ -90,21 +114,6 @@ class Lowered:
         self._freeze_spare_biases(layer, [weight.name for node in run for weight in node.weights])
         return layer
 
-    def _conv(self, node: Node, bias: bool) -> nn.Module:
-        (top, bottom), (left, right) = node.attrs["pads"]
-        even = top == bottom and left == right
-        conv = nn.Conv2d(
-            node.inputs[0].shape[1],
-            node.shape[1],
-            node.weights[0].shape[2],
-            stride=node.attrs["stride"],
-            padding=(top, left) if even else 0,
-            groups=node.attrs["groups"],
-            bias=bias,
-        )
-        self._hold(node, conv)
-        return conv if even else nn.Sequential(nn.ZeroPad2d((left, right, top, bottom)), conv)
-
     def _scan(self, node: Node) -> nn.Module:
         body, ends = node.attrs["body"], node.attrs["ends"]
         first = node.attrs["states"]
@@ -112,7 +121,7 @@ class Lowered:
         if len(inner) == 1 and inner[0].op in CELLS:
             loop = LSTMLoop if inner[0].op == "lstm_cell" else CellLoop
             return loop(self._layer(inner[0]))
-        return Scan(self._traced(body, ends), first)
+        return Scan(self._traced(body, dict(enumerate(body.nodes)), ends), first)
 
     def _hold(self, node: Node, layer: nn.Module) -> None:
         for weight in node.weights:
@@ -128,6 +137,35 @@ class Lowered:
                 parameter.requires_grad_(False)
 
 
+class Recomputed(nn.Module):
+    """A block that keeps nothing but its arguments, and runs again in the backward pass."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, *args: torch.Tensor) -> Any:
+        if not (self.training and torch.is_grad_enabled()):
+            return self.block(*args)
+        return checkpoint(self.block, *args, use_reentrant=False, context_fn=self._contexts)
+
+    def _contexts(self) -> Tuple[Any, Any]:
+        return contextlib.nullcontext(), self._still()
+
+    @contextlib.contextmanager
+    def _still(self) -> Iterator[None]:
+        """The second time the running statistics stay: the first time has moved them."""
+        norms = [module for module in self.block.modules() if isinstance(module, nn.BatchNorm2d)]
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.momentum = 0.0
+        try:
+            yield
+        finally:
+            for norm, momentum in zip(norms, momenta):
+                norm.momentum = momentum
+
+
 def _runs(nodes: List[Node]) -> List[List[Node]]:
     """Consecutive recurrent layers of one kind, width and bias together; every other node alone."""
     runs: List[List[Node]] = []
@@ -139,96 +177,6 @@ def _runs(nodes: List[Node]) -> List[List[Node]]:
         else:
             runs.append([node])
     return runs
-
-
-class RNN(nn.RNN):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return super().forward(x)[0]
-
-
-class LSTM(nn.LSTM):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return super().forward(x)[0]
-
-
-class GRU(nn.GRU):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return super().forward(x)[0]
-
-
-class Last(nn.Module):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x[-1]
-
-
-class Fill(nn.Module):
-    """A constant, made once; it takes the module's type and device."""
-
-    def __init__(self, shape: Tuple[int, ...], value: float) -> None:
-        super().__init__()
-        self.register_buffer("value", torch.full(shape, value))
-
-    def forward(self) -> torch.Tensor:
-        return self.value
-
-
-class Random(nn.Module):
-    """Fresh draws, (time, batch, features), of the module's type and on its device."""
-
-    def __init__(self, shape: Tuple[int, ...], values: str) -> None:
-        super().__init__()
-        self.register_buffer("like", torch.empty(shape).transpose(0, 1).contiguous())
-        self.draw = torch.randn_like if values == "normal" else torch.rand_like
-
-    def forward(self) -> torch.Tensor:
-        return self.draw(self.like)
-
-
-class CellLoop(nn.Module):
-    """nn.RNNCell or nn.GRUCell, called once a time step."""
-
-    def __init__(self, cell: nn.Module) -> None:
-        super().__init__()
-        self.cell = cell
-
-    def forward(self, h: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        trace = []
-        for step in x:
-            h = self.cell(step, h)
-            trace.append(h)
-        return torch.stack(trace)
-
-
-class LSTMLoop(nn.Module):
-    """nn.LSTMCell, called once a time step."""
-
-    def __init__(self, cell: nn.Module) -> None:
-        super().__init__()
-        self.cell = cell
-
-    def forward(self, h: torch.Tensor, c: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        trace = []
-        for step in x:
-            h, c = self.cell(step, (h, c))
-            trace.append(h)
-        return torch.stack(trace)
-
-
-class Scan(nn.Module):
-    """Any body, called once a time step."""
-
-    def __init__(self, body: nn.Module, states: int) -> None:
-        super().__init__()
-        self.body = body
-        self.states = states
-
-    def forward(self, *args: torch.Tensor) -> torch.Tensor:
-        states, trace = args[: self.states], []
-        for slices in zip(*args[self.states :]):
-            ends = self.body(*states, *slices)
-            states = ends if isinstance(ends, tuple) else (ends,)
-            trace.append(states[0])
-        return torch.stack(trace)
 
 
 def _affine(traced: fx.Graph, node: Node, args: Tuple[Any, ...]) -> Any:
@@ -245,7 +193,9 @@ def _call(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda traced, node, args: traced.call_function(function, args)
 
 
+RELUS: Dict[str, Any] = {"relu": nn.ReLU, "relu6": nn.ReLU6}
 FUNCTIONS: Dict[str, Callable[..., Any]] = {
+    **images.FUNCTIONS,
     "add": _call(operator.add),
     "sub": _call(operator.sub),
     "mul": _call(operator.mul),
@@ -253,8 +203,6 @@ FUNCTIONS: Dict[str, Callable[..., Any]] = {
     "affine": _affine,
     "where_less": _where_less,
 }
-LAYERS: Dict[str, Any] = {"rnn": RNN, "lstm": LSTM, "gru": GRU}
-CELLS: Dict[str, Any] = {"rnn_cell": nn.RNNCell, "lstm_cell": nn.LSTMCell, "gru_cell": nn.GRUCell}
 
 
 def loss(node: Node, output: torch.Tensor, labels: List[torch.Tensor]) -> torch.Tensor:
@@ -263,6 +211,8 @@ def loss(node: Node, output: torch.Tensor, labels: List[torch.Tensor]) -> torch.
     output = output.float()
     if node.op == "mean":
         return output.mean()
+    if node.op == "cross_entropy":
+        return images.cross_entropy(node.attrs, output, *labels)
     if node.op == "softmax_cross_entropy":
         return functional.cross_entropy(output.flatten(0, -2), labels[0].flatten(0, -2))
     if node.op == "squared_error":

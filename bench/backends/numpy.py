@@ -6,11 +6,12 @@ suite be tested where no framework is installed.
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
+from bench.backends import _numpy_images
 from bench.case import Case, Settings
 from bench.graph import Graph, Node, Tensor
-from bench.step import Program
+from bench.step import Batches, Program, resident, turns
 
 PACKAGE = "numpy"
 DEVICES = ("cpu",)
@@ -41,18 +42,17 @@ def compile(
     held = {name: np.asarray(value, np.float32) for name, value in weights.items()}
     fed: Dict[str, Array] = {}
     result: Dict[str, Array] = {}
+    source: List[Iterator[Mapping[str, Array]]] = []
 
-    host: List[Mapping[str, Array]] = []
-    turn = [0]
-
-    def feed(batches: Sequence[Mapping[str, Array]]) -> None:
-        host[:] = batches
-        fed.update({k: v if v.dtype.kind == "i" else np.asarray(v, np.float32) for k, v in host[0].items()})
+    def feed(batches: Batches) -> None:
+        if settings.data != "synthetic":
+            source[:] = [turns(batches, dict)]
+            return
+        fed.update(_native(resident(batches, 1)[0]))
 
     def run() -> None:
-        if settings.data == "generated":
-            turn[0] += 1
-            fed.update({k: v.copy() for k, v in host[turn[0] % len(host)].items()})
+        if settings.data != "synthetic":
+            fed.update({name: array.copy() for name, array in _native(next(source[0])).items()})
         result["output"], terms = evaluate(graph, held, fed, np.float32)
         if terms is not None:
             result["loss"] = terms.sum()
@@ -63,6 +63,12 @@ def compile(
     feed(inputs)
     run()
     return Program(run, feed, outputs, compute=str(result["output"].dtype), held="float32")
+
+
+def _native(batch: Mapping[str, Array]) -> Dict[str, Array]:
+    import numpy as np
+
+    return {k: v if v.dtype.kind in "iu" else np.asarray(v, np.float32) for k, v in batch.items()}
 
 
 def evaluate(
@@ -77,7 +83,7 @@ def evaluate(
     import numpy as np
 
     weights = {name: np.asarray(value, dtype) for name, value in weights.items()}
-    inputs = {k: v if v.dtype.kind == "i" else np.asarray(v, dtype) for k, v in inputs.items()}
+    inputs = {k: v if v.dtype.kind in "iu" else np.asarray(v, dtype) for k, v in inputs.items()}
     rows = next((len(array) for array in inputs.values()), graph.batch_size)
     named = {index: inputs[f"input{index}"] for index, node in enumerate(graph.nodes) if node.op == "input"}
     values = _walk(graph, weights, named, rows, dtype)
@@ -134,25 +140,6 @@ def _scan(node: Node, weights: Mapping[str, Array], args: List[Array], dtype: An
 
 def _dense(node: Node, w: Dict[str, Array], x: Array) -> Array:
     return x @ w["weight"].T + w.get("bias", 0)
-
-
-def _conv(node: Node, w: Dict[str, Array], x: Array) -> Array:
-    import numpy as np
-
-    kernel, groups, stride = w["weight"], node.attrs["groups"], node.attrs["stride"]
-    filters, depth, size, _ = kernel.shape
-    x = np.pad(x, [(0, 0), (0, 0), *node.attrs["pads"]])
-    _, _, height, width = node.shape
-    out = np.empty((len(x), filters, height, width), x.dtype)
-    for row, image in enumerate(x):
-        c, h, v = image.strides
-        windows = np.lib.stride_tricks.as_strided(
-            image, (len(image), size, size, height, width), (c, h, v, h * stride, v * stride)
-        )
-        columns = windows.reshape(groups, depth * size * size, height * width)
-        products = kernel.reshape(groups, filters // groups, -1) @ columns
-        out[row] = products.reshape(filters, height, width)
-    return out + w["bias"][:, None, None] if "bias" in w else out
 
 
 def _sigmoid(x: Array) -> Array:
@@ -244,8 +231,9 @@ def _flat_softmax_squared_error(node: Node, w: Dict[str, Array], x: Array, label
 
 
 OPS: Dict[str, Callable[..., Any]] = {
+    **_numpy_images.OPS,
+    "cross_entropy": _numpy_images.cross_entropy(_log_softmax),
     "dense": _dense,
-    "conv": _conv,
     "rnn": _layer(_rnn_cell, 1),
     "lstm": _layer(_lstm_cell, 2),
     "gru": _layer(_gru_cell, 1),

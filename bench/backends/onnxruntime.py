@@ -8,11 +8,11 @@ Tuning   best: bound inputs and outputs, all optimisations, threads that spin be
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
 
 from bench.case import Case, Settings, Unavailable
 from bench.graph import Graph
-from bench.step import Arrays, Program
+from bench.step import Arrays, Batches, Program, resident, turns
 
 PACKAGE = "onnxruntime"
 DEVICES = ("cpu", "cuda")
@@ -33,6 +33,13 @@ def version() -> str:
     return str(onnxruntime.__version__)
 
 
+def exported(graph: Graph, weights: Mapping[str, Any]) -> bytes:
+    """The ONNX model of a graph, as a file has it."""
+    from bench.backends import _onnx_model as onnx_model
+
+    return bytes(onnx_model.model(graph, weights).SerializeToString())
+
+
 def compile(
     graph: Graph, weights: Mapping[str, Any], inputs: Sequence[Mapping[str, Any]], case: Case, settings: Settings
 ) -> Program:
@@ -50,22 +57,26 @@ def compile(
     options.log_severity_level = 3
     # fp32 means fp32: CUDA's provider would take TF32 otherwise.
     chosen: Any = (provider, {"use_tf32": "0"}) if case.device == "cuda" else provider
-    model = onnx_model.model(graph, weights)
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=[chosen])
+    model = exported(graph, weights)
+    session = ort.InferenceSession(model, options, providers=[chosen])
     names = [output.name for output in session.get_outputs()]
     bound = settings.tuning == "best" and settings.data == "synthetic"
     binding = session.io_binding()
-    host: List[Dict[str, Any]] = []
+    source: List[Iterator[Dict[str, Any]]] = []
+    held: List[Dict[str, Any]] = []
     result: List[Any] = []
-    turn = [0]
 
-    def feed(batches: Sequence[Mapping[str, Any]]) -> None:
-        host[:] = [{k: onnx_model.native(v, np.float32) for k, v in batch.items()} for batch in batches]
+    def native(batch: Mapping[str, Any]) -> Dict[str, Any]:
+        return {k: onnx_model.native(v, np.float32) for k, v in batch.items()}
+
+    def feed(batches: Batches) -> None:
         if not bound:
+            source[:] = [turns(batches, native)]
             return
+        held[:] = map(native, resident(batches, 1))
         binding.clear_binding_inputs()
         binding.clear_binding_outputs()
-        for name, array in host[0].items():
+        for name, array in held[0].items():
             binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array, case.device, 0))
         for output in session.get_outputs():
             kept = ort.OrtValue.ortvalue_from_shape_and_type(output.shape, np.float32, case.device, 0)
@@ -75,17 +86,20 @@ def compile(
         session.run_with_iobinding(binding)
 
     def run_moved() -> None:
-        turn[0] += 1
-        result[:] = session.run(names, host[turn[0] % len(host)])
+        held[:] = [next(source[0])]
+        result[:] = session.run(names, held[0])
+
+    def run_held() -> None:
+        result[:] = session.run(names, held[0])
 
     def outputs() -> Arrays:
         arrays = [value.numpy() for value in binding.get_outputs()] if bound else result
         return onnx_model.results(dict(zip(names, arrays)))
 
     feed(inputs)
-    run = run_bound if bound else run_moved
+    run, compute_only = (run_bound, None) if bound else (run_moved, run_held)
     run()
     kinds = {output.type for output in session.get_outputs()}
     compute = "float32" if kinds == {"tensor(float)"} else ",".join(sorted(kinds))
     facts = {"provider": session.get_providers()[0], "io_binding": bound}
-    return Program(run, feed, outputs, compute=compute, held="float32", facts=facts)
+    return Program(run, feed, outputs, compute=compute, held="float32", compute_only=compute_only, facts=facts)

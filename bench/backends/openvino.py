@@ -9,12 +9,12 @@ Tuning   best: for convolutions below a batch of 8 the throughput hint, with as 
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
 
 from bench.case import Case, Settings, Unavailable
 from bench.graph import Graph
 from bench.precision import PRECISIONS
-from bench.step import Arrays, Program
+from bench.step import Arrays, Batches, Program, resident, turns
 
 PACKAGE = "openvino"
 DEVICES = ("cpu",)
@@ -44,6 +44,13 @@ def version() -> str:
     return str(openvino.__version__)
 
 
+def exported(graph: Graph, weights: Mapping[str, Any]) -> bytes:
+    """The ONNX model of a graph, as a file has it."""
+    from bench.backends import _onnx_model as onnx_model
+
+    return bytes(onnx_model.model(graph, weights).SerializeToString())
+
+
 def compile(
     graph: Graph, weights: Mapping[str, Any], inputs: Sequence[Mapping[str, Any]], case: Case, settings: Settings
 ) -> Program:
@@ -54,9 +61,10 @@ def compile(
 
     precision = PRECISIONS[case.precision].compute
     core = ov.Core()
-    model = core.read_model(onnx_model.model(graph, weights).SerializeToString())
+    model = core.read_model(exported(graph, weights))
     images = any(node.op == "conv" for node in graph.nodes)
     many = settings.tuning == "best" and images and case.batch_size < THROUGHPUT_BELOW_BATCH
+    many = many and not settings.min_latency
     hint = "THROUGHPUT" if many else "LATENCY"
     compiled = core.compile_model(
         model,
@@ -70,14 +78,20 @@ def compile(
     count = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")) if many else 1
     requests = [compiled.create_infer_request() for _ in range(count)]
     names = ["output", "loss"][: len(compiled.outputs)]
-    host: List[Dict[str, Any]] = []
-    turn = [0]
+    source: List[Iterator[Dict[str, Any]]] = []
+    # The requests read these arrays in place: this keeps them alive.
+    held: List[Dict[str, Any]] = []
 
-    def feed(batches: Sequence[Mapping[str, Any]]) -> None:
-        # The requests read these arrays in place: `host` keeps them alive.
-        host[:] = [{k: onnx_model.native(v, np.float32) for k, v in batch.items()} for batch in batches]
+    def native(batch: Mapping[str, Any]) -> Dict[str, Any]:
+        return {k: onnx_model.native(v, np.float32) for k, v in batch.items()}
+
+    def feed(batches: Batches) -> None:
+        if settings.data != "synthetic":
+            source[:] = [turns(batches, native)]
+            return
+        held[:] = map(native, resident(batches, 1))
         for request in requests:
-            for name, array in host[0].items():
+            for name, array in held[0].items():
                 request.set_tensor(name, ov.Tensor(array, shared_memory=True))
 
     def run_one() -> None:
@@ -91,9 +105,7 @@ def compile(
 
     def run_moved() -> None:
         for request in requests:
-            turn[0] += 1
-            batch = host[turn[0] % len(host)]
-            for name, array in batch.items():
+            for name, array in next(source[0]).items():
                 request.get_tensor(name).data[:] = array
             request.start_async()
         for request in requests:
@@ -105,12 +117,9 @@ def compile(
         # The last request answers for all: they run one compiled model on the same inputs.
         return onnx_model.results({name: requests[-1].get_output_tensor(i).data for i, name in enumerate(names)})
 
-    def feed_moved(batches: Sequence[Mapping[str, Any]]) -> None:
-        host[:] = [{k: onnx_model.native(v, np.float32) for k, v in batch.items()} for batch in batches]
-
-    moved = settings.data == "generated"
-    (feed_moved if moved else feed)(inputs)
-    run = run_moved if moved else (run_many if count > 1 else run_one)
+    feed(inputs)
+    inner = run_many if count > 1 else run_one
+    run = inner if settings.data == "synthetic" else run_moved
     run()
     hidden = not graph.weights or any(node.op == "scan" for node in graph.nodes)
     if hidden and precision != "float32":
@@ -120,11 +129,13 @@ def compile(
         raise Unavailable(f"not supported: openvino ran {case.workload} in {', '.join(sorted(ran))}, not {precision}")
     return Program(
         run,
-        feed_moved if moved else feed,
+        feed,
         outputs,
         compute=", ".join(sorted(ran)),
         held=precision,
         batches=count,
+        compute_only=inner,
+        latencies=(lambda: [request.latency / 1e3 for request in requests]) if count > 1 else None,
         facts={"hint": hint, "requests": count},
     )
 

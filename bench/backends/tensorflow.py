@@ -1,7 +1,10 @@
 """TensorFlow through Keras layers in one tf.function, on the CPU and on CUDA.
 
 Tuning   best: XLA for recurrent layers and loops in fp32, where it was up to 1.4 times faster; plain
-         graphs for the others, since XLA is slow on grouped and depthwise convolution.
+         graphs for the others, since XLA is slow on grouped and depthwise convolution (11 to 13 times
+         slower on MobileNet and EfficientNet). Image networks in inference read their weights as constants,
+         so that norms go into convolutions and casts are done once: 1.3 times faster in bf16 on ResNet-50 (no gain
+         seen in fp32), 1.2 on MobileNet v2, for a gigabyte more while it is compiled.
          default: plain graphs
 16-bit   plain graphs only: on the CPU, XLA turns 16-bit products into fp32 ones between casts (its
          optimised HLO of 2.21 says so), which would be a false label, and slower besides
@@ -10,12 +13,13 @@ Tuning   best: XLA for recurrent layers and loops in fp32, where it was up to 1.
 from __future__ import annotations
 
 import math
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence
 
 from bench.case import Case, Settings, Unavailable
 from bench.graph import Graph
 from bench.precision import PRECISIONS, loss_scale
-from bench.step import Arrays, Program
+from bench.recipe import Recipe
+from bench.step import Arrays, Batches, Program, resident, turns
 
 PACKAGE = "tensorflow"
 DEVICES = ("cpu", "cuda")
@@ -48,6 +52,7 @@ def version() -> str:
 def compile(
     graph: Graph, weights: Mapping[str, Any], inputs: Sequence[Mapping[str, Any]], case: Case, settings: Settings
 ) -> Program:
+    import numpy as np
     import tensorflow as tf
 
     from bench.backends import _keras_layers as layers
@@ -58,63 +63,86 @@ def compile(
     # fp32 means fp32: no TF32.
     tf.config.experimental.enable_tensor_float_32_execution(False)
     training = case.mode == "training"
+    network = any(node.block for node in graph.nodes)
+    frozen = network and not training and settings.tuning == "best"
     with tf.device(place):
-        lowered = layers.Lowered(graph, dict(weights), case.precision)
-    scale = loss_scale(case.precision, math.prod(graph.output.shape))
+        lowered = layers.Lowered(graph, dict(weights), case.precision, frozen)
+        trainer = _Trainer(lowered, case, settings.recipe, math.prod(graph.output.shape)) if training else None
     loss_node = graph.nodes[graph.loss.node] if graph.loss.node >= 0 else None
     labels = [f"input{t.node}" for t in loss_node.inputs[1:]] if loss_node else []
     full = PRECISIONS[case.precision].compute == "float32"
     xla = settings.tuning == "best" and full and any(node.op in LOOPS for node in graph.nodes)
-    rate = tf.Variable(0.0, dtype=tf.float32)
     names = list(graph.inputs)
+    count = settings.recipe.gradient_accumulation if training else 1
 
     def forward(*args: Any) -> Any:
         given = dict(zip(names, args))
-        output = lowered.output(given)
+        output = lowered.output(given, training)
         if loss_node is None:
             return output, output
         return output, layers.loss(loss_node, output, [given[name] for name in labels])
 
-    def train(*args: Any) -> Any:
-        with tf.GradientTape() as tape:
-            output, loss = forward(*args)
-            scaled = loss * scale if scale != 1 else loss
-        for variable, gradient in zip(variables, tape.gradient(scaled, variables)):
-            update = rate / scale * tf.cast(gradient, tf.float32)
-            variable.assign_sub(tf.cast(update, variable.dtype))
-        return output, loss
+    def logits(*args: Any) -> Any:
+        return lowered.output(dict(zip(fed, args)))
 
-    variables = _variables(lowered)
-    host: List[Dict[str, Any]] = []
-    resident: List[Any] = []
+    fed = [name for name in names if name not in labels]
+    source: List[Iterator[List[Any]]] = []
+    slots: List[List[Any]] = []
     result: List[Any] = [None, None]
-    turn = [0]
 
     def native(name: str, array: Any) -> Any:
-        kind = tf.int32 if array.dtype.kind == "i" else (tf.float32 if name in labels else lowered.compute)
-        return tf.cast(layers.to_native(array), kind)
+        """On the host, in the type and the layout of the device: a view where it has them already."""
+        kind = tf.float32 if name in labels else lowered.compute
+        if array.dtype.kind in "iu":
+            kind = tf.uint8 if array.dtype == "uint8" else tf.int32
+        return np.ascontiguousarray(layers.to_native(array), kind.as_numpy_dtype)
 
-    def feed(batches: Sequence[Mapping[str, Any]]) -> None:
-        with tf.device("/CPU:0"):
-            tensors = [{name: native(name, array) for name, array in batch.items()} for batch in batches]
-        host[:] = [{name: tensor.numpy() for name, tensor in batch.items()} for batch in tensors]
+    def native_batch(batch: Mapping[str, Any]) -> List[Any]:
+        return [native(name, batch[name]) for name in names]
+
+    def on_device(arrays: Sequence[Any]) -> List[Any]:
         with tf.device(place):
-            resident[:] = [tf.identity(tensors[0][name]) for name in names]
+            return [tf.convert_to_tensor(array) for array in arrays]
+
+    def feed(batches: Batches) -> None:
+        if settings.data != "synthetic":
+            source[:] = [turns(batches, native_batch)]
+        if slots and settings.data != "synthetic":
+            return
+        # Copies: TensorFlow may work on numpy's own memory, which the caller may write to.
+        slots[:] = [[tf.identity(t) for t in on_device(native_batch(b))] for b in resident(batches, count)]
+
+    def trace(function: Callable[..., Any], given: Sequence[Any], jit: bool = False) -> Any:
+        with tf.device(place):
+            made = tf.function(function, jit_compile=jit or None, autograph=False)
+            return made.get_concrete_function(*[tf.TensorSpec(t.shape, t.dtype) for t in given])
 
     feed(inputs)
-    with tf.device(place):
-        function = tf.function(train if training else forward, jit_compile=xla, autograph=False)
-        call = function.get_concrete_function(*resident)
+    if trainer:
+        steps = trainer.steps(forward, count)
+        calls = [trace(step, slots[0], xla) for step in steps]
+        calls = calls[:1] * (count - 1) + calls[-1:]
+    else:
+        calls = [trace(forward, slots[0], xla)]
 
     def run() -> None:
-        result[:] = call(*resident)
+        # The last output goes before the next is made, so that its memory is there again.
+        result[:] = [None, None]
+        for call, slot in zip(calls, slots):
+            found = call(*slot)
+        result[:] = found
 
     def run_moved() -> None:
-        turn[0] += 1
-        batch = host[turn[0] % len(host)]
-        with tf.device(place):
-            result[:] = call(*[tf.convert_to_tensor(batch[name]) for name in names])
+        slots[:] = [on_device(next(source[0])) for _ in range(count)]
+        run()
         result[1 if loss_node else 0].numpy()
+
+    def load(values: Mapping[str, Any]) -> None:
+        lowered.load(values)
+        if trainer:
+            trainer.optimiser.reset()
+        if frozen:
+            calls[:] = [trace(forward, slots[0])]
 
     def outputs() -> Arrays:
         found = {"output": layers.canonical(tf.cast(result[0], tf.float64).numpy())}
@@ -122,32 +150,97 @@ def compile(
             found["loss"] = tf.cast(result[1], tf.float64).numpy()
         return found
 
-    moved = run_moved if settings.data == "generated" else run
+    predictor: List[Any] = []
+
+    def predict(batch: Mapping[str, Any]) -> Any:
+        given = on_device([native(name, batch[name]) for name in fed])
+        if not predictor:
+            predictor.append(trace(logits, given))
+        return layers.canonical(tf.cast(predictor[0](*given), tf.float64).numpy())
+
+    timed, inner = run_moved if settings.data != "synthetic" else run, run
     if case.device == "cuda":
-        moved = _synchronised(moved)
-    moved()
-    held = {variable.dtype for variable in variables} or {PRECISIONS[case.precision].weights}
+        timed, inner = _synchronised(timed), _synchronised(inner)
+    timed()
+    held = {variable.dtype.name for variable, _ in lowered.variables()} or {PRECISIONS[case.precision].weights}
+    scale = trainer.scale if trainer else 1.0
     return Program(
-        moved,
+        timed,
         feed,
         outputs,
         compute=result[0].dtype.name,
-        held=",".join(sorted(getattr(kind, "name", kind) for kind in held)),
+        held=",".join(sorted(held)),
         weights=lowered.arrays if training else None,
-        load=lambda values: lowered.load(dict(values)),
-        set_learning_rate=(lambda value: rate.assign(value)) if training else None,
-        facts={"xla": xla, **({"loss_scale": scale} if scale != 1 else {})},
+        load=load,
+        set_learning_rate=trainer.set_learning_rate if trainer else None,
+        compute_only=inner,
+        predict=predict,
+        facts=_facts(xla, frozen, scale),
     )
 
 
-def _variables(lowered: Any) -> List[Any]:
-    """The variables behind the weights, each once, as TensorFlow's own."""
-    found: Dict[int, Any] = {}
-    for variable, _, _ in lowered.held.values():
-        own = getattr(variable, "variable", variable)
-        own = getattr(own, "value", own) if not callable(getattr(own, "value", None)) else own
-        found[id(own)] = own
-    return list(found.values())
+class _Trainer:
+    """One weight update: the gradients of one batch after another, then the optimiser."""
+
+    def __init__(self, lowered: Any, case: Case, recipe: Recipe, elements: int) -> None:
+        import tensorflow as tf
+
+        from bench.backends import _keras_optimisers as optimisers
+
+        self.recipe = recipe
+        trained = [(variable, weight) for variable, weight in lowered.variables() if weight.trained]
+        self.variables = [variable for variable, _ in trained]
+        matrices = [len(weight.shape) > 1 for _, weight in trained]
+        self.optimiser = optimisers.Optimiser(recipe, self.variables, matrices)
+        self.scale = recipe.loss_scaling or loss_scale(case.precision, elements)
+        self.rate = tf.Variable(0.0, dtype=tf.float32, trainable=False)
+
+    def set_learning_rate(self, rate: float) -> None:
+        self.rate.assign(rate / self.scale if self.recipe.linear else rate)
+
+    def steps(self, forward: Callable[..., Any], count: int) -> List[Callable[..., Any]]:
+        """What is done with all batches but the last, and what with the last.
+
+        Two functions and sums in variables: `count` copies of the network in one graph would be traced, optimised and
+        kept `count` times, and a loop on the device would copy each batch out of a stack of them. A call costs less
+        than a millisecond.
+        """
+        import tensorflow as tf
+
+        factor = self.scale / count
+        sums = [tf.Variable(tf.zeros_like(v), trainable=False) for v in self.variables] if count > 1 else []
+
+        def gradients(args: Any) -> Any:
+            with tf.GradientTape() as tape:
+                output, loss = forward(*args)
+                scaled = loss * factor if factor != 1 else loss
+            return output, loss, tape.gradient(scaled, self.variables)
+
+        def add(*args: Any) -> None:
+            for total, gradient in zip(sums, gradients(args)[2]):
+                total.assign_add(gradient)
+
+        def update(*args: Any) -> Any:
+            output, loss, found = gradients(args)
+            if sums:
+                found = [gradient + total for gradient, total in zip(found, sums)]
+            if self.scale != 1 and not self.recipe.linear:
+                found = [tf.cast(gradient, tf.float32) / self.scale for gradient in found]
+            self.optimiser.apply(found, self.rate)
+            for total in sums:
+                total.assign(tf.zeros_like(total))
+            return output, loss
+
+        return [add, update] if sums else [update]
+
+
+def _facts(xla: bool, frozen: bool, scale: float) -> Dict[str, Any]:
+    facts: Dict[str, Any] = {"xla": xla}
+    if frozen:
+        facts["frozen"] = True
+    if scale != 1:
+        facts["loss_scale"] = scale
+    return facts
 
 
 def _synchronised(run: Callable[[], None]) -> Callable[[], None]:

@@ -1,8 +1,9 @@
 """PyTorch, on the CPU and on CUDA.
 
-Tuning   best: channels-last images and inference mode; the body of a scan of elementwise operations
-         (HMC) is compiled, where there is a C++ compiler: each of its operations costs more to call
-         than to compute. Nothing else is: a compiler gains nothing on a fused recurrent layer.
+Tuning   best: channels-last images and inference mode. An image network is compiled and frozen, where
+         there is a C++ compiler: up to 3 times faster, for half a minute of compiling. So is the body of
+         a scan of elementwise operations (HMC), each of which costs more to call than to compute. Nothing
+         else is: a compiler gains nothing on a fused recurrent layer.
          default: contiguous tensors, no_grad, eager
 """
 
@@ -11,13 +12,13 @@ from __future__ import annotations
 import math
 import shutil
 from contextlib import ExitStack
-from functools import partial
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence
 
 from bench.case import Case, Settings, Unavailable
 from bench.graph import Graph
 from bench.precision import PRECISIONS, loss_scale
-from bench.step import Arrays, Program
+from bench.recipe import Recipe
+from bench.step import Arrays, Batches, Program, resident, turns
 
 PACKAGE = "torch"
 DEVICES = ("cpu", "cuda")
@@ -59,75 +60,79 @@ def compile(
     compute, held = getattr(torch, precision.compute), getattr(torch, precision.weights)
     lowered = modules.Lowered(graph, weights)
     images = any(len(node.shape) == 4 for node in graph.nodes)
+    network = any(node.block for node in graph.nodes)
     layout: Any = torch.channels_last if images and best else torch.contiguous_format
     model = lowered.module.to(case.device, held).train(training)
     if images:
         model = model.to(memory_format=layout)
+    frozen = best and network and not training and not mixed and _compiler()
     if not training:
-        _modes.enter_context(torch.inference_mode() if best else torch.no_grad())
+        # A frozen graph is compiled under no_grad: inference tensors cannot be its constants.
+        _modes.enter_context(torch.inference_mode() if best and not frozen else torch.no_grad())
 
     def native(name: str, array: Any) -> Any:
-        tensor = modules.to_native(array, sequence=len(graph.inputs[name].shape) == 3 or array.dtype.kind == "i")
-        if name in labels:
-            return tensor
+        shape = graph.inputs[name].shape
+        tensor = modules.to_native(array, sequence=len(shape) == 3 or (array.dtype.kind == "i" and len(shape) == 2))
+        if name in labels or tensor.dtype == torch.uint8:
+            return tensor.contiguous(memory_format=layout) if tensor.dim() == 4 else tensor
         tensor = tensor.to(compute if not mixed else torch.float32)
         return tensor.contiguous(memory_format=layout) if tensor.dim() == 4 else tensor
+
+    def native_batch(batch: Mapping[str, Any]) -> Dict[str, Any]:
+        return {name: native(name, array) for name, array in batch.items()}
 
     nodes = graph.nodes
     labels = [f"input{t.node}" for t in nodes[graph.loss.node].inputs[1:]] if graph.loss.node >= 0 else []
     fed = [name for name in graph.inputs if name not in labels]
-    host: List[Dict[str, Any]] = []
-    resident: Dict[str, Any] = {}
+    count = settings.recipe.gradient_accumulation if training else 1
+    slots: List[Dict[str, Any]] = []
+    source: List[Iterator[Dict[str, Any]]] = []
     result: Dict[str, Any] = {}
 
-    def feed(batches: Sequence[Mapping[str, Any]]) -> None:
-        host[:] = [{name: native(name, array) for name, array in batch.items()} for batch in batches]
-        for name, tensor in host[0].items():
-            if name in resident:
-                resident[name].copy_(tensor)
-            else:
-                resident[name] = tensor.to(case.device, copy=True)
+    def feed(batches: Batches) -> None:
+        if settings.data != "synthetic":
+            source[:] = [turns(batches, native_batch)]
+        if slots and settings.data != "synthetic":
+            return
+        for index, batch in enumerate(resident(batches, count)):
+            if len(slots) == index:
+                slots.append({k: v.to(case.device, copy=True) for k, v in native_batch(batch).items()})
+            for name, tensor in native_batch(batch).items():
+                slots[index][name].copy_(tensor)
 
     feed(inputs)
-    xs = [resident[name] for name in fed]
-    ys = [resident[name] for name in labels]
-    compiled = best and not training and _compile_scans(model)
-    forward: Callable[[], Any] = partial(model, *xs)
-    if mixed:
-        forward = _autocast(forward, case.device, compute)
+    every = [([slot[name] for name in fed], [slot[name] for name in labels]) for slot in slots]
+    if frozen:
+        torch._inductor.config.freezing = True
+        model = torch.compile(model, dynamic=False)
+    compiled = frozen or (best and not training and _compile_scans(model))
+    forward: Callable[..., Any] = _autocast(model, case.device, compute) if mixed else model
 
-    def loss_of(output: Any) -> Any:
+    def loss_of(output: Any, ys: List[Any]) -> Any:
         return modules.loss(nodes[graph.loss.node], output, ys)
-
-    scale = loss_scale(case.precision, max(1, _elements(graph)))
-    optimiser: Any = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.0) if training else None
 
     # The last output goes before the next is made: two alive at once would not reuse memory, and
     # fresh pages once made a convolution 2.4 times slower.
     def run_inference() -> None:
         result["output"] = None
-        result["output"] = forward()
+        result["output"] = forward(*every[0][0])
 
     def run_eval() -> None:
         result["output"] = None
-        result["output"] = output = forward()
-        result["loss"] = loss_of(output)
+        result["output"] = output = forward(*every[0][0])
+        result["loss"] = loss_of(output, every[0][1])
+
+    trainer = _Trainer(model, case, settings.recipe, max(1, _elements(graph))) if training else None
 
     def run_training() -> None:
         result["output"] = None
-        optimiser.zero_grad(set_to_none=True)
-        output = forward()
-        loss = loss_of(output)
-        (loss * scale if scale != 1 else loss).backward()
-        optimiser.step()
-        # Detached, so that the graph behind them is gone before the next one is built.
-        result["output"], result["loss"] = output.detach(), loss.detach()
+        assert trainer is not None
+        result["output"], result["loss"] = trainer.update(forward, loss_of, every)
 
-    run = {"inference": run_inference, "eval": run_eval, "training": run_training}[case.mode]
-    if settings.data == "generated":
-        run = _moved(run, host, resident, result)
+    inner = {"inference": run_inference, "eval": run_eval, "training": run_training}[case.mode]
+    run = inner if settings.data == "synthetic" else _moved(inner, source, slots, result)
     if case.device == "cuda":
-        run = _synchronised(run)
+        inner, run = _synchronised(inner), _synchronised(run)
 
     def outputs() -> Arrays:
         output = result["output"].detach().to("cpu", torch.float64)
@@ -138,12 +143,17 @@ def compile(
         return found
 
     def load(values: Mapping[str, Any]) -> None:
-        with torch.no_grad():
-            for name, parameter in lowered.parameters.items():
-                parameter.copy_(torch.from_numpy(values[name]))
+        lowered.load(values)
+        if trainer is not None:
+            trainer.optimiser.state.clear()
 
-    def set_learning_rate(rate: float) -> None:
-        optimiser.param_groups[0]["lr"] = rate / scale
+    def predict(batch: Mapping[str, Any]) -> Any:
+        tensors = native_batch(batch)
+        model.eval()
+        with torch.no_grad():
+            output = forward(*[tensors[name].to(case.device) for name in fed])
+        model.train(training)
+        return output.to("cpu", torch.float64).numpy()
 
     try:
         run()
@@ -156,6 +166,7 @@ def compile(
     ran = str(result["output"].dtype).replace("torch.", "")
     if mixed and ran != precision.compute:
         raise Unavailable(f"not supported: autocast leaves {case.workload} in {ran} on {case.device}")
+    scale = trainer.scale if trainer else 1.0
     return Program(
         run,
         feed,
@@ -164,9 +175,45 @@ def compile(
         held=str(next((p.dtype for p in lowered.parameters.values()), held)).replace("torch.", ""),
         weights=(lambda: modules.arrays(lowered.parameters)) if training else None,
         load=load,
-        set_learning_rate=set_learning_rate if training else None,
+        set_learning_rate=trainer.set_learning_rate if trainer else None,
+        compute_only=inner,
+        predict=predict,
         facts=_facts(compiled, layout, scale, images),
     )
+
+
+class _Trainer:
+    """One weight update after another: forward and backward of every batch, then the optimiser."""
+
+    def __init__(self, model: Any, case: Case, recipe: Recipe, elements: int) -> None:
+        from bench.backends import _torch_optimisers as optimisers
+
+        self.recipe = recipe
+        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.optimiser = optimisers.make(recipe, self.parameters)
+        self.scale = recipe.loss_scaling or loss_scale(case.precision, elements)
+
+    def set_learning_rate(self, rate: float) -> None:
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate / self.scale if self.recipe.linear else rate
+
+    def update(self, forward: Callable[..., Any], loss_of: Callable[..., Any], every: Any) -> Any:
+        """Return the output and the loss of the last batch."""
+        import torch
+
+        self.optimiser.zero_grad(set_to_none=True)
+        factor = self.scale / len(every)
+        for xs, ys in every:
+            # Detached at the end, so that the graph behind them is gone before the next one is built.
+            output: Any = None
+            loss: Any = None
+            output = forward(*xs)
+            loss = loss_of(output, ys)
+            (loss * factor if factor != 1 else loss).backward()
+        if self.scale != 1 and not self.recipe.linear:
+            torch._foreach_mul_([p.grad for p in self.parameters if p.grad is not None], 1 / self.scale)
+        self.optimiser.step()
+        return output.detach(), loss.detach()
 
 
 def _configure(settings: Settings) -> None:
@@ -176,6 +223,8 @@ def _configure(settings: Settings) -> None:
     # fp32 means fp32: no TF32 in products or convolutions, and no 16-bit sums in 16-bit products.
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = settings.half_partial
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = settings.half_partial
     torch.backends.cudnn.benchmark = settings.tuning == "best"
 
 
@@ -183,14 +232,18 @@ def _compile_scans(model: Any) -> bool:
     """Compile the bodies of explicit loops that are all elementwise; say whether there was one."""
     import torch
 
-    from bench.backends._torch_modules import Scan
+    from bench.backends._torch_sequences import Scan
 
     found = [module for module in model.modules() if isinstance(module, Scan)]
-    if not found or shutil.which("c++") is None:
+    if not found or not _compiler():
         return False
     for scan in found:
         scan.body = torch.compile(scan.body, dynamic=False)
     return True
+
+
+def _compiler() -> bool:
+    return shutil.which("c++") is not None
 
 
 def _facts(compiled: bool, layout: Any, scale: float, images: bool) -> Dict[str, Any]:
@@ -206,27 +259,28 @@ def _elements(graph: Graph) -> int:
     return math.prod(graph.output.shape)
 
 
-def _autocast(forward: Callable[[], Any], device: str, dtype: Any) -> Callable[[], Any]:
+def _autocast(model: Any, device: str, dtype: Any) -> Callable[..., Any]:
     import torch
 
-    def cast() -> Any:
+    def cast(*xs: Any) -> Any:
         with torch.autocast(device, dtype=dtype):
-            return forward()
+            return model(*xs)
 
     return cast
 
 
 def _moved(
-    run: Callable[[], None], host: List[Dict[str, Any]], resident: Dict[str, Any], result: Dict[str, Any]
+    run: Callable[[], None],
+    source: List[Iterator[Dict[str, Any]]],
+    slots: List[Dict[str, Any]],
+    result: Dict[str, Any],
 ) -> Callable[[], None]:
-    """Bring the next host batch to the device before `run`, and what it made to the host after."""
-    turn = [0]
+    """Bring the next batches to the device before `run`, and what it made to the host after."""
 
     def moved() -> None:
-        batch = host[turn[0] % len(host)]
-        turn[0] += 1
-        for name, tensor in batch.items():
-            resident[name].copy_(tensor)
+        for slot in slots:
+            for name, tensor in next(source[0]).items():
+                slot[name].copy_(tensor)
         run()
         result["host"] = result["loss" if "loss" in result else "output"].detach().to("cpu", copy=True)
 

@@ -10,7 +10,7 @@ Source   Graphcore's TensorFlow kernel benchmarks, SDK 1.2 to 3.0: grouped_conv.
 from __future__ import annotations
 
 from bench.graph import Graph, Tensor
-from bench.size import FILTER_IN, FILTER_OUT, INPUT_SIZE, KERNEL_SIZE, STRIDE, Dimension
+from bench.size import FILTER_IN, FILTER_OUT, FILTERS_PER_GROUP, INPUT_SIZE, KERNEL_SIZE, STRIDE, Dimension
 
 ITEM = "image"
 DIMENSIONS = {
@@ -20,7 +20,7 @@ DIMENSIONS = {
     "stride": STRIDE,
     "input_size": INPUT_SIZE,
     "block_repeats": Dimension("r", "convolutions in the chain", maximum=1000),
-    "group_dim": Dimension("g", "filters in a group of a grouped convolution", maximum=65536),
+    "group_dim": FILTERS_PER_GROUP,
 }
 _DEFAULT = {
     "filter_in": 64,

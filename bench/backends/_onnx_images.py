@@ -1,0 +1,115 @@
+"""The primitives of image networks in ONNX operators of opset 11, which has no hard-swish and no group norm."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Dict
+
+from bench.graph import Node
+
+
+def _pads(node: Node) -> Any:
+    (top, bottom), (left, right) = node.attrs["pads"]
+    return [top, left, bottom, right]
+
+
+def _conv(to: Any, node: Node, x: str) -> str:
+    size, stride = node.weights[0].shape[2], node.attrs["stride"]
+    given = [to.constant(w) for w in (to.weight(node, "weight"), to.weight(node, "bias")) if w is not None]
+    attrs = {"kernel_shape": [size, size], "strides": [stride, stride], "pads": _pads(node)}
+    return str(to.op("Conv", x, *given, group=node.attrs["groups"], **attrs))
+
+
+def _max_pool(to: Any, node: Node, x: str) -> str:
+    size, stride = node.attrs["kernel"], node.attrs["stride"]
+    return str(to.op("MaxPool", x, kernel_shape=[size, size], strides=[stride, stride], pads=_pads(node)))
+
+
+def _batch_norm(to: Any, node: Node, x: str) -> str:
+    named = [to.constant(to.weight(node, name)) for name in ("weight", "bias", "running_mean", "running_var")]
+    return str(to.op("BatchNormalization", x, *named, epsilon=node.attrs["eps"]))
+
+
+def _group_norm(to: Any, node: Node, x: str) -> str:
+    """An instance norm over the groups as channels, then the scale and shift of each channel."""
+    import numpy as np
+
+    rows, channels, height, width = node.shape
+    groups = node.attrs["groups"]
+    if node.attrs["strided"]:
+        x = _turned(to, x, (rows, channels // groups, groups, height * width))
+    x = to.op("Reshape", x, to.constant(np.asarray([rows, groups, -1], np.int64)))
+    ones, zeros = (to.constant(np.full(groups, value, np.float32)) for value in (1, 0))
+    x = to.op("InstanceNormalization", x, ones, zeros, epsilon=node.attrs["eps"])
+    if node.attrs["strided"]:
+        x = _turned(to, x, (rows, groups, channels // groups, height * width))
+    x = to.op("Reshape", x, to.constant(np.asarray(node.shape, np.int64)))
+    scale, shift = (to.constant(to.weight(node, name)[:, None, None]) for name in ("weight", "bias"))
+    return str(to.op("Add", to.op("Mul", x, scale), shift))
+
+
+def _turned(to: Any, x: str, shape: Any) -> str:
+    import numpy as np
+
+    parts = to.op("Reshape", x, to.constant(np.asarray(shape, np.int64)))
+    return str(to.op("Transpose", parts, perm=[0, 2, 1, 3]))
+
+
+def _relu6(to: Any, node: Node, x: str) -> str:
+    return str(to.op("Clip", x, to.scalar(0), to.scalar(6)))
+
+
+def _hard_sigmoid(to: Any, node: Node, x: str) -> str:
+    return str(to.op("HardSigmoid", x, alpha=1 / 6, beta=0.5))
+
+
+def _normalise(to: Any, node: Node, x: str) -> str:
+    import numpy as np
+
+    if node.inputs[0].node in to.bytes:
+        x = to.op("Cast", x, to=1)
+    scale, shift = (to.constant(np.asarray(node.attrs[key], np.float32)[:, None, None]) for key in ("scale", "shift"))
+    return str(to.op("Add", to.op("Mul", x, scale), shift))
+
+
+def _pad_channels(to: Any, node: Node, x: str) -> str:
+    import numpy as np
+
+    more = node.shape[1] - node.inputs[0].shape[1]
+    return str(to.op("Pad", x, to.constant(np.asarray([0, 0, 0, 0, 0, more, 0, 0], np.int64))))
+
+
+def _global_mean(to: Any, node: Node, x: str) -> str:
+    return str(to.op("Flatten", to.op("GlobalAveragePool", x), axis=1))
+
+
+def _cross_entropy(to: Any, node: Node, x: str, labels: str) -> str:
+    """Against integer labels, smoothed: a graph that is not trained is not mixed."""
+    import numpy as np
+
+    depth = to.constant(np.asarray([node.inputs[0].shape[1]], np.int64))
+    values = to.constant(np.asarray([node.attrs["off"], node.attrs["on"]], np.float32))
+    picked = to.op("Mul", to.op("LogSoftmax", x, axis=1), to.op("OneHot", labels, depth, values, axis=1))
+    return str(to.op("Neg", to.op("ReduceMean", to.op("ReduceSum", picked, axes=[1], keepdims=0), keepdims=0)))
+
+
+def _simple(kind: str) -> Callable[..., str]:
+    return lambda to, node, *args: str(to.op(kind, *args))
+
+
+OPS: Dict[str, Callable[..., Any]] = {
+    "conv": _conv,
+    "max_pool": _max_pool,
+    "batch_norm": _batch_norm,
+    "group_norm": _group_norm,
+    "global_mean": _global_mean,
+    "pooled": _simple("GlobalAveragePool"),
+    "gate": _simple("Mul"),
+    "relu6": _relu6,
+    "sigmoid": _simple("Sigmoid"),
+    "silu": lambda to, node, x: str(to.op("Mul", x, to.op("Sigmoid", x))),
+    "hardsigmoid": _hard_sigmoid,
+    "hardswish": lambda to, node, x: str(to.op("Mul", x, _hard_sigmoid(to, node, x))),
+    "normalise": _normalise,
+    "pad_channels": _pad_channels,
+    "cross_entropy": _cross_entropy,
+}

@@ -1,0 +1,141 @@
+"""The primitives of image networks as torch modules and functions."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any, Callable, Dict, List
+
+import torch
+from torch import fx, nn
+
+from bench.graph import Node
+
+functional = nn.functional
+
+
+def conv(node: Node) -> nn.Module:
+    """The bare nn.Conv2d; behind an nn.ZeroPad2d where the sides differ. `named(module)` finds it."""
+    (top, bottom), (left, right) = node.attrs["pads"]
+    even = top == bottom and left == right
+    layer = nn.Conv2d(
+        node.inputs[0].shape[1],
+        node.shape[1],
+        node.weights[0].shape[2],
+        stride=node.attrs["stride"],
+        padding=(top, left) if even else 0,
+        groups=node.attrs["groups"],
+        bias=len(node.weights) > 1,
+    )
+    return layer if even else nn.Sequential(nn.ZeroPad2d((left, right, top, bottom)), layer)
+
+
+def named(module: nn.Module) -> nn.Module:
+    """The part of a module that holds the weights of its node."""
+    return module[-1] if isinstance(module, nn.Sequential) else module
+
+
+def _batch_norm(node: Node) -> nn.Module:
+    return nn.BatchNorm2d(node.shape[1], eps=node.attrs["eps"], momentum=node.attrs["momentum"])
+
+
+class StridedGroupNorm(nn.GroupNorm):
+    """A group norm whose groups are strided: channel c belongs to group c % groups."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows, channels, height, width = x.shape
+        parts = x.view(rows, channels // self.num_groups, self.num_groups, height, width).transpose(1, 2)
+        normed = functional.group_norm(parts.reshape(x.shape), self.num_groups, eps=self.eps)
+        parts = normed.view(rows, self.num_groups, channels // self.num_groups, height, width).transpose(1, 2)
+        return parts.reshape(x.shape) * self.weight[:, None, None] + self.bias[:, None, None]
+
+
+def _group_norm(node: Node) -> nn.Module:
+    kind = StridedGroupNorm if node.attrs["strided"] else nn.GroupNorm
+    return kind(node.attrs["groups"], node.shape[1], eps=node.attrs["eps"])
+
+
+def _max_pool(node: Node) -> nn.Module:
+    (top, bottom), (left, right) = node.attrs["pads"]
+    size, stride = node.attrs["kernel"], node.attrs["stride"]
+    if top == bottom and left == right:
+        return nn.MaxPool2d(size, stride, padding=(top, left))
+    return nn.Sequential(nn.ConstantPad2d((left, right, top, bottom), -float("inf")), nn.MaxPool2d(size, stride))
+
+
+class Normalise(nn.Module):
+    """Bytes or numbers by channel; the buffers' type is that of what comes out."""
+
+    def __init__(self, scale: List[float], shift: List[float]) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.tensor(scale)[:, None, None])
+        self.register_buffer("shift", torch.tensor(shift)[:, None, None])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.scale + self.shift
+
+
+class DropRows(nn.Module):
+    """Whole rows of a batch zeroed in training, the others scaled up (drop connect)."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.training:
+            return x
+        kept = x.new_empty((x.shape[0], 1, 1, 1)).bernoulli_(1 - self.rate)
+        return x * (kept / (1 - self.rate))
+
+
+def _dropout(node: Node) -> nn.Module:
+    rate = node.attrs["rate"]
+    return DropRows(rate) if node.attrs["rows"] else nn.Dropout(rate)
+
+
+def in_place(nodes: List[Node], node: Node) -> bool:
+    """Whether a relu may overwrite what it reads: made by an operation of the same block, and read by nothing else."""
+    source = node.inputs[0].node
+    readers = sum(tensor.node == source for other in nodes for tensor in other.inputs)
+    return readers == 1 and nodes[source].block == node.block and nodes[source].inputs != ()
+
+
+def blend(x: torch.Tensor, share: torch.Tensor, shift: int) -> torch.Tensor:
+    return share * x + (1 - share) * x.roll(shift, 0)
+
+
+def _pad_channels(traced: fx.Graph, node: Node, args: Any) -> Any:
+    more = node.shape[1] - node.inputs[0].shape[1]
+    return traced.call_function(functional.pad, (args[0], (0, 0, 0, 0, 0, more)))
+
+
+def cross_entropy(attrs: Dict[str, Any], output: torch.Tensor, labels: torch.Tensor, *shares: Any) -> torch.Tensor:
+    """Against labels that are smoothed, and mixed by `shares`."""
+    on, off = attrs["on"], attrs["off"]
+    if not shares and (on, off) == (1.0, 0.0):
+        return functional.cross_entropy(output, labels)
+    logs = functional.log_softmax(output, dim=1)
+    columns = [logs.gather(1, labels.roll(roll)[:, None]) for roll in attrs["rolls"]]
+    own = (torch.cat(columns, dim=1) * shares[0]).sum(1) if shares else columns[0][:, 0]
+    return -((on - off) * own + off * logs.sum(1)).mean()
+
+
+MODULES: Dict[str, Callable[[Node], nn.Module]] = {
+    "conv": conv,
+    "batch_norm": _batch_norm,
+    "group_norm": _group_norm,
+    "max_pool": _max_pool,
+    "normalise": lambda node: Normalise(node.attrs["scale"], node.attrs["shift"]),
+    "dropout": _dropout,
+    "sigmoid": lambda node: nn.Sigmoid(),
+    "silu": lambda node: nn.SiLU(),
+    "hardsigmoid": lambda node: nn.Hardsigmoid(),
+    "hardswish": lambda node: nn.Hardswish(),
+}
+FUNCTIONS: Dict[str, Callable[..., Any]] = {
+    "gate": lambda traced, node, args: traced.call_function(operator.mul, args),
+    "global_mean": lambda traced, node, args: traced.call_method("mean", (args[0], (2, 3))),
+    "pooled": lambda traced, node, args: traced.call_method("mean", (args[0], (2, 3), True)),
+    "blend": lambda traced, node, args: traced.call_function(blend, (*args, node.attrs["shift"])),
+    "pad_channels": _pad_channels,
+}

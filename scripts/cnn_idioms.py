@@ -1,0 +1,157 @@
+"""ResNet-50 inference: what the suite makes of it against what users of each framework run.
+
+    python scripts/cnn_idioms.py [--backend torch|onnxruntime|openvino] [--batch 16] [--precision bf16] [--repeats 8]
+
+torch         a ResNet-50 written by hand, channels-last, compiled and frozen as ours is
+onnxruntime   a bare `session.run` loop on the ONNX file that we export
+openvino      its own benchmark_app on that file, with the same requests and threads
+Ratios are ours / theirs of rates, in turn (A B B A): their median, and their range.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Callable, Tuple
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from scripts.harness_cost import bare, paired, show  # noqa: E402
+
+SECONDS = 3.0
+BLOCKS = ((3, 64, 1), (4, 128, 2), (6, 256, 2), (3, 512, 2))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backend", choices=tuple(THEIRS), default="torch")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=8)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        given.file = str(Path(folder) / "resnet50.onnx")
+        ours, theirs = pair(given)
+        name = f"resnet50 {given.backend} batch {given.batch} {given.precision}, {given.threads} threads"
+        show(name, paired(theirs, ours, given.repeats))
+
+
+def pair(given: argparse.Namespace) -> Tuple[Callable[[], float], Callable[[], float]]:
+    """Seconds of a step, ours and theirs."""
+    from bench import backend, values, workload
+    from bench.case import Case, Settings
+
+    settings = Settings(threads=given.threads)
+    made = backend.load(given.backend)
+    os.environ.update(made.environment(settings, "cpu"))
+    module = workload.load("resnet50")
+    size = next(iter(workload.named_sizes(module).values()))
+    dimensions = {key: size[key] for key in module.DIMENSIONS}
+    case = Case("resnet50", "i224", dimensions, "inference", given.batch, given.precision, 1, given.backend, "cpu")
+    graph = workload.of_case(case)
+    weights = values.weights(graph, "float32")
+    program = made.compile(graph, weights, [values.inputs(graph, "float32")], case, settings)
+    theirs = THEIRS[given.backend](given, graph, weights, program)
+    for _ in range(3):
+        program.run()
+    return lambda: bare(program.run, SECONDS) / program.batches, theirs
+
+
+def torch_by_hand(given: argparse.Namespace, graph: Any, weights: Any, program: Any) -> Callable[[], float]:
+    import torch
+    from torch import nn
+
+    class Bottleneck(nn.Module):
+        def __init__(self, inner: int, width: int, stride: int) -> None:
+            super().__init__()
+            self.conv1 = nn.Conv2d(inner, width, 1, bias=False)
+            self.bn1 = nn.BatchNorm2d(width)
+            self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
+            self.bn2 = nn.BatchNorm2d(width)
+            self.conv3 = nn.Conv2d(width, width * 4, 1, bias=False)
+            self.bn3 = nn.BatchNorm2d(width * 4)
+            self.relu = nn.ReLU(inplace=True)
+            self.downsample = nn.Identity()
+            if stride > 1 or inner != width * 4:
+                conv = nn.Conv2d(inner, width * 4, 1, stride, bias=False)
+                self.downsample = nn.Sequential(conv, nn.BatchNorm2d(width * 4))
+
+        def forward(self, x: Any) -> Any:
+            y = self.relu(self.bn1(self.conv1(x)))
+            y = self.relu(self.bn2(self.conv2(y)))
+            return self.relu(self.bn3(self.conv3(y)) + self.downsample(x))
+
+    layers: list[nn.Module] = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True)]
+    layers.append(nn.MaxPool2d(3, 2, 1))
+    inner = 64
+    for depth, width, stride in BLOCKS:
+        for index in range(depth):
+            layers.append(Bottleneck(inner, width, 1 if index else stride))
+            inner = width * 4
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2048, 1000)]
+    kind = {"fp32": torch.float32, "bf16": torch.bfloat16}[given.precision]
+    model = nn.Sequential(*layers).eval().to(kind).to(memory_format=torch.channels_last)
+    x = torch.rand(given.batch, 3, 224, 224, dtype=kind).to(memory_format=torch.channels_last)
+    torch._inductor.config.freezing = True
+    compiled = torch.compile(model, dynamic=False)
+
+    def run() -> None:
+        with torch.no_grad():
+            compiled(x)
+
+    for _ in range(3):
+        run()
+    return lambda: bare(run, SECONDS)
+
+
+def onnxruntime_bare(given: argparse.Namespace, graph: Any, weights: Any, program: Any) -> Callable[[], float]:
+    import numpy as np
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = given.threads
+    session = ort.InferenceSession(exported(given, graph, weights), options)
+    fed = {session.get_inputs()[0].name: np.random.rand(given.batch, 3, 224, 224).astype(np.float32)}
+    return lambda: bare(lambda: session.run(None, fed), SECONDS)
+
+
+def openvino_app(given: argparse.Namespace, graph: Any, weights: Any, program: Any) -> Callable[[], float]:
+    path = exported(given, graph, weights)
+    requests = program.facts["requests"]
+    app = shutil.which("benchmark_app") or str(Path(sys.executable).parent / "benchmark_app")
+    kind = {"fp32": "f32", "bf16": "bf16"}[given.precision]
+    # It takes requests and threads with no hint only; a stream a request is what the throughput hint comes to.
+    command = [app, "-m", path, "-d", "CPU", "-hint", "none", "-nireq", str(requests), "-nstreams", str(requests)]
+    command += ["-infer_precision", kind, "-nthreads", str(given.threads), "-t", str(int(SECONDS))]
+    command += ["-api", "sync" if requests == 1 else "async"]
+
+    def theirs() -> float:
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        count = int(re.search(r"Count:\s+(\d+)", text)[1])  # type: ignore[index]
+        return float(re.search(r"Duration:\s+([\d.]+)", text)[1]) / 1e3 / count  # type: ignore[index]
+
+    return theirs
+
+
+def exported(given: argparse.Namespace, graph: Any, weights: Any) -> str:
+    from bench import backend
+
+    Path(given.file).write_bytes(backend.load(given.backend).exported(graph, weights))  # type: ignore[attr-defined]
+    return str(given.file)
+
+
+THEIRS = {"torch": torch_by_hand, "onnxruntime": onnxruntime_bare, "openvino": openvino_app}
+
+if __name__ == "__main__":
+    start = perf_counter()
+    main()
+    print(f"  {perf_counter() - start:.0f} s", file=sys.stderr)
