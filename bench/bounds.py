@@ -64,7 +64,7 @@ def pipeline_alone(
                 next(opened)
 
         samples, seen = beside(lambda: (measure(take, settings), {}))
-        skipped = opened.skipped
+        skipped, facts = opened.skipped, opened.facts
     step = Step(take, batch_items=case.batch_size, iterations=WINDOW)
     seen = {
         **seen,
@@ -76,7 +76,7 @@ def pipeline_alone(
         "batches_per_step": WINDOW,
         "data": "real",
         "images_skipped": skipped,
-        "tuned_images": found.format,
+        **{f"tuned_{key}": value for key, value in facts.items()},
     }
     made = record.build(case, settings, graph, step, samples, seen)
     made.update(record.latency([], False, step, settings))

@@ -54,7 +54,7 @@ def train(program: Program, graph: Graph, case: Case, settings: Settings, tell: 
             losses.append(float(program.outputs()["loss"]))
             if (update + 1) % math.ceil(per_epoch) == 0 and _averaged(settings):
                 checkpoints.append(_weights(program))
-        skipped = batches.skipped
+        skipped, facts = batches.skipped, batches.facts
     _average(program, settings, checkpoints)
     kept = seconds[DROPPED:] or seconds
     learnt = {
@@ -62,6 +62,7 @@ def train(program: Program, graph: Graph, case: Case, settings: Settings, tell: 
         "loss_first": math.fsum(losses[:LOSSES]) / len(losses[:LOSSES]),
         "loss_last": math.fsum(losses[-LOSSES:]) / len(losses[-LOSSES:]),
         "images_skipped": skipped,
+        **{f"tuned_{key}": value for key, value in facts.items()},
         **score(program, graph, case, settings),
     }
     return Samples(kept, 1, len(seconds) - len(kept), math.fsum(seconds[:DROPPED]), True), learnt

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from typing import Any, Callable, Dict, Iterator, Tuple
 
 import numpy as np
@@ -26,24 +25,18 @@ def dataset(settings: Settings, split: str) -> Dataset:
 
 
 class Opened:
-    """Batches of (images, labels), one after the other; `waited_s` counts the time that they were waited for."""
+    """Batches of (images, labels), one after the other; `facts` is what their rate depends on."""
 
-    def __init__(self, batches: Batches) -> None:
+    def __init__(self, batches: Batches, facts: Dict[str, Any]) -> None:
         self.batches = batches
-        self.waited_s = 0.0
+        self.facts = facts
         self._first = [next(batches)]
 
     def __iter__(self) -> Iterator[Pair]:
         return self
 
     def __next__(self) -> Pair:
-        if self._first:
-            return self._first.pop()
-        start = time.perf_counter()
-        try:
-            return next(self.batches)
-        finally:
-            self.waited_s += time.perf_counter() - start
+        return self._first.pop() if self._first else next(self.batches)
 
     @property
     def skipped(self) -> int:
@@ -76,7 +69,7 @@ def images(
     with contextlib.ExitStack() as stack:
         # What decodes starts with the first batch, at the latest, and stays on the cores that it started on.
         with _bound_to(others if workers else []):
-            made = Opened(stack.enter_context(opened))
+            made = Opened(stack.enter_context(opened), {"images": f"{found.format} {found.count}", "workers": workers})
         yield made
 
 

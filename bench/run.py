@@ -109,7 +109,7 @@ def _feed(
     if program.set_learning_rate is not None and program.load is not None:
         program.load(weights)
         program.set_learning_rate(workload.load(case.workload).LEARNING_RATE)  # type: ignore[attr-defined]
-    if settings.data == "real":
+    if settings.data == "real" and not _learns(case, settings):
         from bench import feeding
 
         size = next(iter(graph.inputs.values())).shape[2]
@@ -145,7 +145,7 @@ def _timed_record(
     tell("waiting")
     with device.load(case.device).lease():
         tell("timing")
-        if case.mode == "training" and settings.recipe.epochs and settings.data == "real":
+        if _learns(case, settings) and settings.data == "real":
             from bench import epochs
 
             step = replace(step, iterations=1)
@@ -171,12 +171,16 @@ def _of_real_images(program: Program, graph: Graph, case: Case, settings: Settin
     from bench import bounds, epochs
 
     found: Dict[str, Any] = {"images_skipped": opened.skipped}
-    if settings.recipe.epochs and case.mode == "training":
-        return {}
+    found.update({f"tuned_{key}": value for key, value in opened.facts.items()})
     found.update(bounds.of(program, graph, case, settings, opened))
     if settings.weights and case.mode == "inference":
         found.update(epochs.score(program, graph, case, settings))
     return found
+
+
+def _learns(case: Case, settings: Settings) -> bool:
+    """Whether a case is a training run of so many epochs, which opens its images itself."""
+    return case.mode == "training" and bool(settings.recipe.epochs)
 
 
 def _noting(program: Program, latencies: List[float]) -> Callable[[], None]:
