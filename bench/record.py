@@ -161,7 +161,11 @@ def build(
     )
     record.update(found)
     tuned = {key: value for key, value in record.items() if key.startswith("tuned_")}
-    record["settings"] = fingerprint({**settings.matched, **tuned})
+    matched = settings.matched
+    if case.mode != "training":
+        # A recipe says nothing where nothing is trained.
+        matched.pop("recipe")
+    record["settings"] = fingerprint({**matched, **tuned})
     return record
 
 

@@ -15,6 +15,7 @@ from bench.case import Broken, Case, Refused, Settings, Unavailable, Wrong
 from bench.graph import Graph
 from bench.measure import Samples, measure
 from bench.precision import PRECISIONS
+from bench.recipe import PLAIN
 from bench.step import Program, Step, repeat
 
 Reply = Dict[str, Any]
@@ -162,7 +163,11 @@ def _timed_record(
     if opened is not None:
         found.update(_of_real_images(program, graph, case, settings, opened))
     made = record.build(case, settings, graph, step, samples, found)
-    made.update(record.latency(latencies or samples.seconds, bool(latencies), step, settings))
+    # Those of the warm-up stand before those of the samples.
+    timed = latencies[-len(samples.seconds) * samples.steps_per_sample * step.iterations :]
+    alone = samples.seconds if samples.steps_per_sample == 1 else []
+    plain = replace(settings, recipe=PLAIN) if case.mode != "training" else settings
+    made.update(record.latency(timed or alone, bool(timed), step, plain))
     return {"record": made, "samples": samples.seconds}
 
 

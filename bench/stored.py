@@ -47,7 +47,8 @@ def _npz(path: Path) -> Mapping[str, Array]:
 def _safetensors(path: Path) -> Mapping[str, Array]:
     from safetensors.numpy import load_file
 
-    return load_file(str(path))  # type: ignore[no-any-return]
+    found: Dict[str, Array] = load_file(str(path))
+    return found
 
 
 def _torch(path: Path) -> Mapping[str, Array]:

@@ -63,8 +63,7 @@ def plain(new_suite: Callable[[], Suite]) -> Suite:
 
 def test_ids_are_a_public_contract(plain: Suite) -> None:
     expected = [
-        f"{name}-inference-b{batch_size}-fp32-x1-numpy-cpu"
-        for name, batch_size in zip(CONTRACT[::2], CONTRACT[1::2])
+        f"{name}-inference-b{batch_size}-fp32-x1-numpy-cpu" for name, batch_size in zip(CONTRACT[::2], CONTRACT[1::2])
     ]
 
     found = collected(plain)

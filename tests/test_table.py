@@ -75,6 +75,49 @@ def test_a_change_has_a_column_where_there_is_a_baseline():
     assert "change" not in table.render([(record_of(), None)])
 
 
+NETWORK = {"latency_p99_s": 0.0123, "readme_items_per_s": 55.5}
+
+
+@pytest.mark.parametrize(
+    "name, changed, shown",
+    [
+        ("resnet8-i32", {}, {"p99"}),
+        ("resnet8-i32", {"latency_p99_s": None}, {"p99"}),
+        ("resnet8-i32", {"protocol": "readme"}, {"p99", "readme"}),
+        ("resnet8-i32", {"mode": "training"}, set()),
+        ("dense-u8", {}, set()),
+        ("dense-u8", {"protocol": "readme"}, {"readme"}),
+    ],
+)
+def test_latency_and_the_readmes_rate_have_columns_where_they_matter(name, changed, shown):
+    _, head, *rest = lines_of((record_of(name, **{**NETWORK, **changed}), None))
+
+    assert {column for column in ("p99", "readme") if column in head.split()} == shown
+    assert ("12.3 ms" in "".join(rest)) == ("p99" in shown and "latency_p99_s" not in changed)
+    assert ("55.5" in "".join(rest)) == ("readme" in shown)
+
+
+def test_what_real_images_and_epochs_found_stands_below_the_table():
+    learnt = {"epochs": 2.5, "loss_first": 6.9, "loss_last": 1.234}
+    hits = {"top1_percent": 76.131, "top5_percent": 92.86, "images_scored": 50000}
+    real = {"bound_by": "bound by pipeline: at most 107 items/s", "images_skipped": 3}
+
+    found = table.render([(record_of("resnet8-i32", **NETWORK, **learnt, **hits, **real), None)])
+
+    name = record_of("resnet8-i32")["id"]
+    for note in (
+        f"{name}: 2.5 epochs, loss 6.9 to 1.23",
+        f"{name}: top-1 76.13 %, top-5 92.86 % of 50000 images",
+        f"{name}: bound by pipeline: at most 107 items/s",
+        f"{name}: 3 bad images left out",
+    ):
+        assert note in found.splitlines()
+
+
+def test_no_note_is_made_of_what_does_not_apply():
+    assert record_of("resnet8-i32")["id"] not in table.render([(record_of("resnet8-i32", **NETWORK), None)])
+
+
 @pytest.mark.parametrize(
     "value, text",
     [(1.3, "1.3 s"), (0.00405, "4.05 ms"), (8.12e-5, "81.2 us"), (2.5e-8, "25 ns"), (75.0, "75 s"), (1.0, "1 s")],

@@ -119,9 +119,7 @@ def _relu6(node: Node, w: Weights, x: Array) -> Array:
 def _normalise(node: Node, w: Weights, x: Array) -> Array:
     import numpy as np
 
-    # Bytes become numbers here; whatever else comes in has its type already.
-    kind = np.float64 if x.dtype.kind == "u" else x.dtype
-    scale, shift = (np.asarray(node.attrs[key], kind)[:, None, None] for key in ("scale", "shift"))
+    scale, shift = (np.asarray(node.attrs[key], x.dtype)[:, None, None] for key in ("scale", "shift"))
     return x * scale + shift
 
 

@@ -85,6 +85,8 @@ def evaluate(
     weights = {name: np.asarray(value, dtype) for name, value in weights.items()}
     inputs = {k: v if v.dtype.kind in "iu" else np.asarray(v, dtype) for k, v in inputs.items()}
     rows = next((len(array) for array in inputs.values()), graph.batch_size)
+    # Bytes become numbers of the arithmetic's type.
+    inputs = {k: v.astype(dtype) if v.dtype.kind == "u" else v for k, v in inputs.items()}
     named = {index: inputs[f"input{index}"] for index, node in enumerate(graph.nodes) if node.op == "input"}
     values = _walk(graph, weights, named, rows, dtype)
     terms = _value(values, graph.loss) if graph.loss.node >= 0 else None
