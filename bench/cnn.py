@@ -72,7 +72,7 @@ class Model:
         if found["norm_type"] != "group":
             found["norm_num_groups"] = sizes.started(self.DIMENSIONS["norm_num_groups"])
             found["enable_fast_groupnorm"] = "off"
-        if found["norm_type"] == "none":
+        if found["norm_type"] == "none" or self._eps(str(found["norm_eps"])) == self._eps("family"):
             found["norm_eps"] = "family"
         if found["eight_bit_io"] == "on":
             # Bytes have to be made numbers where they arrive.
