@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any, Callable, Dict, Iterator, List, Tuple
 
-from bench import feeding, record, workload
+from bench import device, feeding, record, workload
 from bench.case import Case, Settings
 from bench.graph import Graph
 from bench.images.rate import verdict
@@ -77,6 +77,7 @@ def pipeline_alone(
         "data": "real",
         "images_skipped": skipped,
         **{f"tuned_{key}": value for key, value in facts.items()},
+        **{f"device_{key}": value for key, value in device.load(case.device).describe().items()},
     }
     made = record.build(case, settings, graph, step, samples, seen)
     made.update(record.latency([], False, step, settings))

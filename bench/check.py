@@ -30,6 +30,8 @@ STEP = 1e-8
 # A deep network in training gathers rounding errors: its tolerance is that of one layer times this.
 DEEP = 2
 KINKS = 5
+# What the update of a deep network's head may be off in 16 bits; a factor of two is off by half.
+HEAD = {"float16": 0.2, "bfloat16": 0.4}
 # So many batches are tried before the update of a deep network counts as wrong.
 KINKED = 3
 
@@ -147,7 +149,9 @@ class _Update:
         chosen = [w for node in graph.nodes if not head or node.block == head for w in node.weights if w.trained]
         self.sizes = {w.name: math.sqrt(float((weights[w.name].astype("float64") ** 2).mean())) or 1.0 for w in chosen}
         # A relu near zero flips in fp32 as well, here and there.
-        self.allowed = precision.gradient_tolerance * ((DEEP if head else KINKS) if graph.blocks else 1)
+        self.allowed = precision.gradient_tolerance * (KINKS if graph.blocks else 1)
+        if head:
+            self.allowed = HEAD[precision.compute]
         count = 1 if graph.flops > REFERENCE_FLOPS else 3
         self.directions = [self._slope(seed) for seed in range(count)]
         self.rate = self._rate([slope for _, slope in self.directions])

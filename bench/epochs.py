@@ -52,7 +52,8 @@ def train(program: Program, graph: Graph, case: Case, settings: Settings, tell: 
             program.run()
             seconds.append(time.perf_counter() - start)
             losses.append(float(program.outputs()["loss"]))
-            if (update + 1) % math.ceil(per_epoch) == 0 and _averaged(settings):
+            ended = int((update + 1) / per_epoch) > int(update / per_epoch) or update + 1 == updates
+            if ended and _averaged(settings):
                 checkpoints.append(_weights(program))
         skipped, facts = batches.skipped, batches.facts
     _average(program, settings, checkpoints)
@@ -72,9 +73,11 @@ def score(program: Program, graph: Graph, case: Case, settings: Settings) -> Dic
     """The hits of a program's present weights among the validation images, once through."""
     found = feeding.dataset(settings, "validation")
     size = graph.inputs[next(iter(graph.inputs))].shape[2]
-    make = feeding.named(graph, case, settings)
-    with feeding.images(case, settings, found, training=False, repeat=False, size=size) as batches:
-        return feeding.scored(_predict(program), batches, make)
+    if found.count is None:
+        raise ValueError(f"{found.root} does not tell how many images it has; hits are counted in a folder of images")
+    make = feeding.named(graph, case, settings, blended=False)
+    with feeding.images(case, settings, found, training=False, repeat=True, size=size) as batches:
+        return feeding.scored(_predict(program), batches, make, found.count - batches.skipped)
 
 
 def _predict(program: Program) -> Callable[[Dict[str, Any]], Any]:

@@ -13,9 +13,12 @@ from bench.devices import cpu
 from bench.graph import Graph, Node
 from bench.images import Dataset, find, normalised, pipeline, samples
 from bench.images.batches import Batches
+from bench.mixing import Mix
 
 Array = Any
 Named = Dict[str, Array]
+# All of an image's own, and nothing of its neighbours.
+WHOLE = Mix(np.float32(1), (0,), np.float32(1), np.float32(1))
 Pair = Tuple[Array, Array]
 
 
@@ -73,8 +76,10 @@ def images(
         yield made
 
 
-def named(graph: Graph, case: Case, settings: Settings) -> Callable[[Pair], Named]:
+def named(graph: Graph, case: Case, settings: Settings, blended: bool = True) -> Callable[[Pair], Named]:
     """Return what makes the inputs of `graph` of a batch of images (uint8) and labels.
+
+    blended   as the recipe draws it; False: every image whole, as it is to be scored
 
     Bytes stay bytes where the graph normalises them; else the host does, in float32, as the program's
     `normalization_location` says. Raises ValueError for a label that the network has no class for.
@@ -92,7 +97,7 @@ def named(graph: Graph, case: Case, settings: Settings) -> Callable[[Pair], Name
             _require_classes(labels, node.attrs["count"])
             found[name] = labels
         if "shares" in inputs:
-            mix = mixing.draw(generator, pictures.shape)
+            mix = mixing.draw(generator, pictures.shape) if blended else WHOLE
             for role, value in (("shares", mix.weights), ("mixup", mix.coefficient), ("cutmix", mix.mask)):
                 if role in inputs:
                     name, node = inputs[role]
@@ -136,12 +141,20 @@ def _bound_to(cores: Any) -> Iterator[None]:
         os.sched_setaffinity(0, own)
 
 
-def scored(predict: Callable[[Named], Array], batches: Iterator[Pair], make: Callable[[Pair], Named]) -> Dict[str, Any]:
-    """Return the share of images whose label is the likeliest, and among the likeliest five, in percent."""
-    hits, near, count = 0, 0, 0
-    for pictures, labels in batches:
-        order = np.argsort(-predict(make((pictures, labels))), axis=1)[:, :5]
-        hits += int((order[:, 0] == labels).sum())
-        near += int((order == labels[:, None]).any(axis=1).sum())
-        count += len(labels)
-    return {"top1_percent": 100 * hits / count, "top5_percent": 100 * near / count, "images_scored": count}
+def scored(
+    predict: Callable[[Named], Array], batches: Iterator[Pair], make: Callable[[Pair], Named], count: int
+) -> Dict[str, Any]:
+    """Return the share of the first `count` images whose label is the likeliest, and among the likeliest five, in
+    percent. Raises ValueError for a label that the network has no class for."""
+    hits, near, done = 0, 0, 0
+    while done < count:
+        pictures, labels = next(batches)
+        logits = predict(make((pictures, labels)))
+        # What follows the last image, up to a whole batch, is not counted.
+        kept = labels[: count - done]
+        _require_classes(kept, logits.shape[1])
+        order = np.argsort(-logits[: len(kept)], axis=1)[:, :5]
+        hits += int((order[:, 0] == kept).sum())
+        near += int((order == kept[:, None]).any(axis=1).sum())
+        done += len(kept)
+    return {"top1_percent": 100 * hits / done, "top5_percent": 100 * near / done, "images_scored": done}

@@ -35,7 +35,7 @@ class Weight:
 
     name: str
     shape: Shape
-    fan_in: int
+    fan_in: float
     kind: str = "uniform"
 
     @property
@@ -143,10 +143,13 @@ class Recording:
 
     def parts(self, nodes: Mapping[int, Node]) -> List[Dict[int, Node]]:
         """Some nodes one by one, but for the blocks that run again in the backward pass, which stay whole."""
-        found: List[Dict[int, Node]] = []
+        found: List[Dict[int, Node]] = [{index: node} for index, node in nodes.items() if node.op in SOURCES]
         for index, node in nodes.items():
-            joined = self.training and node.op not in SOURCES and self.recipe.recomputes(node.block)
-            if joined and found and next(iter(found[-1].values())).block == node.block:
+            if node.op in SOURCES:
+                continue
+            last = next(iter(found[-1].values())) if found else node
+            joined = self.training and self.recipe.recomputes(node.block)
+            if joined and last is not node and last.op not in SOURCES and last.block == node.block:
                 found[-1][index] = node
             else:
                 found.append({index: node})
@@ -177,7 +180,7 @@ class Recording:
     def _named(self, op: str) -> List[Tuple[str, Node]]:
         return [(f"{op}{i}", node) for i, node in enumerate(self.nodes) if node.op == op]
 
-    def _weight(self, name: str, shape: Shape, fan_in: int, kind: str = "uniform", label: str = "") -> Weight:
+    def _weight(self, name: str, shape: Shape, fan_in: float, kind: str = "uniform", label: str = "") -> Weight:
         """A weight of the node about to be recorded; its layer's `label`, or else the node's number, names it."""
         return Weight(f"{self.prefix}{label or f'n{len(self.nodes)}'}.{name}", shape, fan_in, kind)
 

@@ -13,6 +13,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 from bench import backend, cache, canary, check, device, host_pipeline, record, stored, values, workload
 from bench.case import Broken, Case, Refused, Settings, Unavailable, Wrong
 from bench.graph import Graph
+from bench.images import Stopped
 from bench.measure import Samples, measure
 from bench.precision import PRECISIONS
 from bench.recipe import PLAIN
@@ -32,10 +33,21 @@ def run(case: Case, settings: Settings, tell: Tell, canary_s: Any = None) -> Rep
 
     Raises Unavailable, Wrong or Refused, and whatever the framework raises.
     """
-    if case.workload == host_pipeline.NAME:
-        from bench import bounds
+    try:
+        if case.workload == host_pipeline.NAME:
+            from bench import bounds
 
-        return bounds.pipeline_alone(case, settings, tell, lambda timed: _beside_canaries(settings, canary_s, timed))
+            return bounds.pipeline_alone(
+                case, settings, tell, lambda timed: _beside_canaries(settings, canary_s, timed)
+            )
+        return _network(case, settings, tell, canary_s)
+    except (ValueError, Stopped) as error:
+        if settings.data != "real" and case.workload != host_pipeline.NAME:
+            raise
+        raise Refused(str(error)) from None
+
+
+def _network(case: Case, settings: Settings, tell: Tell, canary_s: Any) -> Reply:
     tell("loading")
     engine = backend.load(case.backend)
     graph = workload.of_case(case, settings.recipe)
@@ -48,16 +60,11 @@ def run(case: Case, settings: Settings, tell: Tell, canary_s: Any = None) -> Rep
     found["framework_version"] = version
     _export(engine, graph, weights, case, settings)
     with contextlib.ExitStack() as stack:
-        try:
-            opened = _feed(stack, program, graph, case, settings, weights)
-            if not settings.timed:
-                program.run()
-                return {"record": None, "samples": []}
-            return _timed_record(program, graph, case, settings, found, opened, tell, canary_s)
-        except ValueError as error:
-            if settings.data != "real":
-                raise
-            raise Refused(str(error)) from None
+        opened = _feed(stack, program, graph, case, settings, weights)
+        if not settings.timed:
+            program.run()
+            return {"record": None, "samples": []}
+        return _timed_record(program, graph, case, settings, found, opened, tell, canary_s)
 
 
 def _checked(

@@ -12,7 +12,7 @@ from bench.graph import Graph, Node
 Array = Any
 
 # The kinds of inputs that are what a workload works on, not what it is compared with.
-IMAGES = ("uniform", "pixels", "uint8")
+IMAGES = ("uniform", "image", "pixels", "uint8")
 
 
 def rounded(array: Array, dtype: str) -> Array:
@@ -81,13 +81,17 @@ def _draw(generator: Any, node: Node) -> Array:
     kind, shape = node.attrs["values"], node.shape
     if kind == "uniform":
         return generator.uniform(-1, 1, shape)
+    if kind in ("image", "uint8", "pixels"):
+        # Each with colours of its own: noise alone has the same mean everywhere, and a deep network sees little else.
+        middle = generator.uniform(-0.5, 0.5, (*shape[:2], 1, 1))
+        image = middle + (1 - abs(middle)) * generator.uniform(-1, 1, shape)
+        if kind == "image":
+            return image
+        return np.rint(127.5 * (image + 1)).astype(np.uint8 if kind == "uint8" else np.float64)
     if kind == "normal":
         return generator.standard_normal(shape)
     if kind == "unit":
         return generator.uniform(0, 1, shape)
-    if kind in ("uint8", "pixels"):
-        pixels = generator.integers(0, 256, shape)
-        return pixels.astype(np.uint8 if kind == "uint8" else np.float64)
     if kind == "kept":
         share = 1 - node.attrs["rate"]
         return (generator.uniform(0, 1, shape) < share) / share

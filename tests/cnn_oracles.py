@@ -191,7 +191,11 @@ def state(made):
 def drops(made):
     """The rates of drop connect and dropout, in order, where they are not zero; a block that does not add what came
     in to what it makes has its drop connect too, and does not call it."""
-    idle = [part.stochastic_depth for part in made.modules() if hasattr(part, "stochastic_depth") and not part.use_res_connect]
+    idle = [
+        part.stochastic_depth
+        for part in made.modules()
+        if hasattr(part, "stochastic_depth") and not part.use_res_connect
+    ]
     return [part.p for part in made.modules() if is_drop(part) and part.p and part not in idle]
 
 
@@ -223,7 +227,10 @@ def with_keras():
     for name, job in KERAS.items():
         graph, weights, inputs = given(job)
         ours, _ = evaluate(graph, weights, inputs, np.float64)
-        answers[name] = {"ours": {"output": ours}, "theirs": {"output": by_keras(job, graph, weights, inputs["input0"])}}
+        answers[name] = {
+            "ours": {"output": ours},
+            "theirs": {"output": by_keras(job, graph, weights, inputs["input0"])},
+        }
     return answers
 
 

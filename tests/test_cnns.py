@@ -62,9 +62,7 @@ def sized(model, **changed):
 
 
 def recorded(model, mode="inference", batch_size=1, recipe=None, **changed):
-    return workload.record(
-        workload.load(model), sized(model, **changed), batch_size, mode, recipe=recipe or Recipe()
-    )
+    return workload.record(workload.load(model), sized(model, **changed), batch_size, mode, recipe=recipe or Recipe())
 
 
 def numbers(graph):

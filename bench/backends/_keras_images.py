@@ -214,7 +214,7 @@ def _pad_channels(to: Any, node: Node) -> Call:
 
 
 def _blend(to: Any, node: Node) -> Call:
-    return lambda x, share: share * x + (1 - share) * tf.roll(x, node.attrs["shift"], axis=0)
+    return lambda x, share: share * x + (1 - share) * tf.roll(x, node.attrs["shift"], axis=0) if to.training else x
 
 
 def _plain(function: Call) -> Callable[[Any, Node], Call]:

@@ -100,8 +100,15 @@ def in_place(nodes: List[Node], node: Node) -> bool:
     return readers == 1 and nodes[source].block == node.block and nodes[source].inputs != ()
 
 
-def blend(x: torch.Tensor, share: torch.Tensor, shift: int) -> torch.Tensor:
-    return share * x + (1 - share) * x.roll(shift, 0)
+class Blend(nn.Module):
+    """Images blended with others of the batch in training."""
+
+    def __init__(self, shift: int) -> None:
+        super().__init__()
+        self.shift = shift
+
+    def forward(self, x: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+        return share * x + (1 - share) * x.roll(self.shift, 0) if self.training else x
 
 
 def _pad_channels(traced: fx.Graph, node: Node, args: Any) -> Any:
@@ -127,6 +134,7 @@ MODULES: Dict[str, Callable[[Node], nn.Module]] = {
     "max_pool": _max_pool,
     "normalise": lambda node: Normalise(node.attrs["scale"], node.attrs["shift"]),
     "dropout": _dropout,
+    "blend": lambda node: Blend(node.attrs["shift"]),
     "sigmoid": lambda node: nn.Sigmoid(),
     "silu": lambda node: nn.SiLU(),
     "hardsigmoid": lambda node: nn.Hardsigmoid(),
@@ -136,6 +144,5 @@ FUNCTIONS: Dict[str, Callable[..., Any]] = {
     "gate": lambda traced, node, args: traced.call_function(operator.mul, args),
     "global_mean": lambda traced, node, args: traced.call_method("mean", (args[0], (2, 3))),
     "pooled": lambda traced, node, args: traced.call_method("mean", (args[0], (2, 3), True)),
-    "blend": lambda traced, node, args: traced.call_function(blend, (*args, node.attrs["shift"])),
     "pad_channels": _pad_channels,
 }

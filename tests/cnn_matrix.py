@@ -1,0 +1,259 @@
+"""One backend on small image networks, in one process: `python cnn_matrix.py BACKEND FILE`.
+
+Writes what came of each case, by its key, as JSON. test_cnn_backends.py lists the same keys and judges.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import traceback
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+
+from bench import backend, check, values, workload
+from bench.backends.numpy import evaluate
+from bench.case import MODES, Case, Settings, Unavailable, Wrong
+from bench.precision import PRECISIONS
+from bench.recipe import Recipe
+
+# Images of 33 pixels in 5 classes; odd, so that paddings and strides have an end to be wrong at.
+BATCH = 3
+FAMILIES = ("resnet8", "resnet50", "resnext50_32x4d", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0")
+VARIED = ("resnet8", "mobilenet_v3_small", "efficientnet_b0")
+# The large ones take their time: an eval graph is that of inference and a loss, and what resnet50 has to train,
+# resnext50 has in groups.
+MODES_OF = {"resnet50": ("inference",), "resnext50_32x4d": ("inference", "training")}
+TRAINED = (("mobilenet_v3_small", "same"), ("efficientnet_b0", "wide"))
+PREDICTED = ("resnet8", "efficientnet_b0")
+SIXTEEN = ("resnet8", "resnext14_32x4d", "mobilenet_v3_small", "efficientnet_b0")
+# The blocks that sabotage has wrong.
+SABOTAGED = {
+    "resnet8": ("conv1", "layer1.0", "layer2.0", "layer3.0", "fc"),
+    "mobilenet_v3_small": ("features.0", "features.6", "head"),
+}
+VARIANTS = {
+    "plain": {},
+    "group": {"norm_type": "group"},
+    "fast": {"norm_type": "group", "enable_fast_groupnorm": "on"},
+    "none": {"norm_type": "none"},
+    "uint8": {"eight_bit_io": "on"},
+    # An even image, where the two paddings differ.
+    "same": {"padding_rule": "same", "image_size": 40},
+    "pad4": {"input_image_padding": "on"},
+    "device": {"normalization_location": "device"},
+    "wide": {"group_dim": 16, "expand_ratio": 4},
+}
+RECIPES = {
+    "plain": {},
+    "smoothed": {"label_smoothing": 0.1},
+    "smoothed tensorflow": {"label_smoothing": 0.1, "label_smoothing_definition": "tensorflow"},
+    "mixup": {"mixup_alpha": 0.2},
+    "cutmix": {"cutmix_lambda_low": 0.2, "cutmix_lambda_high": 0.8},
+    "both": {"mixup_alpha": 0.2, "cutmix_lambda": 0.5, "label_smoothing": 0.1},
+    "accumulated": {"gradient_accumulation": 3},
+    "recomputed": {"recompute": "auto"},
+}
+PLAIN = ("plain", "synthetic", "default")
+
+
+def keys(engine):
+    """Every case that a backend claims to run: (model, variant, mode, precision, recipe, data, tuning)."""
+    made = backend.load(engine)
+    for key in every():
+        _, _, mode, precision, *_ = key
+        if mode in made.MODES and not made.unsupported(precision, mode, "cpu"):
+            yield key
+
+
+def every():
+    for model in FAMILIES:
+        yield from ((model, "plain", mode, "fp32", *PLAIN) for mode in MODES_OF.get(model, MODES))
+    for model in VARIED:
+        for variant in list(VARIANTS)[1:]:
+            if set(VARIANTS[variant]) <= {*workload.load(model).DIMENSIONS}:
+                yield model, variant, "inference", "fp32", *PLAIN
+                if (model, variant) in TRAINED or model == "resnet8":
+                    yield model, variant, "training", "fp32", *PLAIN
+    for model in SIXTEEN:
+        for precision in ("bf16", "bf16m", "fp16"):
+            yield model, "plain", "inference", precision, *PLAIN
+            if model in ("resnet8", "mobilenet_v3_small") or precision == "bf16m":
+                yield model, "plain", "training", precision, *PLAIN
+    for recipe in list(RECIPES)[1:]:
+        yield "resnet8", "plain", "training", "fp32", recipe, "synthetic", "default"
+    yield "efficientnet_b0", "plain", "training", "fp32", "recomputed", "synthetic", "default"
+    yield "resnet8", "plain", "inference", "fp32", "plain", "synthetic", "best"
+    for mode in ("inference", "training"):
+        yield "resnet8", "uint8", mode, "fp32", "plain", "generated", "default"
+
+
+def case_of(engine, key):
+    model, variant, mode, precision, *_ = key
+    module = workload.load(model)
+    first = next(iter(workload.named_sizes(module).values()))
+    size = {**first, **module.TINY, **VARIANTS[variant]}
+    size = workload.settled(module, {name: size[name] for name in module.DIMENSIONS})
+    return Case(model, "tiny", size, mode, BATCH, precision, 1, engine, "cpu")
+
+
+def settings_of(key):
+    return Settings(recipe=Recipe(**RECIPES[key[4]]), data=key[5], tuning=key[6])
+
+
+def compiled(graph, case, settings):
+    precision = PRECISIONS[case.precision]
+    weights = drawn(graph, case, precision.weights)
+    inputs = [values.inputs(graph, precision.compute)]
+    return backend.load(case.backend).compile(graph, weights, inputs, case, settings), weights
+
+
+DRAWN = {}
+
+
+def drawn(graph, case, dtype):
+    """The weights of a graph, kept for its other modes: drawing the large ones takes longer than to use them."""
+    key = (case.workload, dtype, tuple((weight.name, weight.shape) for weight in graph.weights))
+    if key not in DRAWN:
+        DRAWN.clear()
+        DRAWN[key] = values.weights(graph, dtype)
+    return DRAWN[key]
+
+
+def outcome_of(engine, key):
+    case, settings = case_of(engine, key), settings_of(key)
+    try:
+        backend.require(case)
+        return {"outcome": "passed", **tried(case, settings)}
+    except Unavailable as error:
+        return {"outcome": "unavailable", "text": str(error)}
+    except Wrong as error:
+        return {"outcome": "wrong", "text": str(error)}
+    except Exception:  # noqa: BLE001 - one broken case is to be told, and not to hide the others
+        return {"outcome": "error", "text": traceback.format_exc()}
+
+
+def tried(case, settings):
+    """What a program was seen to do; Wrong where its numbers are."""
+    graph = workload.checked(case, settings.recipe)
+    program, weights = compiled(graph, case, settings)
+    seen = {"compute": program.compute, "held": program.held, "check": check.require(program, graph, case, weights)}
+    if settings.data == "generated":
+        seen["batches"] = taken(program, graph, weights)
+    return seen
+
+
+def taken(program, graph, weights):
+    """Which of three host batches each of six runs has answered; -1: none."""
+    batches = [values.inputs(graph, "float32", batch) for batch in range(3)]
+    expected = [evaluate(graph, weights, batch, "float64")[0] for batch in batches]
+    if program.set_learning_rate is not None:
+        program.set_learning_rate(0.0)
+    program.feed(batches)
+    found = []
+    for _ in range(6):
+        program.run()
+        got = program.outputs()["output"]
+        found.append(next((i for i, e in enumerate(expected) if np.allclose(got, e, atol=1e-4)), -1))
+    return found
+
+
+def predicted(engine, model, recipe="plain"):
+    """How far a training program's `predict` is from the inference graph of the same images: at the weights that three
+    updates leave, and when they are put back. `moved`, `left`: how far running statistics are from where they began."""
+    key = (model, "plain", "training", "fp32", recipe, "synthetic", "default")
+    case, settings = case_of(engine, key), settings_of(key)
+    graph = workload.of_case(case, settings.recipe)
+    program, weights = compiled(graph, case, settings)
+    program.set_learning_rate(1e-3)
+    for _ in range(3):
+        program.run()
+    batch = values.inputs(graph, "float32", 7)
+    plain = workload.of_case(dataclasses.replace(case, mode="inference"))
+    images = {"input0": batch["input0"]}
+    found = []
+    for _ in range(2):
+        held = program.weights()
+        moved = max(apart(held[name], weights[name]) for name in held if "running" in name)
+        found.append((moved, apart(program.predict(batch), evaluate(plain, held, images, "float64")[0])))
+        program.load(weights)
+    (moved, trained), (left, put_back) = found
+    return {"moved": moved, "trained": trained, "left": left, "put back": put_back}
+
+
+def apart(one, other):
+    return float(np.linalg.norm(one - other) / np.linalg.norm(other))
+
+
+def sabotaged(model, spoil):
+    """What check.require says of torch's training program: of the right one, and of one that has a block wrong."""
+    key = (model, "plain", "training", "fp32", *PLAIN)
+    case = case_of("torch", key)
+    graph = workload.checked(case)
+    program, weights = compiled(graph, case, settings_of(key))
+    found = {"": said(program, graph, case, weights)}
+    for block in SABOTAGED[model]:
+        found[block] = said(spoil(program, graph, block, weights), graph, case, weights)
+        program.load(weights)
+    return found
+
+
+def said(program, graph, case, weights):
+    try:
+        check.require(program, graph, case, weights)
+    except Wrong as error:
+        return str(error)
+    return ""
+
+
+def one_norm_off(program, graph, block, weights):
+    """Within the program, half of the first scales of a block, or of the head's biases, are 1 % too large."""
+    name, factor = off(graph, block)
+
+    def load(given):
+        program.load({**given, name: given[name] * factor})
+
+    def told():
+        held = program.weights()
+        return {**held, name: held[name] / factor}
+
+    return dataclasses.replace(program, load=load, weights=told)
+
+
+def off(graph, block):
+    """A weight of a block, and the factors that make half of it 1 % too large. (Were all of a norm's scales too large,
+    the next norm of a batch would take it out again.)"""
+    weight = next(w for node in graph.nodes if node.block == block for w in node.weights if len(w.shape) == 1)
+    factors = np.ones(weight.shape, np.float32)
+    factors[: len(factors) // 2] = 1.01
+    return weight.name, factors
+
+
+def one_block_still(program, graph, block, weights):
+    """The weights of a block do not move."""
+    names = [w.name for node in graph.nodes if node.block == block for w in node.weights]
+
+    def told():
+        return {**program.weights(), **{name: np.asarray(weights[name], "float64") for name in names}}
+
+    return dataclasses.replace(program, weights=told)
+
+
+def name(key):
+    return "-".join(key)
+
+
+if __name__ == "__main__":
+    backend_name, path = sys.argv[1:]
+    answer = {name(key): outcome_of(backend_name, key) for key in keys(backend_name)}
+    if "training" in backend.load(backend_name).MODES:
+        answer["predicted"] = {model: predicted(backend_name, model) for model in PREDICTED}
+        answer["predicted"]["mixed"] = predicted(backend_name, "resnet8", "both")
+    if backend_name == "torch":
+        answer["off"] = {model: sabotaged(model, one_norm_off) for model in SABOTAGED}
+        answer["still"] = {model: sabotaged(model, one_block_still) for model in SABOTAGED}
+    Path(path).write_text(json.dumps(answer))

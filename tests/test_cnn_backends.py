@@ -1,0 +1,210 @@
+"""Every backend on small image networks, in every mode, precision and way of training, held against the reference."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+import cnn_matrix
+import numpy as np
+import pytest
+from cnn_matrix import SABOTAGED, VARIANTS
+
+from bench import backend, backends, check, cnn, plugins, values, workload
+from bench.backends.numpy import evaluate
+from bench.case import Settings, Wrong
+from bench.precision import PRECISIONS
+
+ENGINES = plugins.names(backends)
+KEYS = [(engine, key) for engine in ENGINES for key in cnn_matrix.keys(engine)]
+IDS = [f"{engine}-{cnn_matrix.name(key)}" for engine, key in KEYS]
+TRAINERS = [engine for engine in ENGINES if "training" in backend.load(engine).MODES]
+# Those that take longest, first: all of them run side by side.
+ORDER = sorted(ENGINES, key=lambda engine: -sum(pair[0] == engine for pair in KEYS))
+
+
+def chosen(wanted):
+    """The cases for which `wanted(key)` holds, as parameters."""
+    found = [(pair, name) for pair, name in zip(KEYS, IDS) if wanted(pair[1])]
+    return pytest.mark.parametrize("engine, key", [pair for pair, _ in found], ids=[name for _, name in found])
+
+
+def installed(engine):
+    return importlib.util.find_spec(backend.load(engine).PACKAGE) is not None
+
+
+@pytest.fixture(scope="session")
+def ask(tmp_path_factory):
+    """Return a function from a backend to its answers; a process each, started with the first question to any."""
+    folder = tmp_path_factory.mktemp("cnns")
+    processes, known = {}, {}
+
+    def start(engine):
+        quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
+        env = {**os.environ, **backend.load(engine).environment(Settings(), "cpu"), **quiet}
+        command = [sys.executable, cnn_matrix.__file__, engine, str(folder / engine)]
+        with (folder / f"{engine}.stderr").open("w") as stderr:
+            return subprocess.Popen(command, env=env, stderr=stderr)
+
+    def answer(engine):
+        if not installed(engine):
+            pytest.skip(f"{backend.load(engine).PACKAGE} is not installed")
+        if not processes:
+            processes.update({name: start(name) for name in ORDER if installed(name)})
+        if engine not in known:
+            done = processes[engine].wait(600) == 0
+            known[engine] = json.loads((folder / engine).read_text()) if done else None
+        assert known[engine], (folder / f"{engine}.stderr").read_text()[-4000:]
+        return known[engine]
+
+    yield answer
+    for process in processes.values():
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def seen(ask, engine, key):
+    """What was seen of one case; skips where it cannot run here, and fails where it is wrong."""
+    found = ask(engine)[cnn_matrix.name(key)]
+    if found["outcome"] == "unavailable" and key[3] != "fp32":
+        pytest.skip(found["text"])
+    assert found["outcome"] == "passed", found["text"]
+    return found
+
+
+def test_every_backend_runs_every_family_in_every_mode_that_it_has():
+    for engine in ENGINES:
+        ran = {(type(cnn.models()[key[0]].family), key[2]) for own, key in KEYS if own == engine}
+        families = {cnn.models()[key[0]].family.__name__ for own, key in KEYS if own == engine}
+        assert len(families) == 4
+        assert {mode for _, mode in ran} == set(backend.load(engine).MODES)
+
+
+def test_every_choice_of_a_network_s_dimensions_is_run():
+    """But for the eps, a number, and images that nobody normalises, which are host's to the network."""
+    ran = {(name, value) for changed in VARIANTS.values() for name, value in changed.items()}
+    there = {
+        (name, choice)
+        for name, dimension in workload.load("efficientnet_b0").DIMENSIONS.items()
+        for choice in dimension.choices[1:]
+    }
+
+    assert there - ran == {("norm_eps", "1e-5"), ("norm_eps", "1e-3"), ("normalization_location", "none")}
+
+
+@chosen(lambda key: True)
+def test_a_backend_computes_what_the_reference_does(seen, engine, key):
+    assert 0 <= seen["check"]["error"] <= seen["check"]["tolerance"]
+    assert seen["check"]["checked_rows"] == cnn_matrix.BATCH
+
+
+@chosen(lambda key: key[3] == "fp32")
+def test_in_fp32_the_output_is_right_to_a_part_in_ten_thousand(seen, engine, key):
+    assert seen["check"]["tolerance"] <= 1e-4
+
+
+@chosen(lambda key: True)
+def test_a_precision_is_what_ran(seen, engine, key):
+    precision = PRECISIONS[key[3]]
+
+    assert (seen["compute"], seen["held"]) == (precision.compute, precision.weights)
+
+
+@chosen(lambda key: key[2] == "training")
+def test_training_moves_the_weights_by_the_gradient(seen, engine, key):
+    assert seen["check"]["gradient_error"] > 0
+
+
+@chosen(lambda key: key[5] == "generated")
+def test_generated_data_takes_one_host_batch_after_the_other(seen, engine, key):
+    first = seen["batches"][0]
+
+    assert seen["batches"] == [(first + i) % 3 for i in range(6)]
+
+
+@pytest.mark.parametrize("model", [*cnn_matrix.PREDICTED, "mixed"])
+@pytest.mark.parametrize("engine", TRAINERS)
+def test_a_prediction_is_the_inference_graph_s_at_the_present_weights(ask, engine, model):
+    """Running statistics that training moved, and nothing dropped or mixed."""
+    seen = ask(engine)["predicted"][model]
+
+    assert seen["moved"] > 0.05
+    assert seen["trained"] <= PRECISIONS["fp32"].tolerance
+    assert seen["left"] == 0
+    assert seen["put back"] <= PRECISIONS["fp32"].tolerance
+
+
+# Sabotage: what has one block wrong is refused, and the check says what it saw.
+
+
+def compiled(case, graph, spoil):
+    """The reference in fp32 as a program on weights that `spoil` has changed, and the weights it should have."""
+    weights = values.weights(graph, "float32")
+    inputs = [values.inputs(graph, "float32")]
+    return backend.load("numpy").compile(graph, spoil(weights), inputs, case, Settings()), weights
+
+
+def blocks(*models):
+    return [(model, block) for model in models for block in workload.checked(inference_of(model)).blocks]
+
+
+def inference_of(model):
+    return cnn_matrix.case_of("numpy", (model, "plain", "inference", "fp32", *cnn_matrix.PLAIN))
+
+
+@pytest.mark.parametrize("model, block", blocks(*cnn_matrix.VARIED))
+def test_one_norm_that_is_one_per_cent_off_is_refused_in_inference(model, block):
+    case = inference_of(model)
+    graph = workload.checked(case)
+    name, factors = cnn_matrix.off(graph, block)
+
+    program, weights = compiled(case, graph, lambda right: {**right, name: right[name] * factors})
+
+    with pytest.raises(Wrong, match="output is off by|reference has"):
+        check.require(program, graph, case, weights)
+
+
+@pytest.mark.parametrize("model", SABOTAGED)
+def test_the_programs_that_are_sabotaged_are_right_before(ask, model):
+    seen = ask("torch")
+
+    assert (seen["off"][model][""], seen["still"][model][""]) == ("", "")
+
+
+@pytest.mark.parametrize("model, block", [(model, block) for model in SABOTAGED for block in SABOTAGED[model]])
+def test_one_norm_that_is_one_per_cent_off_is_refused_in_training(ask, model, block):
+    assert "output is off by" in ask("torch")["off"][model][block]
+
+
+@pytest.mark.parametrize("model, block", [(model, block) for model in SABOTAGED for block in SABOTAGED[model]])
+def test_a_gradient_that_misses_a_block_is_refused(ask, model, block):
+    assert "update of one training step is off by" in ask("torch")["still"][model][block]
+
+
+@pytest.mark.parametrize("model", ["resnet50", "mobilenet_v2", *cnn_matrix.VARIED])
+def test_the_image_weighs_more_than_a_16_bit_program_may_err(model):
+    """Else a network that looks at no image would pass: what is drawn must reach the logits."""
+    graph = workload.checked(inference_of(model))
+    weights = values.weights(graph, "float32")
+
+    one, other = (evaluate(graph, weights, values.inputs(graph, "float32", batch), "float64")[0] for batch in (1, 2))
+
+    assert np.linalg.norm(one - other) / np.linalg.norm(one) > PRECISIONS["bf16"].tolerance
+
+
+@pytest.mark.parametrize("model", ["resnet50", "mobilenet_v2", *cnn_matrix.VARIED])
+@pytest.mark.parametrize("norm_type", ["batch", "group", "none"])
+def test_the_logits_that_are_drawn_are_numbers_of_an_ordinary_size(model, norm_type):
+    case = inference_of(model)
+    size = {**case.dimensions, "norm_type": norm_type}
+    graph = workload.record(workload.load(model), size, 3, "inference")
+
+    logits, _ = evaluate(graph, values.weights(graph, "float32"), values.inputs(graph, "float32", 1), "float64")
+
+    assert 1e-3 < float(np.abs(logits).mean()) < 1e4

@@ -1,0 +1,237 @@
+"""Runs of image networks: the READMEs' protocol, inputs of zeros, latency, and baselines that do not match."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import statistics
+from typing import Any, Callable, Dict, List
+
+import pytest
+from suite import PACED, Result, Suite
+
+NETWORK = ("--model", "resnet8", "--image-size", "8")
+STORED = "--benchmark-json=run.json"
+# Runs that are slow at first: the first is for the check, and the READMEs' protocol has one more before its samples.
+SLOW_START = """
+seconds = iter([0, 0.02, 0.3])
+def slow():
+    run()
+    time.sleep(next(seconds, 0.0))
+program.run = slow
+"""
+
+
+@pytest.fixture(scope="module")
+def plain(new_suite: Callable[[], Suite]) -> Suite:
+    """A copy for runs whose files the next one may replace."""
+    return new_suite()
+
+
+def entry_of(suite: Suite, result: Result) -> Dict[str, Any]:
+    """The one case of a run."""
+    assert result.returncode == 0, result.text
+    (entry,) = suite.read("run.json")["benchmarks"]
+    return dict(entry)
+
+
+def info_of(suite: Suite, *args: str) -> Dict[str, Any]:
+    """The record of the one case of a run."""
+    return dict(entry_of(suite, suite.run(*NETWORK, STORED, *args))["extra_info"])
+
+
+# The READMEs' protocol.
+
+
+@pytest.fixture(scope="module")
+def readme(new_suite: Callable[[], Suite]) -> Dict[str, Any]:
+    """A run by the READMEs' protocol of a backend that starts slowly: its entry, and what it printed."""
+    suite = new_suite()
+    suite.add_backend("sluggish", SLOW_START)
+    args = (*NETWORK, "--backend=sluggish", "--protocol=readme", "--steps=7", "--batch-size=3", STORED)
+    result = suite.run(*args)
+    return {**entry_of(suite, result), "text": result.stdout}
+
+
+def test_the_readmes_protocol_has_no_warm_up_but_one_value(readme: Dict[str, Any]) -> None:
+    info = readme["extra_info"]
+
+    assert (info["protocol"], info["warmup_steps"], info["steps_per_sample"]) == ("readme", 1, 1)
+    assert info["warmup_s"] >= 0.02
+
+
+def test_the_value_that_was_slow_is_the_first_of_the_samples(readme: Dict[str, Any]) -> None:
+    seconds = readme["stats"]["data"]
+
+    assert len(seconds) == 7
+    assert seconds[0] >= 0.3
+    assert seconds.index(max(seconds)) == 0
+
+
+def test_the_readmes_rate_is_the_mean_of_the_other_rates(readme: Dict[str, Any]) -> None:
+    """Of the samples as they are stored, to the last digit."""
+    seconds = readme["stats"]["data"]
+
+    assert readme["extra_info"]["readme_items_per_s"] == pytest.approx(
+        statistics.fmean(3 / each for each in seconds[1:]), rel=1e-12
+    )
+
+
+def test_our_rate_is_items_over_the_median_of_all_samples(readme: Dict[str, Any]) -> None:
+    info, seconds = readme["extra_info"], readme["stats"]["data"]
+
+    assert info["items_per_s"] == pytest.approx(3 / statistics.median(seconds), rel=1e-12)
+    assert info["items_per_step"] == 3
+
+
+def test_the_table_has_both_rates(readme: Dict[str, Any]) -> None:
+    assert " items/s  readme " in " ".join(readme["text"].split("─")[0].split("\n")[-2:])
+
+
+@pytest.fixture(scope="module")
+def median(plain: Suite) -> Dict[str, Any]:
+    """A run by our protocol."""
+    result = plain.run(*NETWORK, STORED, "--steps=7")
+    return {**entry_of(plain, result), "text": result.stdout}
+
+
+def test_our_protocol_warms_up_and_records_the_readmes_rate_as_well(median: Dict[str, Any]) -> None:
+    info, seconds = median["extra_info"], median["stats"]["data"]
+
+    assert info["protocol"] == "median"
+    assert info["warmup_steps"] >= 2
+    assert info["readme_items_per_s"] == pytest.approx(statistics.fmean(1 / each for each in seconds[1:]), rel=1e-12)
+    assert "readme" not in median["text"]
+
+
+# Latency.
+
+
+def test_the_latency_of_single_batches_is_that_of_the_samples(median: Dict[str, Any]) -> None:
+    """Nearest ranks of seven: the 4th, and for 90 % and more the 7th."""
+    ordered = sorted(median["stats"]["data"])
+
+    found = [median["extra_info"][f"latency_{name}_s"] for name in ("p50", "p90", "p99", "p999")]
+
+    assert found == pytest.approx([ordered[3], ordered[6], ordered[6], ordered[6]], rel=1e-12)
+    assert " p99 " in median["text"]
+
+
+def test_batches_that_share_a_step_have_no_latency(plain: Suite) -> None:
+    info = info_of(plain, "--steps=3", "--batches-per-step=2")
+
+    assert [info[f"latency_{name}_s"] for name in ("p50", "p90", "p99", "p999")] == [None] * 4
+    assert (info["batches_per_step"], info["items_per_step"], info["global_batch"]) == (2, 2, 1)
+
+
+def test_min_latency_has_one_batch_in_flight_and_says_so(plain: Suite) -> None:
+    info = info_of(plain, "--steps=3", "--min-latency")
+
+    assert info["min_latency"] is True
+    assert (info["batches_in_flight"], info["batches_per_step"], info["items_per_step"]) == (1, 1, 1)
+    assert info["latency_p50_s"] == info["step_median_s"]
+
+
+# Inputs of zeros.
+
+SEEN = """
+import numpy
+outputs_before = program.outputs
+def told():
+    image = next(iter(graph.inputs))
+    (Path(__file__).parents[2] / "inputs.txt").open("a").write(f"{last[image].dtype} {int(numpy.any(last[image]))}\\n")
+    return outputs_before()
+feed_before, last = program.feed, {}
+def fed(batches):
+    last.update(batches[0])
+    feed_before(batches)
+program.feed, program.outputs = fed, told
+"""
+
+
+@pytest.mark.parametrize(
+    "args, dtype",
+    [([], "float32"), (["--normalization-location=device"], "float32"), (["--eight-bit-io"], "uint8")],
+    ids=["plain", "normalised", "bytes"],
+)
+def test_zeros_are_timed_and_not_what_is_checked(suite: Suite, args: List[str], dtype: str) -> None:
+    """Every value of the check is drawn: zeros would hide a wrong weight."""
+    suite.add_backend("seen", SEEN)
+
+    result = suite.run(*NETWORK, "--backend=seen", "--use-zero-values", "--steps=2", STORED, *args)
+
+    assert entry_of(suite, result)["extra_info"]["zero_values"] is True
+    checked, timed = (suite.root / "inputs.txt").read_text().splitlines()
+    assert (checked, timed) == (f"{dtype} 1", f"{dtype} 0")
+
+
+# Baselines.
+
+
+MET = (*NETWORK, "--backend=paced", "--steps=5", "--baseline=./base.json")
+
+
+@pytest.fixture(scope="module")
+def ahead(new_suite: Callable[[], Suite]) -> Suite:
+    """A copy with a baseline a hundred times as fast as what runs there."""
+    suite = new_suite()
+    suite.add_backend("paced", PACED.format(seconds=0.01))
+    suite.run(*MET, "--baseline-accept=first")
+    content = suite.read("base.json")
+    content["benchmarks"][0]["extra_info"]["items_per_s"] *= 100
+    suite.add("base.json", json.dumps(content))
+    return suite
+
+
+def test_a_network_that_got_slower_fails(ahead: Suite) -> None:
+    result = ahead.run(*MET)
+
+    assert result.returncode == 1, result.text
+    assert "below the baseline" in result.stdout
+
+
+@pytest.mark.parametrize("changed", ["--protocol=readme", "--min-latency", "--half-partial"])
+def test_a_baseline_of_another_protocol_is_not_compared(ahead: Suite, changed: str) -> None:
+    result = ahead.run(*MET, changed)
+
+    assert result.returncode == 0, result.text
+    assert " changed" in result.stdout
+
+
+# Training, by a framework that trains.
+
+TRAINED = ("--backend=torch", "--mode=training", "--batch-size=2", "--steps=3", "--tuning=default")
+
+
+@pytest.fixture(scope="module")
+def trained(new_suite: Callable[[], Suite]) -> Dict[str, Any]:
+    """A run that accumulates, stored as a baseline, and the same by another recipe beside it."""
+    if importlib.util.find_spec("torch") is None:
+        pytest.skip("torch is not installed")
+    suite = new_suite()
+    args = (*NETWORK, *TRAINED, "--gradient-accumulation=3")
+    first = entry_of(suite, suite.run(*args, STORED, "--baseline=./base.json", "--baseline-accept=first"))
+    other = suite.run(*args, STORED, "--optimiser=momentum", "--baseline=base.json", "--require-baseline")
+    return {"first": first, "other": other, "record": suite.read("run.json")["benchmarks"][0]["extra_info"]}
+
+
+def test_a_step_that_accumulates_three_batches_of_two_counts_six_images(trained: Dict[str, Any]) -> None:
+    info, seconds = trained["first"]["extra_info"], trained["first"]["stats"]["data"]
+
+    assert (info["items_per_step"], info["global_batch"], info["batch_size"]) == (6, 6, 2)
+    assert info["items_per_s"] == pytest.approx(6 / statistics.median(seconds), rel=1e-12)
+    assert info["latency_p50_s"] is None
+
+
+def test_the_record_names_what_a_recipe_changes(trained: Dict[str, Any]) -> None:
+    assert trained["first"]["extra_info"]["recipe"] == "gradient_accumulation=3"
+    assert trained["record"]["recipe"] == "optimiser=momentum, gradient_accumulation=3"
+
+
+def test_a_baseline_of_another_recipe_is_not_compared_and_not_the_one_required(trained: Dict[str, Any]) -> None:
+    result = trained["other"]
+
+    assert result.returncode == 1, result.text
+    assert " changed" in result.stdout
+    assert "cannot be compared: settings " in result.stdout
+    assert "--require-baseline" in result.stdout
