@@ -126,11 +126,11 @@ def by_torchvision(made, mode, weights, inputs):
     return found
 
 
-def torchvision_model(model, changed={}):
+def torchvision_model(model, changed=None):
     """torchvision's own, without numbers; what ours differ in is changed here, and nothing else."""
     import torch
 
-    models = torchvision_models()
+    models, changed = torchvision_models(), changed or {}
     groups = {"resnet18": 32, "efficientnet_b0": 4}.get(model, 0)
     options = {}
     if "norm_type" in changed:

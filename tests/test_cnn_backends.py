@@ -166,7 +166,7 @@ def test_one_norm_that_is_one_per_cent_off_is_refused_in_inference(model, block)
 
     program, weights = compiled(case, graph, lambda right: {**right, name: right[name] * factors})
 
-    with pytest.raises(Wrong, match="output is off by|reference has"):
+    with pytest.raises(Wrong, match=r"output is off by|reference has"):
         check.require(program, graph, case, weights)
 
 

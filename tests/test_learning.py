@@ -1,7 +1,7 @@
 """A training run learns: from image files to the hits among images that it has not seen, by the command line alone.
 
 Digits   scikit-learn's 1797 images of 8 x 8 pixels, enlarged to 32 and with a border of 2, as PNG files
-Split    every fifth is for validation: 360, of which 22 batches of 16 or 11 of 32 are scored; chance is 10 %
+Split    every fifth is for validation: 360; chance is 10 %
 Recipe   the random parts and mirrors are meant for photographs: a mirrored 2 is none, and an eighth of a digit
          may be any. So the loss stays near 0.7 where 93 to 95 % of whole digits are told
 """
@@ -27,14 +27,16 @@ datasets = pytest.importorskip("sklearn.datasets")
 pytest.importorskip("PIL")
 pytest.importorskip("torch")
 
+# Not pinned: training takes a while, and every other run of this machine is bound to the same cores.
 COMMON = (
-    *("--model=resnet8", "--mode=training", "--image-size=16", "--classes=10", "--data=real", "--data-workers=1"),
+    *("--model=resnet8", "--mode=training", "--classes=10", "--data=real", "--data-workers=1", "--pin=none"),
     *("--optimiser=momentum", "--lr-schedule=cosine", "--warmup-epochs=1", "--benchmark-only"),
 )
-LONG = ("--batch-size=16", "--epochs=12", "--learning-rate=0.2")
-STILL = ("--batch-size=16", "--epochs=1", "--learning-rate=1e-12")
-SHORT = ("--batch-size=32", "--epochs=3", "--learning-rate=0.2")
-AVERAGES = {"mean": ("--weight-avg-n=3",), "exponential": ("--weight-avg-exp=0.5", "--weight-avg-n=2")}
+LONG = ("--image-size=16", "--batch-size=16", "--epochs=12", "--learning-rate=0.2")
+STILL = ("--image-size=16", "--batch-size=32", "--epochs=1", "--learning-rate=1e-12")
+TENSORFLOW = ("--image-size=16", "--batch-size=16", "--epochs=5", "--learning-rate=0.2")
+SHORT = ("--image-size=12", "--batch-size=32", "--epochs=2", "--learning-rate=0.2")
+AVERAGES = {"mean": ("--weight-avg-n=2",), "exponential": ("--weight-avg-exp=0.7",)}
 
 Learn = Callable[..., Dict[str, Any]]
 
@@ -79,7 +81,7 @@ def test_digits_are_learnt(learn: Learn) -> None:
 
     assert found["top1_percent"] >= 90
     assert found["top5_percent"] >= 98
-    assert found["images_scored"] == 352
+    assert found["images_scored"] == 360
     assert found["epochs"] == pytest.approx(12, abs=0.02)
     assert found["data"] == "real"
 
@@ -102,11 +104,11 @@ def test_nothing_is_learnt_without_a_learning_rate(learn: Learn) -> None:
 def test_tensorflow_learns(learn: Learn) -> None:
     pytest.importorskip("tensorflow")
 
-    found = learn("--backend=tensorflow", "--batch-size=16", "--epochs=6", "--learning-rate=0.2")
+    found = learn("--backend=tensorflow", *TENSORFLOW)
 
     assert found["top1_percent"] >= 55
     assert found["loss_last"] < 1.9 < found["loss_first"]
-    assert found["images_scored"] == 352
+    assert found["images_scored"] == 360
 
 
 @pytest.mark.parametrize("name", AVERAGES)
@@ -118,7 +120,7 @@ def test_averaged_weights_are_scored_and_the_training_is_the_same(learn: Learn, 
     assert (found["loss_first"], found["loss_last"]) == (plain["loss_first"], plain["loss_last"])
     assert found["top1_percent"] != plain["top1_percent"]
     assert found["top5_percent"] > 75
-    assert found["images_scored"] == plain["images_scored"] == 352
+    assert found["images_scored"] == plain["images_scored"] == 360
 
 
 # Which weights are averaged: a program that counts its updates, in its only weight.
