@@ -21,8 +21,8 @@ TYPES = {
     "fp16m": ("float16", "float32"),
     "bf16m": ("bfloat16", "float32"),
 }
-# Twice a layer's tolerance of the output, and of its gradient five times in fp32, twice in 16 bits.
-ALLOWED = {"fp32": 1e-2, "fp16": 8e-2, "bf16": 4e-1, "fp16m": 8e-2, "bf16m": 4e-1}
+# What the update of the head may be off in 16 bits: a factor of two is off by half, and must show.
+ALLOWED = {"fp16": 0.2, "bf16": 0.4, "fp16m": 0.2, "bf16m": 0.4}
 
 
 def network(mode="training"):
@@ -120,7 +120,7 @@ def test_running_statistics_may_move_as_they_like():
 
 
 @pytest.mark.parametrize("precision", SIXTEEN)
-@pytest.mark.parametrize("name", ["uphill", "frozen", "a frozen head", "twice"])
+@pytest.mark.parametrize("name", ["uphill", "frozen", "a frozen head", "twice", "half"])
 def test_in_sixteen_bits_a_wrong_update_of_the_head_fails(precision, name):
     with pytest.raises(Wrong, match=f"update of one training step .* {ALLOWED[precision]:g} is allowed"):
         checked(precision=precision, gradient=WRONG_UPDATES[name])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import json
 import os
@@ -14,12 +15,13 @@ import numpy as np
 import pytest
 from cnn_matrix import SABOTAGED, VARIANTS
 
-from bench import backend, backends, check, cnn, plugins, values, workload
+from bench import backend, backends, check, cnn, cnns, plugins, values, workload
 from bench.backends.numpy import evaluate
 from bench.case import Settings, Wrong
 from bench.precision import PRECISIONS
 
 ENGINES = plugins.names(backends)
+FAMILIES = plugins.names(cnns)
 KEYS = [(engine, key) for engine in ENGINES for key in cnn_matrix.keys(engine)]
 IDS = [f"{engine}-{cnn_matrix.name(key)}" for engine, key in KEYS]
 TRAINERS = [engine for engine in ENGINES if "training" in backend.load(engine).MODES]
@@ -31,6 +33,10 @@ def chosen(wanted):
     """The cases for which `wanted(key)` holds, as parameters."""
     found = [(pair, name) for pair, name in zip(KEYS, IDS) if wanted(pair[1])]
     return pytest.mark.parametrize("engine, key", [pair for pair, _ in found], ids=[name for _, name in found])
+
+
+def family_of(model):
+    return cnn.models()[model].family.__name__.rsplit(".", 1)[-1]
 
 
 def installed(engine):
@@ -56,9 +62,10 @@ def ask(tmp_path_factory):
         if not processes:
             processes.update({name: start(name) for name in ORDER if installed(name)})
         if engine not in known:
-            done = processes[engine].wait(600) == 0
-            known[engine] = json.loads((folder / engine).read_text()) if done else None
-        assert known[engine], (folder / f"{engine}.stderr").read_text()[-4000:]
+            code = processes[engine].wait(600)
+            said = f"exit code {code}\n" + (folder / f"{engine}.stderr").read_text()[-4000:]
+            known[engine] = said if code else json.loads((folder / engine).read_text())
+        assert not isinstance(known[engine], str), known[engine]
         return known[engine]
 
     yield answer
@@ -80,10 +87,11 @@ def seen(ask, engine, key):
 
 def test_every_backend_runs_every_family_in_every_mode_that_it_has():
     for engine in ENGINES:
-        ran = {(type(cnn.models()[key[0]].family), key[2]) for own, key in KEYS if own == engine}
-        families = {cnn.models()[key[0]].family.__name__ for own, key in KEYS if own == engine}
-        assert len(families) == 4
-        assert {mode for _, mode in ran} == set(backend.load(engine).MODES)
+        ran = {(family_of(key[0]), key[2]) for own, key in KEYS if own == engine}
+        # An eval graph is that of inference and a loss, and ResNeXt's are large.
+        assert {(family, mode) for family in FAMILIES for mode in backend.load(engine).MODES} - ran <= {
+            ("resnext", "eval")
+        }
 
 
 def test_every_choice_of_a_network_s_dimensions_is_run():
@@ -143,28 +151,21 @@ def test_a_prediction_is_the_inference_graph_s_at_the_present_weights(ask, engin
 # Sabotage: what has one block wrong is refused, and the check says what it saw.
 
 
-def compiled(case, graph, spoil):
-    """The reference in fp32 as a program on weights that `spoil` has changed, and the weights it should have."""
-    weights = values.weights(graph, "float32")
-    inputs = [values.inputs(graph, "float32")]
-    return backend.load("numpy").compile(graph, spoil(weights), inputs, case, Settings()), weights
-
-
-def blocks(*models):
-    return [(model, block) for model in models for block in workload.checked(inference_of(model)).blocks]
-
-
-def inference_of(model):
-    return cnn_matrix.case_of("numpy", (model, "plain", "inference", "fp32", *cnn_matrix.PLAIN))
-
-
-@pytest.mark.parametrize("model, block", blocks(*cnn_matrix.VARIED))
-def test_one_norm_that_is_one_per_cent_off_is_refused_in_inference(model, block):
-    case = inference_of(model)
+@functools.lru_cache(maxsize=1)
+def recorded(model):
+    """The case, graph and weights of a small model for inference by the reference."""
+    case = cnn_matrix.case_of("numpy", (model, "plain", "inference", "fp32", *cnn_matrix.PLAIN))
     graph = workload.checked(case)
-    name, factors = cnn_matrix.off(graph, block)
+    return case, graph, values.weights(graph, "float32")
 
-    program, weights = compiled(case, graph, lambda right: {**right, name: right[name] * factors})
+
+@pytest.mark.parametrize("model, block", [(m, b) for m in cnn_matrix.VARIED for b in recorded(m)[1].blocks])
+def test_one_norm_that_is_one_per_cent_off_is_refused_in_inference(model, block):
+    case, graph, weights = recorded(model)
+    name, factors = cnn_matrix.off(graph, block)
+    spoilt = {**weights, name: weights[name] * factors}
+
+    program = backend.load("numpy").compile(graph, spoilt, [values.inputs(graph, "float32")], case, Settings())
 
     with pytest.raises(Wrong, match=r"output is off by|reference has"):
         check.require(program, graph, case, weights)
@@ -187,24 +188,24 @@ def test_a_gradient_that_misses_a_block_is_refused(ask, model, block):
     assert "update of one training step is off by" in ask("torch")["still"][model][block]
 
 
-@pytest.mark.parametrize("model", ["resnet50", "mobilenet_v2", *cnn_matrix.VARIED])
+@pytest.mark.parametrize("model", ["mobilenet_v2", *cnn_matrix.VARIED])
 def test_the_image_weighs_more_than_a_16_bit_program_may_err(model):
-    """Else a network that looks at no image would pass: what is drawn must reach the logits."""
-    graph = workload.checked(inference_of(model))
-    weights = values.weights(graph, "float32")
+    """Else a program that looks at no image would pass: what is drawn for one must reach the logits."""
+    _, graph, weights = recorded(model)
 
     one, other = (evaluate(graph, weights, values.inputs(graph, "float32", batch), "float64")[0] for batch in (1, 2))
 
     assert np.linalg.norm(one - other) / np.linalg.norm(one) > PRECISIONS["bf16"].tolerance
 
 
-@pytest.mark.parametrize("model", ["resnet50", "mobilenet_v2", *cnn_matrix.VARIED])
+@pytest.mark.parametrize("model", ["mobilenet_v2", *cnn_matrix.VARIED])
 @pytest.mark.parametrize("norm_type", ["batch", "group", "none"])
-def test_the_logits_that_are_drawn_are_numbers_of_an_ordinary_size(model, norm_type):
-    case = inference_of(model)
+def test_logits_are_of_an_ordinary_size(model, norm_type):
+    """Far from where fp16 ends, at either end."""
+    case, _, _ = recorded(model)
     size = {**case.dimensions, "norm_type": norm_type}
-    graph = workload.record(workload.load(model), size, 3, "inference")
+    graph = workload.record(workload.load(model), size, cnn_matrix.BATCH, "inference")
 
     logits, _ = evaluate(graph, values.weights(graph, "float32"), values.inputs(graph, "float32", 1), "float64")
 
-    assert 1e-3 < float(np.abs(logits).mean()) < 1e4
+    assert 1e-3 < float(np.abs(logits).mean()) < 1e3

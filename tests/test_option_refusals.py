@@ -103,6 +103,15 @@ REFUSED = {
         [*TRAINING, "--learning-rate=0.1", "--base-learning-rate=-8"],
         ["--learning-rate and --base-learning-rate-exponent", "give one"],
     ),
+    "a rate of nothing": ([*TRAINING, "--learning-rate=0"], ["learning rate 0.0 is not a positive number"]),
+    "a drop to nothing": (
+        [*TRAINING, "--lr-schedule=stepped", "--lr-epoch-decay=3", "--lr-decay=0"],
+        ["drop_factor=0.0 is not a positive number"],
+    ),
+    "a decay every 0 epochs": (
+        [*TRAINING, "--lr-schedule=exponential", "--lr-epoch-decay=0"],
+        ["decay_epochs=0.0 is not a positive number"],
+    ),
     "epochs without images": ([*TRAINING, "--epochs=2"], ["--epochs", "--data real --data-dir DIR"]),
     "a size alone": (["--model-size=50"], ["--model-size", "resnet, resnext or efficientnet"]),
     "a size of no family": (["--model=mobilenet", "--model-size=2"], ["'mobilenet'", "resnet, resnext, efficientnet"]),

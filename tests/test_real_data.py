@@ -105,6 +105,12 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, images in {"colours": train, "one bad": [*train, (5, b"this is no image")]}.items():
         picture_sets.write_folder(root / name / "train", images)
         picture_sets.write_folder(root / name / "validation", validation)
+    # The first and the last cannot be read.
+    picture_sets.write_folder(root / "two bad", [(0, b"no"), *validation, (5, b"no")])
+    picture_sets.write_tfrecords(root / "tfrecord", validation)
+    for path in (root / "tfrecord").iterdir():
+        path.rename(path.with_name(path.name.replace("train", "validation")))
+    picture_sets.write_tars(root / "webdataset", validation)
     picture_sets.write_folder(root / "twelve classes", [(label, colours[label % 6]) for label in range(12)])
     picture_sets.write_folder(root / "huge", [(label, huge()) for label in (0, 1)] * 2)
     (root / "empty").mkdir()
@@ -181,6 +187,29 @@ def test_hits_do_not_depend_on_the_batch_size(scored: Tuple[Records, Result]) ->
 
     assert seven["images_scored"] == six["images_scored"]
     assert seven["top1_percent"] == six["top1_percent"]
+
+
+@pytest.mark.xfail(strict=True, reason="so many images are scored as there would be without the bad ones but the first")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_bad_image_is_not_scored(shared: Suite, sets: Path, weights: Dict[str, str], workers: int) -> None:
+    args = (f"--data-dir={sets / 'two bad'}", f"--weights={weights['colour']}", "--classes=6", "--batch-size=5")
+
+    (found,) = passed(shared, *SMALL, *args, "--data-errors=skip", f"--data-workers={workers}").values()
+
+    assert found["images_scored"] == 24
+    assert found["top1_percent"] == pytest.approx(100 * 9 / 24)
+
+
+@pytest.mark.xfail(strict=True, reason="only a folder tells how many images it has, so the whole case fails")
+@pytest.mark.parametrize("kind", ["tfrecord", "webdataset"])
+def test_hits_are_counted_in_every_format(shared: Suite, sets: Path, weights: Dict[str, str], kind: str) -> None:
+    pytest.importorskip({"tfrecord": "google_crc32c", "webdataset": "webdataset"}[kind])
+    args = (f"--data-dir={sets / kind}", f"--weights={weights['colour']}", "--classes=6", "--batch-size=5")
+
+    (found,) = passed(shared, *SMALL, *args).values()
+
+    assert found["images_scored"] == 24
+    assert found["top1_percent"] == pytest.approx(100 * 9 / 24)
 
 
 def test_a_network_that_always_says_class_2_hits_its_share(shared: Suite, sets: Path, weights: Dict[str, str]) -> None:
