@@ -165,7 +165,7 @@ def test_a_failed_case_is_nowhere_in_what_is_stored_or_shown(faulty: Tuple[Suite
     assert sorted(suite.ids(str(saved))) == sound
     assert sorted(suite.ids("base.json")) == sound
     table = result.stdout[result.stdout.index("layerbench: dense") :]
-    assert sorted(re.findall(r"^ (\w+) +[\d,.]+ +row", table, re.MULTILINE)) == sorted(SAID)
+    assert sorted(re.findall(r"^ (\w+) +[\d,.]+ +(?:[\d.]+ +)?row", table, re.MULTILINE)) == sorted(SAID)
 
 
 def test_a_worker_ends_with_the_run(faulty: Tuple[Suite, Result]) -> None:
