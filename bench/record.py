@@ -75,7 +75,7 @@ FIELDS = {
     "tolerance": "what `error` may be",
     "checked_rows": "rows of the batch that were checked",
     "checked_size": "shape of the first input that was checked",
-    "images_skipped": "bad images left out; real images only, as are the next eight",
+    "images_skipped": "bad images left out; real images only, as are the next ten",
     "pipeline_items_per_s": "rate of the input pipeline alone",
     "transfer_s_per_item": "what moving decoded images to the device adds to a step",
     "compute_s_per_item": "a step on images that are on the device",

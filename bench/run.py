@@ -211,8 +211,11 @@ def _noting(program: Program, latencies: List[float]) -> Callable[[], None]:
 def _export(engine: Any, graph: Graph, weights: Mapping[str, Any], case: Case, settings: Settings) -> None:
     if settings.export_onnx and hasattr(engine, "exported"):
         name = case.id.rsplit("-", 3)[0]
-        Path(settings.export_onnx).mkdir(parents=True, exist_ok=True)
-        cache.write_whole(Path(settings.export_onnx) / f"{name}.onnx", engine.exported(graph, weights))
+        try:
+            Path(settings.export_onnx).mkdir(parents=True, exist_ok=True)
+            cache.write_whole(Path(settings.export_onnx) / f"{name}.onnx", engine.exported(graph, weights))
+        except OSError as error:
+            raise Refused(f"--export-onnx {settings.export_onnx}: {error.strerror}") from None
 
 
 def _require_memory(graph: Graph, case: Case) -> None:

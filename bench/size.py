@@ -42,7 +42,8 @@ class Dimension:
         """What a value adds to a name."""
         if value == self.start:
             return ""
-        return self.letter if self.flag else f"{self.letter}{value}"
+        # A hyphen parts an id.
+        return self.letter if self.flag else f"{self.letter}{value}".replace("-", "m")
 
     def parse(self, text: str) -> Value:
         """Return the value that `text` means. Raises ValueError saying what is allowed."""

@@ -70,7 +70,7 @@ def test_a_model_has_a_thousand_classes_or_cifar_s_ten(model):
         ("resnet8", {"norm_type": "group", "norm_num_groups": 8}, "i32_group"),
         ("resnet8", {"norm_type": "group", "norm_num_groups": 8, "enable_fast_groupnorm": "on"}, "i32_group_fast"),
         ("resnet50", {"norm_type": "none", "padding_rule": "same"}, "i224_none_same"),
-        ("resnet50", {"norm_eps": "1e-3", "classes": 100}, "i224_eps1e-3_c100"),
+        ("resnet50", {"norm_eps": "1e-3", "classes": 100}, "i224_eps1em3_c100"),
         ("resnet50", {"input_image_padding": "on", "eight_bit_io": "on"}, "i224_pad4_uint8"),
         ("resnet50", {"normalization_location": "device"}, "i224_atdevice"),
         ("resnet50", {"image_size": 64, "classes": 1000}, "i64"),
