@@ -88,10 +88,7 @@ def seen(ask, engine, key):
 def test_every_backend_runs_every_family_in_every_mode_that_it_has():
     for engine in ENGINES:
         ran = {(family_of(key[0]), key[2]) for own, key in KEYS if own == engine}
-        # An eval graph is that of inference and a loss, and ResNeXt's are large.
-        assert {(family, mode) for family in FAMILIES for mode in backend.load(engine).MODES} - ran <= {
-            ("resnext", "eval")
-        }
+        assert ran == {(family, mode) for family in FAMILIES for mode in backend.load(engine).MODES}
 
 
 def test_every_choice_of_a_network_s_dimensions_is_run():
@@ -188,14 +185,18 @@ def test_a_gradient_that_misses_a_block_is_refused(ask, model, block):
     assert "update of one training step is off by" in ask("torch")["still"][model][block]
 
 
-@pytest.mark.parametrize("model", ["mobilenet_v2", *cnn_matrix.VARIED])
+@pytest.mark.parametrize("model", ["mobilenet_v2", "resnet18", *cnn_matrix.VARIED])
 def test_the_image_weighs_more_than_a_16_bit_program_may_err(model):
-    """Else a program that looks at no image would pass: what is drawn for one must reach the logits."""
-    _, graph, weights = recorded(model)
+    """Else a program that looks at no image would pass: what is drawn for one must reach the logits. At the
+    size that is measured; fewer pixels say less."""
+    network = workload.load(model)
+    size = next(iter(workload.named_sizes(network).values()))
+    graph = workload.record(network, {name: size[name] for name in network.DIMENSIONS}, 1, "inference")
+    weights = values.weights(graph, "float32")
 
     one, other = (evaluate(graph, weights, values.inputs(graph, "float32", batch), "float64")[0] for batch in (1, 2))
 
-    assert np.linalg.norm(one - other) / np.linalg.norm(one) > PRECISIONS["bf16"].tolerance
+    assert np.linalg.norm(one - other) / np.linalg.norm(one) > 2 * PRECISIONS["bf16"].tolerance
 
 
 @pytest.mark.parametrize("model", ["mobilenet_v2", *cnn_matrix.VARIED])
