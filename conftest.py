@@ -1,9 +1,12 @@
 pytest_plugins = [
+    "fixtures.launched",
     "fixtures.options",
     "fixtures.cases",
+    "fixtures.xdist",
     "fixtures.baseline",
     "fixtures.measure",
     "fixtures.publish",
     "fixtures.saving",
     "fixtures.report",
+    "fixtures.gather",
 ]

@@ -12,7 +12,8 @@ from bench.step import Program
 
 
 class Backend(Protocol):
-    """PACKAGE: what must be importable; DEVICES and MODES: what it can do at all."""
+    """PACKAGE: what must be importable; DEVICES and MODES: what it can do at all. TOGETHER, where it is there:
+    `compile` takes a `group` of replicas that average their gradients."""
 
     PACKAGE: str
     DEVICES: Tuple[str, ...]
@@ -52,24 +53,26 @@ def require(case: Case) -> None:
     """Raise Unavailable, with one of the three reasons, when a case cannot run here."""
     backend = load(case.backend)
     if importlib.util.find_spec(backend.PACKAGE) is None:
-        raise Unavailable(
-            f"not installed: {backend.PACKAGE} (pip install -e '.[{_extra(case.backend)}]' -c constraints/cpu.txt)"
-        )
+        raise Unavailable(f"not installed: {backend.PACKAGE} ({_source(case.backend)})")
     device.require(case.device)
     if case.device not in backend.DEVICES:
         raise Unavailable(f"not supported: {case.backend} runs on {', '.join(backend.DEVICES)} here, not {case.device}")
-    if case.replicas > 1:
-        raise Unavailable(f"not supported: replicas={case.replicas}; one replica for now")
     if case.mode not in backend.MODES:
         raise Unavailable(f"not supported: {case.backend} runs {' and '.join(backend.MODES)}, not {case.mode}")
     if case.workload == host_pipeline.NAME and case.backend not in host_pipeline.BACKENDS:
         owners = " and ".join(host_pipeline.BACKENDS)
         raise Unavailable(f"not supported: {case.backend} has no input pipeline of its own, as {owners} have")
+    if case.replicas > 1 and case.mode == "training" and case.device != "ipu" and not hasattr(backend, "TOGETHER"):
+        raise Unavailable(f"not supported: {case.backend} does not train replicas together")
     reason = workload.unsupported(workload.load(case.workload), case.mode, case.precision)
     reason = reason or backend.unsupported(case.precision, case.mode, case.device)
     if reason:
         raise Unavailable(f"not supported: {reason}")
 
 
-def _extra(name: str) -> str:
-    return {"onnxruntime": "onnx", "numpy": "test"}.get(name, name)
+def _source(name: str) -> str:
+    """Where the package of a backend comes from."""
+    if load(name).DEVICES == ("ipu",):
+        return "it comes with Graphcore's Poplar SDK: enable it"
+    extra = {"onnxruntime": "onnx", "numpy": "test"}.get(name, name)
+    return f"pip install -e '.[{extra}]' -c constraints/cpu.txt"

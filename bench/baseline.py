@@ -18,6 +18,11 @@ from bench import cache
 from bench.case import AXES
 from bench.record import SCHEMA, Record
 
+# Settings that stand in the record by their own names.
+NAMED = (
+    *("data", "recipe", "min_latency", "half_partial", "protocol", "zero_values", "batches_per_step", "tuning"),
+    *("threads", "cores", "poplar", "pipeline_splits", "parallel_timing"),
+)
 MATCHED = ("graph", "settings", "framework_version")
 NEEDED = (*AXES, *MATCHED, "items_per_s", "item", "noise_percent", "disturbed")
 
@@ -39,6 +44,8 @@ def judge(now: Record, base: Optional[Record], tolerance_percent: float) -> Verd
     """
     if base is None:
         return Verdict("new", f"{now['id']} is not in the baseline")
+    if now["source"] != "measured":
+        return Verdict("changed", f"{now['id']} cannot be compared: its source is {now['source']}")
     change = 100 * (now["items_per_s"] / base["items_per_s"] - 1)
     different = differences(now, base)
     if different:
@@ -62,7 +69,12 @@ def differences(now: Record, base: Record) -> List[str]:
     """What makes two records incomparable, each as `what: before -> now`."""
     devices = sorted(key for key in {*now, *base} if key.startswith("device_"))
     keys = [*MATCHED, *devices]
-    return [f"{key} {base.get(key)} -> {now.get(key)}" for key in keys if now.get(key) != base.get(key)]
+    found = [key for key in keys if now.get(key) != base.get(key)]
+    if "settings" in found:
+        tuned = sorted(key for key in {*now, *base} if key.startswith("tuned_"))
+        named = [key for key in (*NAMED, *tuned) if now.get(key) != base.get(key)]
+        found[found.index("settings") : found.index("settings") + 1] = named or ["settings"]
+    return [f"{key} {base.get(key)} -> {now.get(key)}" for key in found]
 
 
 def path_of(name: str, root: Path, machine: Mapping[str, Any]) -> Path:
@@ -101,6 +113,8 @@ def load(path: Path) -> Dict[str, Record]:
         schema = info.get("schema") if isinstance(info, dict) else None
         if schema != SCHEMA or not isinstance(info, dict) or "id" not in info:
             raise ValueError(f"--baseline {path}: its records have schema {schema}, this suite writes {SCHEMA}")
+        if info.get("source", "measured") != "measured":
+            raise ValueError(f"--baseline {path}: {info['id']} was not measured: its source is {info['source']}")
         lacking = [key for key in NEEDED if key not in info]
         if lacking:
             raise ValueError(f"--baseline {path}: the record of {info['id']} lacks {', '.join(lacking)}")
@@ -137,10 +151,10 @@ def require_own_machine(path: Path, records: Iterable[Record], devices: Mapping[
 def accept(path: Path, records: Iterable[Record], who: str, why: str) -> List[Record]:
     """Store records in a file, beside those of other cases that it has; who, when and why with them.
 
-    Returns what was left out: a record of a disturbed machine is no baseline.
+    Returns what was left out: a record of a disturbed machine, or of none, is no baseline.
     """
     records = list(records)
-    kept = [record for record in records if not record["disturbed"]]
+    kept = [record for record in records if _counts(record)]
     path.parent.mkdir(parents=True, exist_ok=True)
     before = _parsed(path) if path.exists() else {"accepted": [], "benchmarks": []}
     merged = {entry["extra_info"]["id"]: entry["extra_info"] for entry in before["benchmarks"]}
@@ -152,7 +166,11 @@ def accept(path: Path, records: Iterable[Record], who: str, why: str) -> List[Re
         "benchmarks": [{"extra_info": merged[key]} for key in sorted(merged)],
     }
     cache.write_whole(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
-    return [record for record in records if record["disturbed"]]
+    return [record for record in records if not _counts(record)]
+
+
+def _counts(record: Record) -> bool:
+    return not record["disturbed"] and record["source"] == "measured"
 
 
 def _same_device(record: Record, devices: Mapping[str, Mapping[str, Any]]) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Dict, List, Optional
 
+from bench.poplar import PLAIN as NO_POPLAR
+from bench.poplar import Poplar
 from bench.recipe import PLAIN, Recipe
 from bench.size import Value
 
@@ -63,7 +65,10 @@ class Settings:
     data_dir, data_workers, data_errors   real images: where, how many processes decode, stop or skip
     weights            a file of weights; empty: drawn
     pipeline_splits    where an IPU's pipeline is cut; recorded, and of no effect elsewhere
+    poplar             what only an IPU can be told
+    all_reduce         replicas average their gradients; False: each trains by itself
     export_onnx        a folder for the ONNX models; empty: none
+    parallel_timing    others may be timed beside, on other cores
     """
 
     data: str = "synthetic"
@@ -86,11 +91,16 @@ class Settings:
     data_errors: str = "stop"
     weights: str = ""
     pipeline_splits: str = ""
+    poplar: Poplar = NO_POPLAR
+    all_reduce: bool = True
     export_onnx: str = ""
+    parallel_timing: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.recipe, dict):  # it crossed to a worker
             object.__setattr__(self, "recipe", Recipe(**self.recipe))
+        if isinstance(self.poplar, dict):
+            object.__setattr__(self, "poplar", Poplar(**self.poplar))
 
     def plain(self) -> Dict[str, Any]:
         return asdict(self)
@@ -99,8 +109,10 @@ class Settings:
     def matched(self) -> Dict[str, Any]:
         """The settings that two results must share to be compared."""
         keys = ["data", "zero_values", "batches_per_step", "tuning", "threads", "cores"]
-        keys += ["recipe", "min_latency", "half_partial", "protocol"]
-        return {key: value for key, value in self.plain().items() if key in keys}
+        keys += ["recipe", "min_latency", "half_partial", "protocol", "all_reduce"]
+        found = {key: value for key, value in self.plain().items() if key in keys}
+        # Not in the fingerprint of all that came before it. Which cores a case has is then a matter of chance.
+        return {**found, "parallel_timing": True, "cores": len(self.cores)} if self.parallel_timing else found
 
 
 class Unavailable(Exception):
@@ -110,6 +122,10 @@ class Unavailable(Exception):
 
 class Broken(Exception):
     """A framework is installed and does not load."""
+
+
+class Lost(Exception):
+    """A replica cannot go on, since another one is gone."""
 
 
 class Refused(Exception):

@@ -17,6 +17,7 @@ from bench import values
 from bench.backends.numpy import evaluate
 from bench.case import Case, Wrong
 from bench.graph import Graph
+from bench.group import ALONE, Group
 from bench.precision import PRECISIONS
 from bench.step import Program
 
@@ -36,37 +37,45 @@ HEAD = {"float16": 0.2, "bfloat16": 0.4}
 KINKED = 3
 
 
-def require(program: Program, graph: Graph, case: Case, weights: Mapping[str, Array]) -> Dict[str, Any]:
+def require(
+    program: Program, graph: Graph, case: Case, weights: Mapping[str, Array], group: Group = ALONE
+) -> Dict[str, Any]:
     """Feed random inputs, run once and compare. Returns what was compared and how far it was off.
 
+    group   replicas that train together: each is fed its own batch, and all must take the mean of their updates
     Raises Wrong, saying which number, how far off it is and how far it may be.
     """
     _require_types(program, case)
     tries = KINKED if graph.blocks and graph.training and PRECISIONS[case.precision].bytes == 4 else 1
     for batch in range(1, tries):
         try:
-            return _compared(program, graph, case, weights, batch)
+            found: Optional[Dict[str, Any]] = _compared(program, graph, case, weights, batch, group)
         except _WrongUpdate:
             # A relu that is zero to fp32's precision sends its gradient another way: then for these
             # inputs only. What is wrong is wrong for all.
-            continue
-    return _compared(program, graph, case, weights, tries)
+            found = None
+        if all(group.all(found is not None)):
+            assert found is not None
+            return found
+    return _compared(program, graph, case, weights, tries, group)
 
 
 class _WrongUpdate(Wrong):
     """The output is right, and the update is not."""
 
 
-def _compared(program: Program, graph: Graph, case: Case, weights: Mapping[str, Array], batch: int) -> Dict[str, Any]:
+def _compared(
+    program: Program, graph: Graph, case: Case, weights: Mapping[str, Array], batch: int, group: Group
+) -> Dict[str, Any]:
     precision = PRECISIONS[case.precision]
     tolerance = precision.tolerance * (DEEP if graph.blocks and graph.training else 1)
-    inputs = values.inputs(graph, precision.compute, batch)
+    inputs = values.inputs(graph, precision.compute, batch + KINKED * group.rank)
     program.feed([inputs])
     update = None
     if case.mode == "training":
         assert program.load is not None
         program.load(weights)
-        update = _Update(graph, case, weights, inputs)
+        update = _Update(graph, case, weights, inputs, group)
         assert program.set_learning_rate is not None
         program.set_learning_rate(update.rate)
     program.run()
@@ -142,8 +151,15 @@ class _Update:
     forward pass, the loss and every factor on it have gone through.
     """
 
-    def __init__(self, graph: Graph, case: Case, weights: Mapping[str, Array], inputs: Mapping[str, Array]) -> None:
-        self.graph, self.weights, self.inputs = graph, weights, inputs
+    def __init__(
+        self,
+        graph: Graph,
+        case: Case,
+        weights: Mapping[str, Array],
+        inputs: Mapping[str, Array],
+        group: Group = ALONE,
+    ) -> None:
+        self.graph, self.weights, self.inputs, self.group = graph, weights, inputs, group
         precision = PRECISIONS[case.precision]
         head = graph.blocks[-1] if graph.blocks and precision.bytes == 2 else ""
         chosen = [w for node in graph.nodes if not head or node.block == head for w in node.weights if w.trained]
@@ -170,7 +186,8 @@ class _Update:
         for sign in (1, -1):
             moved = {name: self.weights[name] + sign * STEP * step for name, step in direction.items()}
             ends.append(evaluate(self.graph, {**self.weights, **moved}, self.inputs, "float64")[1])
-        return float((ends[0] - ends[1]).sum()) / (2 * STEP)
+        slopes = self.group.all(float((ends[0] - ends[1]).sum()) / (2 * STEP))
+        return math.fsum(slopes) / len(slopes)
 
     def _along(self, gradient: Mapping[str, Array], norm: float) -> List[Tuple[Dict[str, Array], float]]:
         """The direction of the update itself, in which a wrong factor shows at its full size; for deep networks

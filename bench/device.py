@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ContextManager, Dict, Optional, Protocol, cast
+from typing import Any, ContextManager, Dict, Optional, Protocol, Sequence, cast
 
 from bench import devices, plugins
 from bench.case import Unavailable
@@ -14,8 +14,11 @@ class Device(Protocol):
     def absent(self) -> Optional[str]:
         """Why the device is not here, or None. Loads no framework."""
 
-    def lease(self) -> ContextManager[None]:
-        """Hold the device while a case is timed; wait for whoever holds it now."""
+    def lease(self, cores: Sequence[int] = ()) -> ContextManager[None]:
+        """Hold the device while a case is timed; wait for whoever holds it now, or compiles.
+
+        cores   with --parallel-timing: others may be timed beside, on other cores than these
+        """
 
     def describe(self) -> Dict[str, Any]:
         """What a baseline must match: model, count and whatever else sets the speed."""

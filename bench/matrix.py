@@ -6,6 +6,7 @@ import itertools
 from dataclasses import dataclass, field
 from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
+from bench import backend as engines
 from bench import cnn, workload
 from bench import size as sizes
 from bench.case import Case
@@ -26,6 +27,7 @@ class Selection:
 
     dimensions   what the command line sets, over the values of each selected size
     half_resolution   image networks train on images of about half the pixels
+    backends_named    False: an IPU's backends are for IPUs only, and others for other devices
     """
 
     workloads: Sequence[str]
@@ -38,6 +40,7 @@ class Selection:
     devices: Sequence[str] = ("cpu",)
     dimensions: Mapping[str, Sequence[Value]] = field(default_factory=dict)
     half_resolution: bool = False
+    backends_named: bool = True
 
     def cases(self) -> Iterator[Case]:
         """Every case once; the backends of one workload side by side.
@@ -51,6 +54,8 @@ class Selection:
                 for mode, batch, precision, replicas, device, backend in itertools.product(
                     self.modes, batches, self.precisions, self.replicas, self.devices, self.backends
                 ):
+                    if not self.backends_named and (device == "ipu") != ("ipu" in engines.load(backend).DEVICES):
+                        continue
                     yield Case(name, size, dimensions, mode, batch, precision, replicas, backend, device)
 
     def _sizes(self, name: str) -> Iterator[Tuple[str, Dict[str, Value], int]]:

@@ -19,6 +19,7 @@ from time import perf_counter
 from typing import Callable, List
 
 from bench.case import Settings
+from bench.group import ALONE, Group
 
 SAMPLE_S = 20e-6
 STEADY = 0.05
@@ -44,25 +45,29 @@ class Samples:
         return statistics.median(self.seconds)
 
 
-def measure(run: Callable[[], None], settings: Settings, clock: Callable[[], float] = perf_counter) -> Samples:
+def measure(
+    run: Callable[[], None], settings: Settings, clock: Callable[[], float] = perf_counter, group: Group = ALONE
+) -> Samples:
     """Time `run`, warmed up: exactly `settings.steps` samples where that is given, else adaptively.
 
+    The members of a group take the same steps: each decision is that of all of them. They start together.
     Raises ValueError when the clock did not move.
     """
     first_counts = settings.protocol == "readme"
-    warm = _one_step(run, clock) if first_counts else _warm_up(run, settings, clock)
+    warm = _one_step(run, clock) if first_counts else _warm_up(run, settings, clock, group)
     if not warm.step_s > 0:
         raise ValueError(f"a step took {warm.step_s} s; the clock did not move")
-    inner = 1 if settings.steps else max(1, math.ceil(SAMPLE_S / max(warm.step_s, 1e-9)))
+    inner = 1 if settings.steps else max(group.all(max(1, math.ceil(SAMPLE_S / max(warm.step_s, 1e-9)))))
     seconds: List[float] = []
     collecting = gc.isenabled()
     gc.collect()
     gc.disable()
+    group.all("start")
     try:
         if settings.steps:
             _sample(run, inner, settings.steps, seconds, clock)
         else:
-            _sample_until_quiet(run, inner, warm.step_s, settings, seconds, clock)
+            _sample_until_quiet(run, inner, warm.step_s, settings, seconds, clock, group)
     finally:
         if collecting:
             gc.enable()
@@ -94,7 +99,7 @@ def _one_step(run: Callable[[], None], clock: Callable[[], float]) -> _Warm:
     return _Warm(window[0], 1, window[0], True)
 
 
-def _warm_up(run: Callable[[], None], settings: Settings, clock: Callable[[], float]) -> _Warm:
+def _warm_up(run: Callable[[], None], settings: Settings, clock: Callable[[], float], group: Group) -> _Warm:
     start = clock()
     steps, size, before = 0, 1, math.inf
     while True:
@@ -105,11 +110,11 @@ def _warm_up(run: Callable[[], None], settings: Settings, clock: Callable[[], fl
         steady = steps > 1 and now >= before * (1 - STEADY)
         elapsed = clock() - start
         spent = elapsed > WARMUP_S and steps >= WARMUP_STEPS
-        if (steady or spent) and elapsed >= settings.min_warmup_s:
+        if all(group.all((steady or spent) and elapsed >= settings.min_warmup_s)):
             return _Warm(now, steps, elapsed, steady)
         before = now
         # Windows double, but none is to take more than a quarter of the time allowed.
-        size = max(1, min(2 * size, int(WARMUP_S / 4 / max(now, 1e-9)), 10000))
+        size = min(group.all(max(1, min(2 * size, int(WARMUP_S / 4 / max(now, 1e-9)), 10000))))
 
 
 def _sample(run: Callable[[], None], inner: int, count: int, seconds: List[float], clock: Callable[[], float]) -> None:
@@ -134,16 +139,15 @@ def _sample_until_quiet(
     settings: Settings,
     seconds: List[float],
     clock: Callable[[], float],
+    group: Group,
 ) -> None:
     start = clock()
-    chunk = max(1, min(1000, int(settings.max_time_s / 20 / max(step_s * inner, 1e-9))))
+    chunk = min(group.all(max(1, min(1000, int(settings.max_time_s / 20 / max(step_s * inner, 1e-9))))))
     while True:
         _sample(run, inner, chunk, seconds, clock)
         elapsed = clock() - start
         if len(seconds) < settings.min_rounds:
             continue
-        if elapsed >= settings.max_time_s:
-            return
         quiet = len(seconds) >= 10 * BLOCKS and noise_percent(seconds) <= QUIET_PERCENT
-        if quiet and elapsed >= settings.max_time_s / 4:
+        if all(group.all(elapsed >= settings.max_time_s or (quiet and elapsed >= settings.max_time_s / 4))):
             return

@@ -18,6 +18,8 @@ from typing import Any, Callable, Dict, Mapping, Optional
 
 import execnet
 
+from bench import lease
+
 Reply = Dict[str, Any]
 
 START_TIMEOUT_S = 60.0
@@ -129,21 +131,35 @@ class Pool:
         Raises Died, after which the key gets a new worker. Whatever else interrupts the wait, Ctrl-C
         above all, ends the worker too: it may be deep in a computation.
         """
-        name = json.dumps(key, sort_keys=True)
         try:
-            if name not in self.workers:
-                tell("starting")
-                self.workers[name] = Worker(self.group, self._spec(key, environment))
-            return self.workers[name].request(message, timeout_s, tell)
+            return self.start(key, environment, tell).request(message, timeout_s, tell)
         except BaseException:
             self.end(key)
             raise
+
+    def start(
+        self, key: Mapping[str, Any], environment: Mapping[str, str], tell: Callable[[str], None] = lambda phase: None
+    ) -> Worker:
+        """The worker of a key, started where there is none."""
+        name = json.dumps(key, sort_keys=True)
+        if name not in self.workers:
+            tell("waiting")
+            with lease.compiling(key["cores"]):
+                tell("starting")
+                self.workers[name] = Worker(self.group, self._spec(key, environment))
+        return self.workers[name]
 
     def end(self, key: Mapping[str, Any]) -> None:
         """End the worker of a key, if there is one."""
         worker = self.workers.pop(json.dumps(key, sort_keys=True), None)
         if worker is not None:
             worker.kill()
+
+    def end_all(self, name: str) -> None:
+        """End the workers of a backend."""
+        for text in list(self.workers):
+            if json.loads(text)["name"] == name:
+                self.end(json.loads(text))
 
     def close(self) -> None:
         """End every worker."""

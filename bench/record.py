@@ -21,6 +21,11 @@ from bench.step import Step, throughput
 
 Record = Dict[str, Any]
 SCHEMA = 1
+# What a simulation, or a stand-in, says nothing about.
+RATES = (
+    *("items_per_s", "readme_items_per_s", "tflops", "gbytes_per_s", "step_median_s", "step_mean_s"),
+    *("step_p90_s", "step_p99_s", "noise_percent"),
+)
 # A training step: one pass forward, and two of the same cost backward.
 PASSES = {"inference": 1, "eval": 1, "training": 3}
 
@@ -35,9 +40,13 @@ FIELDS = {
     "replicas": "axis",
     "backend": "axis",
     "device": "axis",
+    "source": "measured; or ipu_model, or fake: what no rate comes of, and no baseline",
     "item": "what is counted",
     "items_per_step": "items in one timed step, over all replicas and batches",
     "items_per_s": "items_per_step / step_median_s: the rate",
+    "replica_items_per_s": "each replica's own rate, by rank; null for one replica",
+    "scaling_percent": "the rate, of replicas times that of one replica in the same run",
+    "communication_percent": "share of a step that the exchange of gradients adds, in percent",
     "step_median_s": "median of the samples, seconds",
     "step_mean_s": "mean of the samples, seconds",
     "step_p90_s": "90th percentile of the samples, seconds",
@@ -50,6 +59,8 @@ FIELDS = {
     "samples": "number of samples",
     "steps_per_sample": "steps that share one sample, for steps below 20 us",
     "noise_percent": "half the range of the medians of six blocks of samples, of the median",
+    "cycles": "of one tile in the last call, by the IPU's own counter, where asked for",
+    "sdk_latency_s": "mean time from host to host by the SDK's stamps of 1 ms, in the last call; IPU",
     "memory_peak_bytes": "the worker's peak resident memory while it was timed, framework and all",
     "compile_s": "lowering, compiling, loading and the first step, seconds",
     "warmup_steps": "steps before the first sample",
@@ -90,10 +101,12 @@ FIELDS = {
     "settings": "fingerprint of the settings below, threads, cores and facts",
     "data": "synthetic, generated or real",
     "global_batch": "items behind one weight update; in inference, behind one batch",
+    "all_reduce": "whether replicas average their gradients",
     "recipe": "how it is trained, but for what goes without saying",
     "min_latency": "one batch in flight",
     "half_partial": "16-bit sums in 16-bit products were allowed",
     "pipeline_splits": "where an IPU's pipeline was to be cut; of no effect elsewhere",
+    "poplar": "what an IPU was told, but for what goes without saying",
     "protocol": "median, or readme: no warm-up, first value dropped",
     "zero_values": "inputs of zeros",
     "batches_per_step": "batches behind one blocking call",
@@ -101,6 +114,7 @@ FIELDS = {
     "tuning": "best or default",
     "threads": "threads of the framework's pools",
     "cores": "cores that the worker was bound to; empty: not bound",
+    "parallel_timing": "others were timed beside, on other cores (--parallel-timing)",
     "framework_version": "of the backend's framework",
     "python_version": "of the worker",
     "started_s": "when the timed section began, seconds since 1970",
@@ -131,6 +145,7 @@ def build(
     record.update(schema=SCHEMA, id=case.id)
     record.update({k: v for k, v in case.plain().items() if k != "dimensions"})
     record.update(
+        source="measured",
         item=workload.load(case.workload).ITEM,
         items_per_step=step.items,
         items_per_s=throughput(step.items, median),
@@ -152,12 +167,14 @@ def build(
         gbytes_per_s=moved * element * batches / median / 1e9,
         graph=graph.fingerprint,
         python_version=platform.python_version(),
-        global_batch=settings.recipe.global_batch(batch, case.replicas) if case.mode == "training" else batch,
+        global_batch=_global_batch(case, settings),
         readme_items_per_s=_readme(step.items, samples.seconds),
         recipe=settings.recipe.told if case.mode == "training" else "",
-        **{key: value for key, value in settings.matched.items() if key not in ("cores", "recipe")},
+        **{key: value for key, value in settings.matched.items() if key not in ("cores", "recipe", "parallel_timing")},
         pipeline_splits=settings.pipeline_splits,
+        poplar=settings.poplar.told if case.device == "ipu" else "",
         cores=",".join(map(str, settings.cores)),
+        parallel_timing=settings.parallel_timing,
     )
     record.update(found)
     tuned = {key: value for key, value in record.items() if key.startswith("tuned_")}
@@ -165,8 +182,17 @@ def build(
     if case.mode != "training":
         # A recipe says nothing where nothing is trained.
         matched.pop("recipe")
+    if case.device == "ipu":
+        matched.update(poplar=record["poplar"], pipeline_splits=settings.pipeline_splits)
     record["settings"] = fingerprint({**matched, **tuned})
-    return record
+    return record if record["source"] == "measured" else {**record, **dict.fromkeys(RATES)}
+
+
+def _global_batch(case: Case, settings: Settings) -> int:
+    batch = workload.items(case)
+    if case.mode != "training":
+        return batch
+    return settings.recipe.global_batch(batch, case.replicas if settings.all_reduce else 1)
 
 
 def latency(seconds: Sequence[float], single: bool, step: Step, settings: Settings) -> Record:
@@ -191,7 +217,7 @@ def with_peak(record: Record, peak: Mapping[str, Any]) -> Record:
     The bandwidth is that of the largest calibrated working set that is not larger than one batch's:
     small ones live in a cache, from batch to batch. `peak` is what a device's `peak` returned; empty: nothing is known.
     """
-    if not peak:
+    if not peak or record["source"] != "measured":
         return {
             **record,
             "percent_of_peak": None,
@@ -203,13 +229,14 @@ def with_peak(record: Record, peak: Mapping[str, Any]) -> Record:
     moved = record["bytes_per_item"] * record["items_per_step"] / batches
     sizes = sorted(int(size) for size in peak["bandwidth"])
     fitting = [size for size in sizes if size <= moved] or sizes[:1]
-    bandwidth = peak["bandwidth"][str(fitting[-1])]
-    share = max(record["tflops"] * 1e12 / peak["flops"], record["gbytes_per_s"] * 1e9 / bandwidth)
+    bandwidth = peak["bandwidth"][str(fitting[-1])] if fitting else None
+    shares = [record["tflops"] * 1e12 / peak["flops"]]
+    shares += [record["gbytes_per_s"] * 1e9 / bandwidth] if bandwidth else []
     return {
         **record,
-        "percent_of_peak": 100 * share,
+        "percent_of_peak": 100 * max(shares),
         "peak_tflops": peak["flops"] / 1e12,
-        "peak_gbytes_per_s": bandwidth / 1e9,
+        "peak_gbytes_per_s": bandwidth / 1e9 if bandwidth else None,
         "peak_library": peak["library"],
     }
 

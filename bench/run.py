@@ -8,13 +8,14 @@ import os
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Tuple
 
-from bench import backend, cache, canary, check, device, host_pipeline, record, stored, values, workload
+from bench import backend, cache, check, device, host_pipeline, record, stored, timing, turn, values, workload
 from bench.case import Broken, Case, Refused, Settings, Unavailable, Wrong
 from bench.graph import Graph
+from bench.group import ALONE, Group
 from bench.images import Stopped
-from bench.measure import Samples, measure
+from bench.measure import measure
 from bench.precision import PRECISIONS
 from bench.recipe import PLAIN
 from bench.step import Program, Step, repeat
@@ -24,30 +25,42 @@ Tell = Callable[[str], None]
 
 # Host batches that generated data takes in turn.
 GENERATED_BATCHES = 4
-# Before a canary: the threads of a framework, and of numpy's products, spin on after their last work.
-SETTLE_S = 0.1
 
 
-def run(case: Case, settings: Settings, tell: Tell, canary_s: Any = None) -> Reply:
-    """Compile, check and time one case. Returns `record` and `samples`; no record when not timed.
+def run(case: Case, settings: Settings, tell: Tell, canary_s: Any = None, group: Group = ALONE) -> Reply:
+    """Compile, check and time one case, or one replica of `group`. Returns `record` and `samples`; no record when
+    not timed.
 
     Raises Unavailable, Wrong or Refused, and whatever the framework raises.
     """
     try:
-        if case.workload == host_pipeline.NAME:
-            from bench import bounds
-
-            return bounds.pipeline_alone(
-                case, settings, tell, lambda timed: _beside_canaries(settings, canary_s, timed)
-            )
-        return _network(case, settings, tell, canary_s)
+        # `compiling` ends where the clock starts: who holds it and asks to be alone would wait for itself.
+        with contextlib.ExitStack() as devices, contextlib.ExitStack() as compiling:
+            turn.to_compile(devices, compiling, case, settings, tell, group)
+            if case.workload == host_pipeline.NAME:
+                return _pipeline(case, settings, tell, canary_s, compiling)
+            return _network(case, settings, tell, canary_s, group, compiling)
     except (ValueError, Stopped) as error:
         if settings.data != "real" and case.workload != host_pipeline.NAME:
             raise
         raise Refused(str(error)) from None
 
 
-def _network(case: Case, settings: Settings, tell: Tell, canary_s: Any) -> Reply:
+def _pipeline(case: Case, settings: Settings, tell: Tell, canary_s: Any, compiling: contextlib.ExitStack) -> Reply:
+    """An input pipeline without a model, which uses all cores: it is timed with nobody beside."""
+    from bench import bounds
+
+    def alone(timed: bounds.Timed) -> Any:
+        with contextlib.ExitStack() as stack:
+            turn.to_time(stack, compiling, case, replace(settings, parallel_timing=False), tell, ALONE)
+            return timing.beside_canaries(settings, canary_s, timed)
+
+    return bounds.pipeline_alone(case, settings, tell, alone)
+
+
+def _network(
+    case: Case, settings: Settings, tell: Tell, canary_s: Any, group: Group, compiling: contextlib.ExitStack
+) -> Reply:
     tell("loading")
     engine = backend.load(case.backend)
     graph = workload.of_case(case, settings.recipe)
@@ -56,40 +69,60 @@ def _network(case: Case, settings: Settings, tell: Tell, canary_s: Any) -> Reply
         version = engine.version()
     except ImportError as error:
         raise Broken(f"{case.backend} is installed and does not load: {error}") from None
-    program, weights, found = _checked(case, settings, graph, tell)
-    found["framework_version"] = version
-    _export(engine, graph, weights, case, settings)
     with contextlib.ExitStack() as stack:
-        opened = _feed(stack, program, graph, case, settings, weights)
+        if settings.poplar.compile_only:
+            tell("compiling")
+            return {"record": None, "samples": [], "compile_s": _compile(stack, graph, case, settings, group)[2]}
+        program, weights, found = _checked(stack, case, settings, graph, tell, group)
+        found["framework_version"] = version
+        _export(engine, graph, weights, case, settings)
+        opened = _feed(stack, program, graph, case, settings, weights, group)
         if not settings.timed:
             program.run()
             return {"record": None, "samples": []}
-        return _timed_record(program, graph, case, settings, found, opened, tell, canary_s)
+        return _timed_record(program, graph, case, settings, found, opened, tell, canary_s, group, compiling)
 
 
 def _checked(
-    case: Case, settings: Settings, graph: Graph, tell: Tell
+    stack: contextlib.ExitStack, case: Case, settings: Settings, graph: Graph, tell: Tell, group: Group
 ) -> Tuple[Program, Dict[str, Any], Dict[str, Any]]:
     """The program that is to be timed, its weights, and what the check of it, or of a smaller one, found."""
     # The update of any other optimiser does not tell the gradient.
     careful = replace(settings, recipe=settings.recipe.checkable, data="synthetic")
+    checkable = getattr(backend.load(case.backend), "checkable", None)
+    if checkable is not None:
+        careful = checkable(case, careful)
     checked = workload.checked(case, careful.recipe)
     alike = graph.fingerprint == checked.fingerprint and settings.recipe == careful.recipe
-    alike = alike and settings.data != "real"
+    alike = alike and settings.data != "real" and (checkable is None or settings == careful)
     tell("compiling")
-    program, weights, compile_s = _compile(checked, case, settings if alike else careful)
-    tell("checking")
-    found: Dict[str, Any] = {"gradient_error": 0.0, **check.require(program, checked, case, weights)}
+    with contextlib.ExitStack() as own:
+        program, weights, compile_s = _compile(
+            stack if alike else own, checked, case, settings if alike else careful, group
+        )
+        tell("checking")
+        found: Dict[str, Any] = {
+            "gradient_error": 0.0,
+            **check.require(program, checked, case, weights, _averaging(case, settings, group)),
+        }
     if not alike:
         tell("compiling")
-        program, weights, compile_s = _compile(graph, case, settings)
+        program, weights, compile_s = _compile(stack, graph, case, settings, group)
     first = next(iter(checked.inputs.values()), None)
     found["checked_size"] = "x".join(map(str, first.shape)) if first else ""
     found["compile_s"] = compile_s
     return program, weights, found
 
 
-def _compile(graph: Graph, case: Case, settings: Settings) -> Tuple[Program, Dict[str, Any], float]:
+def _averaging(case: Case, settings: Settings, group: Group) -> Group:
+    """The replicas that average their gradients; others have nothing to do with each other."""
+    return group if case.mode == "training" and settings.all_reduce else ALONE
+
+
+def _compile(
+    stack: contextlib.ExitStack, graph: Graph, case: Case, settings: Settings, group: Group
+) -> Tuple[Program, Dict[str, Any], float]:
+    """The program, which lets its device go when `stack` ends, its weights, and the seconds that it took."""
     precision = PRECISIONS[case.precision]
     weights = values.weights(graph, precision.weights)
     if settings.weights:
@@ -98,9 +131,20 @@ def _compile(graph: Graph, case: Case, settings: Settings) -> Tuple[Program, Dic
         except (OSError, ValueError) as error:
             raise Refused(str(error).splitlines()[0]) from None
     count = settings.recipe.gradient_accumulation if case.mode == "training" else 1
-    inputs = [values.inputs(graph, precision.compute, batch) for batch in range(count)]
+    own = range(group.rank * count, (group.rank + 1) * count)
+    inputs = [values.inputs(graph, precision.compute, batch) for batch in own]
+    averaging = _averaging(case, settings, group)
     start = time.perf_counter()
-    program = backend.load(case.backend).compile(graph, weights, inputs, case, settings)
+    engine: Any = backend.load(case.backend)
+    if case.device == "ipu":
+        # Under poprun each process has its share of the replicas, and the SDK averages.
+        case = replace(case, replicas=case.replicas // group.count)
+    if averaging.count > 1 and hasattr(engine, "TOGETHER"):
+        program = engine.compile(graph, weights, inputs, case, settings, group=averaging)
+    else:
+        program = engine.compile(graph, weights, inputs, case, settings)
+    if program.close is not None:
+        stack.callback(program.close)
     return program, weights, time.perf_counter() - start
 
 
@@ -111,6 +155,7 @@ def _feed(
     case: Case,
     settings: Settings,
     weights: Mapping[str, Any],
+    group: Group,
 ) -> Any:
     """Give the program the inputs, weights and learning rate with which it is timed; return the open
     pipeline of real images."""
@@ -129,7 +174,8 @@ def _feed(
     count = 1 if settings.data == "synthetic" else GENERATED_BATCHES
     count = max(count, settings.recipe.gradient_accumulation if case.mode == "training" else 1)
     compute = PRECISIONS[case.precision].compute
-    program.feed([values.inputs(graph, compute, batch, settings.zero_values) for batch in range(count)])
+    own = range(group.rank * count, (group.rank + 1) * count)
+    program.feed([values.inputs(graph, compute, batch, settings.zero_values) for batch in own])
     return None
 
 
@@ -142,39 +188,47 @@ def _timed_record(
     opened: Any,
     tell: Tell,
     canary_s: Any,
+    group: Group,
+    compiling: contextlib.ExitStack,
 ) -> Reply:
     latencies: List[float] = []
     step = Step(
-        repeat(_noting(program, latencies), settings.batches_per_step),
+        repeat(timing.noting(program, latencies), 1 if program.looped else settings.batches_per_step),
         batch_items=workload.items(case) * (settings.recipe.gradient_accumulation if case.mode == "training" else 1),
         replicas=case.replicas,
         iterations=settings.batches_per_step * program.batches,
     )
-    tell("waiting")
-    with device.load(case.device).lease():
-        tell("timing")
+    with contextlib.ExitStack() as stack:
+        turn.to_time(stack, compiling, case, settings, tell, group)
         if _learns(case, settings) and settings.data == "real":
             from bench import epochs
 
             step = replace(step, iterations=1)
-            samples, seen = _beside_canaries(
+            samples, seen = timing.beside_canaries(
                 settings, canary_s, lambda: epochs.train(program, graph, case, settings, tell)
             )
         else:
-            samples, seen = _beside_canaries(settings, canary_s, lambda: (measure(step.run, settings), {}))
-    check.require_finite(program)
-    _require_plausible(program, case)
-    found.update(seen, batches_in_flight=program.batches)
-    found.update({f"tuned_{key}": value for key, value in program.facts.items()})
-    found.update({f"device_{key}": value for key, value in device.load(case.device).describe().items()})
-    if opened is not None:
-        found.update(_of_real_images(program, graph, case, settings, opened))
+            samples, seen = timing.beside_canaries(
+                settings, canary_s, lambda: (measure(step.run, settings, group=group), {})
+            )
+            samples, own = timing.together(samples, step, group)
+            seen = {**seen, **own, **timing.communication(program, samples, settings, group)}
+        check.require_finite(program)
+        _require_plausible(program, case)
+        found.update(seen, batches_in_flight=program.batches)
+        found.update({f"tuned_{key}": value for key, value in program.facts.items()})
+        found.update(program.told() if program.told is not None else {}, source=program.source)
+        found.update({f"device_{key}": value for key, value in device.load(case.device).describe().items()})
+        if opened is not None and program.source == "measured":
+            # More clocks, of the same machine.
+            found.update(_of_real_images(program, graph, case, settings, opened))
     made = record.build(case, settings, graph, step, samples, found)
     # Those of the warm-up stand before those of the samples.
     timed = latencies[-len(samples.seconds) * samples.steps_per_sample * step.iterations :]
     alone = samples.seconds if samples.steps_per_sample == 1 else []
     plain = replace(settings, recipe=PLAIN) if case.mode != "training" else settings
-    made.update(record.latency(timed or alone, bool(timed), step, plain))
+    if program.source == "measured":
+        made.update(record.latency(timed or alone, bool(timed), step, plain))
     return {"record": made, "samples": samples.seconds}
 
 
@@ -193,19 +247,6 @@ def _of_real_images(program: Program, graph: Graph, case: Case, settings: Settin
 def _learns(case: Case, settings: Settings) -> bool:
     """Whether a case is a training run of so many epochs, which opens its images itself."""
     return case.mode == "training" and bool(settings.recipe.epochs)
-
-
-def _noting(program: Program, latencies: List[float]) -> Callable[[], None]:
-    """`program.run`, which notes how long each of several batches in flight took."""
-    told = program.latencies
-    if told is None:
-        return program.run
-
-    def noting() -> None:
-        program.run()
-        latencies.extend(told())
-
-    return noting
 
 
 def _export(engine: Any, graph: Graph, weights: Mapping[str, Any], case: Case, settings: Settings) -> None:
@@ -229,43 +270,6 @@ def _require_memory(graph: Graph, case: Case) -> None:
         raise Unavailable(
             f"not present: {needed / 2**30:,.0f} GiB of memory for this case; this machine has {there / 2**30:,.0f}"
         )
-
-
-def _beside_canaries(
-    settings: Settings, canary_s: Any, timed: Callable[[], Tuple[Samples, Dict[str, Any]]]
-) -> Tuple[Samples, Dict[str, Any]]:
-    load = os.getloadavg()[0]
-    before = _canary(settings, canary_s)
-    started_s = time.time()
-    _forget_peak_memory()
-    samples, seen = timed()
-    seen = {**seen, "memory_peak_bytes": _peak_memory()}
-    ended_s = time.time()
-    after = _canary(settings, canary_s)
-    disturbed = max(before or 0, after or 0) > canary.DISTURBED
-    seen = {**seen, "canary_before": before, "canary_after": after, "load": load}
-    return samples, {**seen, "disturbed": disturbed, "started_s": started_s, "ended_s": ended_s}
-
-
-def _forget_peak_memory() -> None:
-    """Let the kernel count this process's peak memory from here, where it can (Linux)."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def _peak_memory() -> Optional[int]:
-    with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
-    return None
-
-
-def _canary(settings: Settings, known_s: Optional[float]) -> Optional[float]:
-    """The slowdown of the canary; None where no time of it is known."""
-    if known_s is None:
-        return None
-    time.sleep(SETTLE_S)
-    return canary.slowdown(settings.threads, known_s)
 
 
 def _require_plausible(program: Program, case: Case) -> None:

@@ -46,6 +46,11 @@ class Program:
                  statistics; None: what `run` computes is that
     latencies    seconds that each batch of the last run was in flight; None: as long as the run
     facts        how it was tuned, to be recorded and matched
+    looped       one `run` does all batches of a step, on all replicas: the loop is the device's
+    local        the same step without the exchange of gradients; None: there is none
+    told         what the device says of the last run, to be recorded: cycles, latency
+    close        let the device go; None: nothing is held
+    source       measured; ipu_model or fake: no rate comes of it
     """
 
     run: Callable[[], None]
@@ -61,6 +66,11 @@ class Program:
     predict: Optional[Callable[[Mapping[str, Any]], Any]] = None
     latencies: Optional[Callable[[], List[float]]] = None
     facts: Dict[str, Any] = field(default_factory=dict)
+    looped: bool = False
+    local: Optional[Callable[[], None]] = None
+    told: Optional[Callable[[], Dict[str, Any]]] = None
+    close: Optional[Callable[[], None]] = None
+    source: str = "measured"
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping
 
+import numpy as np
+
 from bench import values
 from bench.graph import Graph
 
@@ -16,19 +18,33 @@ EXTRA = ("num_batches_tracked",)
 def load(path: Path, graph: Graph, dtype: str) -> Dict[str, Array]:
     """Return every weight of `graph` from a file (.safetensors, .pt, .pth or .npz), rounded to `dtype`.
 
-    The names are torchvision's. Raises ValueError, naming the file and the first weights that do not fit.
+    The names are torchvision's. Raises ValueError in one line, naming the file and what is wrong with it: it cannot be
+    read, or the first weights that do not fit.
     """
     if path.suffix not in READERS:
         raise ValueError(
             f"{path}: weights come as {', '.join(READERS)}, not {path.suffix or 'a file without a suffix'}"
         )
-    found = {name: array for name, array in READERS[path.suffix](path).items() if not name.endswith(EXTRA)}
+    found = {name: array for name, array in _read(path).items() if not name.endswith(EXTRA)}
     wanted = {weight.name: weight.shape for weight in graph.weights}
     _require_none(path, "lacks", [name for name in wanted if name not in found])
     _require_none(path, "has, and the network does not,", [name for name in found if name not in wanted])
     wrong = [f"{n} {found[n].shape} for {shape}" for n, shape in wanted.items() if tuple(found[n].shape) != shape]
     _require_none(path, "has in another shape", wrong)
+    _require_none(path, "has no real numbers in", [name for name in wanted if found[name].dtype.kind not in "fiu"])
+    _require_none(path, "has numbers that are not finite in", [n for n in wanted if not np.isfinite(found[n]).all()])
     return {name: values.rounded(found[name], dtype) for name in wanted}
+
+
+def _read(path: Path) -> Mapping[str, Array]:
+    """The arrays of a file by name. A file of nonsense makes its reader raise anything."""
+    try:
+        return READERS[path.suffix](path)
+    except ImportError:
+        raise
+    except Exception as error:  # noqa: BLE001 - pickles, archives and headers all fail in their own ways
+        told = str(error).strip().splitlines() or [type(error).__name__]
+        raise ValueError(f"{path} cannot be read: {told[0]}") from None
 
 
 def _require_none(path: Path, what: str, names: List[str]) -> None:
@@ -38,8 +54,6 @@ def _require_none(path: Path, what: str, names: List[str]) -> None:
 
 
 def _npz(path: Path) -> Mapping[str, Array]:
-    import numpy as np
-
     with np.load(str(path)) as arrays:
         return {name: arrays[name] for name in arrays.files}
 
@@ -55,7 +69,9 @@ def _torch(path: Path) -> Mapping[str, Array]:
     import torch
 
     state = torch.load(str(path), map_location="cpu", weights_only=True)
-    return {name: tensor.float().numpy() for name, tensor in state.items() if hasattr(tensor, "numpy")}
+    if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
+        raise ValueError("no dictionary of tensors: save a model's state_dict()")
+    return {name: tensor.detach().float().numpy() for name, tensor in state.items()}
 
 
 READERS: Dict[str, Callable[[Path], Mapping[str, Array]]] = {

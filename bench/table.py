@@ -18,7 +18,7 @@ from bench.record import Record
 WIDTH = 100
 IMAGE_NETWORKS = workload.names("cnns")
 # Axes that have one value throughout go into the title; the others are columns.
-AXES = ("workload", "size", "mode", "batch_size", "precision", "device", "backend")
+AXES = ("workload", "size", "mode", "batch_size", "precision", "replicas", "device", "backend")
 HEADS = {"batch_size": "batch"}
 Row = Tuple[Record, Optional[Verdict]]
 
@@ -41,8 +41,14 @@ def _beside_best(rows: Sequence[Row]) -> List[Row]:
     """The rows, each with its share of the best rate of its case."""
     best: Dict[Tuple[Any, ...], float] = {}
     for record, _ in rows:
-        best[_case(record)] = max(best.get(_case(record), 0.0), record["items_per_s"])
-    return [({**record, "of_best": record["items_per_s"] / best[_case(record)]}, verdict) for record, verdict in rows]
+        best[_case(record)] = max(best.get(_case(record), 0.0), record["items_per_s"] or 0.0)
+    return [
+        ({**record, "of_best": _share(record["items_per_s"], best[_case(record)])}, verdict) for record, verdict in rows
+    ]
+
+
+def _share(rate: Optional[float], best: float) -> Optional[float]:
+    return None if rate is None else rate / best
 
 
 def _case(record: Record) -> Tuple[Any, ...]:
@@ -58,7 +64,7 @@ def _lines(rows: Sequence[Row], axes: Sequence[str], color: bool) -> List[str]:
     for head, _ in columns:
         table.add_column(head, justify="left" if head == "item" else "right", no_wrap=True)
     for record, verdict in rows:
-        cells = [str(record[axis]) for axis in axes] + [cell(record, verdict) for _, cell in columns]
+        cells = [_value(record, axis) for axis in axes] + [cell(record, verdict) for _, cell in columns]
         table.add_row(*cells, style="red" if verdict and verdict.kind == "slower" else None)
     out = io.StringIO()
     console = Console(file=out, width=400, force_terminal=color, no_color=not color, highlight=False)
@@ -71,7 +77,7 @@ def _below_cases(rows: Sequence[Row], axes: Sequence[str], color: bool) -> List[
     header = len(lines) - len(rows)
     found, last = lines[:header], ""
     for line, (record, _) in zip(lines[header:], rows):
-        case = "  ".join(f"{HEADS.get(axis, '')} {record[axis]}".strip() for axis in axes)
+        case = "  ".join(f"{HEADS.get(axis, '')} {_value(record, axis)}".strip() for axis in axes)
         if case != last:
             found.append(case)
             last = case
@@ -82,14 +88,19 @@ def _below_cases(rows: Sequence[Row], axes: Sequence[str], color: bool) -> List[
 
 def _order(record: Record) -> Tuple[Any, ...]:
     case = tuple(record[axis] for axis in AXES if axis not in ("backend", "device"))
-    return (*case, -record["items_per_s"])
+    return (*case, -(record["items_per_s"] or 0.0))
 
 
 def _title(rows: Sequence[Row], shown: Sequence[str]) -> List[str]:
     first = rows[0][0]
-    parts = [f"{HEADS.get(axis, '')} {first[axis]}".strip() for axis in AXES if axis not in shown]
+    told = [axis for axis in AXES if axis not in shown and (axis != "replicas" or first[axis] > 1)]
+    parts = [f"{HEADS.get(axis, '')} {_value(first, axis)}".strip() for axis in told]
     threads = first["threads"]
     return [*parts, f"{threads} thread{'s' if threads > 1 else ''}"]
+
+
+def _value(record: Record, axis: str) -> str:
+    return f"x{record[axis]}" if axis == "replicas" else str(record[axis])
 
 
 def _change(record: Record, verdict: Optional[Verdict]) -> str:
@@ -100,7 +111,9 @@ def _change(record: Record, verdict: Optional[Verdict]) -> str:
 
 
 def _noise(record: Record, verdict: Optional[Verdict]) -> str:
-    return f"{record['noise_percent']:.1f}%" + ("!" if record["disturbed"] else "")
+    if record["samples"] == 1:
+        return ""  # nothing to compare it with
+    return "" if record["noise_percent"] is None else f"{record['noise_percent']:.1f}%" + "!" * record["disturbed"]
 
 
 def _peak(record: Record, verdict: Optional[Verdict]) -> str:
@@ -123,6 +136,8 @@ def _latency(record: Record, verdict: Optional[Verdict]) -> str:
 def _notes(rows: Sequence[Row]) -> List[str]:
     notes = []
     for record, _ in rows:
+        if record["source"] != "measured":
+            notes.append(f"{record['id']}: {SOURCES[record['source']]}")
         # Of rows that learnt, scored or decoded images, one line each says what a column cannot.
         if record["loss_last"] is not None:
             notes.append(
@@ -146,8 +161,14 @@ def _notes(rows: Sequence[Row]) -> List[str]:
     return notes
 
 
-def rate(value: float) -> str:
-    """A rate to four figures."""
+def _percent(value: Optional[float]) -> str:
+    return "" if value is None else f"{value:.3g}%"
+
+
+def rate(value: Optional[float]) -> str:
+    """A rate to four figures; a dash where there is none."""
+    if value is None:
+        return "-"
     return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
@@ -156,20 +177,28 @@ def _single(rows: Sequence[Row]) -> bool:
     return any(record["mode"] == "inference" and record["workload"] in IMAGE_NETWORKS for record, _ in rows)
 
 
+SOURCES = {
+    "ipu_model": "checked on the IPU Model, a simulation: no rate",
+    "fake": "a fake of the IPU's API stood in for it: no rate",
+}
 SOMETIMES: Dict[str, Callable[[Sequence[Row]], bool]] = {
-    "of best": lambda rows: any(record["of_best"] < 1 for record, _ in rows),
+    "of best": lambda rows: any((record["of_best"] or 1) < 1 for record, _ in rows),
+    "scaling": lambda rows: any(record["scaling_percent"] for record, _ in rows),
+    "exchange": lambda rows: any(record["communication_percent"] for record, _ in rows),
     "change": lambda rows: any(verdict for _, verdict in rows),
     "p99": _single,
     "readme": lambda rows: any(record["protocol"] == "readme" for record, _ in rows),
 }
 COLUMNS: List[Tuple[str, Callable[[Record, Optional[Verdict]], str]]] = [
     ("items/s", lambda record, verdict: rate(record["items_per_s"])),
-    ("of best", lambda record, verdict: f"{record['of_best']:.2f}"),
+    ("of best", lambda record, verdict: "" if record["of_best"] is None else f"{record['of_best']:.2f}"),
     ("readme", lambda record, verdict: rate(record["readme_items_per_s"])),
     ("item", lambda record, verdict: str(record["item"])),
-    ("step", lambda record, verdict: seconds(record["step_median_s"])),
+    ("step", lambda record, verdict: "" if record["step_median_s"] is None else seconds(record["step_median_s"])),
     ("p99", _latency),
     ("noise", _noise),
     ("of peak", _peak),
+    ("scaling", lambda record, verdict: _percent(record["scaling_percent"])),
+    ("exchange", lambda record, verdict: _percent(record["communication_percent"])),
     ("change", _change),
 ]

@@ -12,10 +12,11 @@ import os
 import signal
 import sys
 import traceback
-from typing import Any, Callable, Dict, List, Mapping
+from typing import Any, Callable, Dict, Iterator, List, Mapping
 
 from bench import canary, device, run
-from bench.case import Broken, Case, Refused, Settings, Unavailable, Wrong
+from bench.case import Broken, Case, Lost, Refused, Settings, Unavailable, Wrong
+from bench.group import ALONE, Group, Member
 
 Reply = Dict[str, Any]
 Tell = Callable[[str], None]
@@ -40,13 +41,16 @@ def prepare(environment: Mapping[str, str], cores: List[int]) -> None:
         os.sched_setaffinity(0, cores)
 
 
-def answer(request: Mapping[str, Any], tell: Tell) -> Reply:
-    """Do what a request asks; whatever goes wrong becomes a reply."""
+def answer(request: Mapping[str, Any], tell: Tell, launched: Group = ALONE) -> Reply:
+    """Do what a request asks; whatever goes wrong becomes a reply. `launched`: the processes of a launcher."""
     try:
         if request["do"] == "peak":
             return {"kind": "peak", **peak(request["device"], request["precision"], request["threads"])}
         case, settings = Case(**request["case"]), Settings(**request["settings"])
-        return {"kind": "record", **run.run(case, settings, tell, request.get("canary_s"))}
+        with contextlib.closing(Member(request["place"])) if request.get("place") else _kept(launched) as group:
+            return {"kind": "record", **run.run(case, settings, tell, request.get("canary_s"), group)}
+    except Lost as error:
+        return {"kind": "lost", "text": str(error)}
     except Unavailable as error:
         return {"kind": "unavailable", "text": str(error)}
     except Refused as error:
@@ -58,6 +62,11 @@ def answer(request: Mapping[str, Any], tell: Tell) -> Reply:
     except (Exception, SystemExit) as error:  # noqa: BLE001 - it is raised again at the other end, with its traceback
         text = f"{type(error).__name__}: {error}".splitlines()[0]
         return {"kind": "error", "text": text, "traceback": traceback.format_exc()}
+
+
+@contextlib.contextmanager
+def _kept(group: Group) -> Iterator[Group]:
+    yield group
 
 
 def peak(device_name: str, precision: str, threads: int) -> Reply:

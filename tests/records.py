@@ -21,6 +21,7 @@ def record_of(name="lstm-h8_t3", rate=1000.0, noise=0.0, **changed):
         "replicas": 1,
         "backend": "numpy",
         "device": "cpu",
+        "source": "measured",
         "item": "sequence",
         "items_per_s": rate,
         "step_median_s": 1 / rate,

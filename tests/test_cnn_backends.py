@@ -20,7 +20,7 @@ from bench.backends.numpy import evaluate
 from bench.case import Settings, Wrong
 from bench.precision import PRECISIONS
 
-ENGINES = plugins.names(backends)
+ENGINES = [engine for engine in plugins.names(backends) if "cpu" in backend.load(engine).DEVICES]
 FAMILIES = plugins.names(cnns)
 KEYS = [(engine, key) for engine in ENGINES for key in cnn_matrix.keys(engine)]
 IDS = [f"{engine}-{cnn_matrix.name(key)}" for engine, key in KEYS]

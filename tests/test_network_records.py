@@ -11,6 +11,7 @@ from bench import baseline, cnn, record, run, values, workload
 from bench.backends import numpy as reference
 from bench.case import Case, Settings
 from bench.graph import Graph
+from bench.group import ALONE
 from bench.measure import Samples
 from bench.recipe import Recipe
 from bench.step import Program, Step
@@ -36,7 +37,7 @@ def timed(case, program=None, **settings):
     """The record of a case whose program does nothing."""
     graph, chosen = workload.of_case(case), Settings(steps=5, **settings)
     program = program or Program(lambda: None, lambda batches: None, dict, "float32", "float32")
-    return run._timed_record(program, graph, case, chosen, {}, None, lambda phase: None, None)["record"]
+    return run._timed_record(program, graph, case, chosen, {}, None, lambda phase: None, None, ALONE)["record"]
 
 
 # The rate of the READMEs.
@@ -113,7 +114,7 @@ def test_steps_that_share_a_sample_have_no_latency_of_their_own():
     case, graph = case_of("inference"), workload.of_case(case_of("inference"))
     program = Program(lambda: None, lambda batches: None, dict, "float32", "float32")
 
-    made = run._timed_record(program, graph, case, Settings(max_time_s=0.01), {}, None, lambda phase: None, None)
+    made = run._timed_record(program, graph, case, Settings(max_time_s=0.01), {}, None, lambda phase: None, None, ALONE)
 
     assert made["record"]["steps_per_sample"] > 1
     assert made["record"]["latency_p50_s"] is None
@@ -210,7 +211,7 @@ def test_a_baseline_of_another_recipe_or_protocol_is_not_compared(changed):
     verdict = baseline.judge(built(seconds=[500.0], **changed), built(), 10)
 
     assert verdict.kind == "changed"
-    assert "settings " in verdict.text
+    assert f"{next(iter(changed))} " in verdict.text
 
 
 # Inputs of zeros.

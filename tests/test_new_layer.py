@@ -113,7 +113,7 @@ def test_a_new_dimension_is_an_option_with_its_text(extended: Suite) -> None:
     result = extended.run("--help")
 
     assert result.returncode == 0, result.text
-    assert "--block-width=BLOCK_WIDTH" in result.stdout
+    assert "--block-width=N,..." in result.stdout
     assert "width of a gated block: gated" in " ".join(result.stdout.split())
 
 

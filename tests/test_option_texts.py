@@ -18,6 +18,7 @@ GROUPS = (
     "layerbench: training of image networks (--mode training)",
     "layerbench: how it is measured",
     "layerbench: baselines",
+    "layerbench: Graphcore IPUs only (--device ipu)",
 )
 # Options that say what another does.
 SHORTHANDS = {
@@ -25,6 +26,10 @@ SHORTHANDS = {
     "--generated-data": "--data generated",
     "--batch-norm": "--norm-type batch",
     "--xla-recompute": "--recompute auto",
+    "--enable-stochastic-rounding": "--stochastic-rounding on",
+    "--no-stochastic-rounding": "--stochastic-rounding off",
+    "--disable-variable-offloading": "--variable-offloading off",
+    "--no-prefetch": "--prefetch off",
 }
 
 
@@ -128,7 +133,10 @@ def test_the_header_names_a_preset_and_what_of_it_has_no_effect(plain: Suite) ->
 
     found = header(plain, "--config", "mk1_resnet50_16ipus")
 
-    idle = "--half-partial, --pipeline-splits, --stable-norm, 4 IPU settings of the preset"
+    idle = (
+        "--half-partial, --pipeline-splits, --stable-norm, the preset's pipeline_schedule, available_memory_proportion,"
+        " max_cross_replica_buffer_size, internal_exchange_optimisation_target"
+    )
     assert found == [
         "layerbench: preset mk1_resnet50_16ipus (TensorFlow 2.0)",
         f"layerbench: without effect on cpu: {idle}",

@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import execnet
 import pytest
+from pytest_benchmark import stats
 
 
-@pytest.mark.parametrize("name", ["quiet", "json", "storage", "save", "autosave"])
+@pytest.mark.parametrize(
+    "name", ["quiet", "json", "storage", "save", "autosave", "only", "skip", "disabled", "benchmarks"]
+)
 def test_the_session_of_pytest_benchmark_has_the_attribute(pytestconfig, name):
     assert hasattr(pytestconfig._benchmarksession, name)
+
+
+def test_an_entry_of_the_session_of_pytest_benchmark_can_be_made_again():
+    """As fixtures/gather.py does with what came from a worker of pytest-xdist."""
+    told = {"name": "a[b]", "fullname": "f::a[b]", "group": "g", "param": "b", "params": {"x": 1}, "extra_info": {}}
+    fixture = SimpleNamespace(**told, cprofile_stats=None, has_error=False)
+
+    made = stats.Metadata(fixture, 1, {"min_rounds": 5})
+    made.stats.data = [1.0, 3.0]
+
+    assert made.as_dict(include_data=True)["stats"]["median"] == 2.0
+    assert {**told, "options": {"min_rounds": 5}} == made.as_dict(include_data=False, stats=False)
+    assert (made.iterations, made.has_error) == (1, False)
+
+
+def test_the_loader_of_torch_can_end_its_processes():
+    data = pytest.importorskip("torch.utils.data")
+
+    assert callable(data.dataloader._MultiProcessingDataLoaderIter._shutdown_workers)
 
 
 def test_a_gateway_of_execnet_has_its_process():

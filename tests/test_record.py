@@ -35,6 +35,7 @@ LATER = set(
     percent_of_peak peak_tflops peak_gbytes_per_s peak_library
     images_skipped pipeline_items_per_s transfer_s_per_item compute_s_per_item bound_by
     top1_percent top5_percent images_scored epochs loss_first loss_last
+    cycles sdk_latency_s scaling_percent replica_items_per_s communication_percent
     """.split()
 )
 
@@ -145,6 +146,7 @@ PEAK = {"flops": 1e12, "bandwidth": {"1000": 8e9, "1000000": 4e9, "100000000": 2
 def shared(flops_per_s, bytes_per_s, step_s):
     """As much of a record as a share needs: one item a step, one batch behind it."""
     return {
+        "source": "measured",
         "tflops": flops_per_s / 1e12,
         "gbytes_per_s": bytes_per_s / 1e9,
         "step_median_s": step_s,
@@ -280,3 +282,23 @@ def test_a_fingerprint_is_of_the_value_and_not_of_its_order():
 def test_cores_are_stored_as_text():
     assert built(case_of(), settings=Settings(cores=[2, 3]))["cores"] == "2,3"
     assert built(case_of())["cores"] == ""
+
+
+@pytest.mark.parametrize("source", ["ipu_model", "fake"])
+def test_what_was_not_measured_has_no_rate_and_no_share_of_a_peak(source):
+    case = case_of("lstm", "inference", "fp32", 1)
+
+    made = record.with_peak(built(case, source=source), PEAK)
+
+    assert made["source"] == source
+    assert {name: made[name] for name in record.RATES} == dict.fromkeys(record.RATES)
+    assert made["percent_of_peak"] is None
+
+
+def test_a_peak_without_a_bandwidth_is_of_the_arithmetic_only():
+    peak = {"flops": 1e12, "bandwidth": {}, "library": "computed"}
+
+    made = record.with_peak(shared(0.25e12, 1e12, 0.01), peak)
+
+    assert made["percent_of_peak"] == pytest.approx(25)
+    assert made["peak_gbytes_per_s"] is None

@@ -166,7 +166,7 @@ def test_a_device_that_is_missing_skips(plain: Suite, tmp_path: Path) -> None:
     [
         (["--mode=training"], "not supported: numpy runs inference and eval, not training"),
         (["--precision=fp16"], "not supported: numpy has no fp16"),
-        (["--replicas=2"], "not supported: replicas=2"),
+        (["--replicas=512", "--threads=1"], "not present: 512 cores for 512 replicas of 1 thread"),
     ],
 )
 def test_what_a_backend_cannot_do_skips(plain: Suite, args: List[str], reason: str) -> None:

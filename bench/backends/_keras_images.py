@@ -47,7 +47,7 @@ def conv(to: Any, node: Node) -> Call:
             out = tf.nn.depthwise_conv2d(tf.pad(x, pads), weight, [1, stride, stride, 1], "VALID")
         elif depthwise:
             out = tf.nn.depthwise_conv2d(x, weight, [1, stride, stride, 1], pads)
-        elif groups == 1:
+        elif groups == 1 or to.grouped:
             out = tf.nn.conv2d(x, weight, stride, pads)
         else:
             out = _grouped(x, weight, groups, stride, pads)
@@ -125,9 +125,7 @@ def _batch_norm(to: Any, node: Node) -> Call:
         out, new_mean, new_variance = tf.compat.v1.nn.fused_batch_norm(
             x, *factors, epsilon=eps, is_training=True, exponential_avg_factor=momentum
         )
-        to.moved.append((mean, new_mean))
-        to.moved.append((variance, new_variance))
-        return out
+        return to.moves(out, [(mean, new_mean), (variance, new_variance)])
 
     return norm
 

@@ -29,6 +29,14 @@ def to_native(array: Any) -> Any:
     return array.transpose(0, 2, 3, 1) if array.ndim == 4 else array
 
 
+def native_input(array: Any, compute: Any) -> Any:
+    """An input on the host, in the type and the layout of the device: a view where it has them already. `compute` is
+    the type of its real numbers; integers stay."""
+    if array.dtype.kind in "iu":
+        compute = tf.uint8 if array.dtype == "uint8" else tf.int32
+    return np.ascontiguousarray(to_native(array), compute.as_numpy_dtype)
+
+
 def canonical(array: Any) -> Any:
     array = np.asarray(array, np.float64)
     return array.transpose(0, 3, 1, 2) if array.ndim == 4 else array
@@ -41,7 +49,10 @@ class Lowered:
     training  what is being traced: norms use the batch's statistics, and dropout drops
     frozen    networks read their weights as constants: `load` shows in what is traced afterwards
     moved     variables and their new values, gathered while a training pass is traced
+    grouped   whether the device's convolution of groups has a gradient of its own
     """
+
+    grouped = False
 
     def __init__(self, graph: Graph, weights: Dict[str, Any], precision: str, frozen: bool = False) -> None:
         self.graph = graph
@@ -60,10 +71,10 @@ class Lowered:
 
     def load(self, weights: Mapping[str, Any]) -> None:
         for name, (variable, native, _) in self.held.items():
-            variable.assign(tf.cast(native(weights[name]), variable.dtype))
+            variable.assign(np.asarray(native(weights[name]), tf.as_dtype(variable.dtype).as_numpy_dtype))
 
     def arrays(self) -> Dict[str, Any]:
-        return {n: back(tf.cast(v, tf.float64).numpy()) for n, (v, _, back) in self.held.items()}
+        return {n: back(np.asarray(v.numpy(), np.float64)) for n, (v, _, back) in self.held.items()}
 
     def variables(self) -> List[Tuple[Any, Weight]]:
         """The variables behind the weights, each once, as TensorFlow's own, and a weight that each holds."""
@@ -89,6 +100,14 @@ class Lowered:
                 variable = tf.cast(variable, kind or self.compute).numpy()
             return tf.constant(variable)
         return tf.cast(variable, kind or self.compute)
+
+    def moves(self, out: Any, pairs: List[Tuple[Any, Any]]) -> Any:
+        """Note the new values of variables, which come with a result; return that result."""
+        self.moved += pairs
+        return out
+
+    def makers(self) -> Dict[str, Callable[[Any, Node], Callable[..., Any]]]:
+        return LAYERS
 
     def seed(self) -> Any:
         """Another seed at every place and in every step; a block that runs again gets what it got."""
@@ -139,8 +158,8 @@ class Lowered:
 
     def _make(self, graph: Graph, calls: Dict[int, Callable[..., Any]]) -> None:
         for index, node in enumerate(graph.nodes):
-            if node.op in LAYERS:
-                calls[index] = LAYERS[node.op](self, node)
+            if node.op in self.makers():
+                calls[index] = self.makers()[node.op](self, node)
             elif node.op in FUNCTIONS:
                 calls[index] = FUNCTIONS[node.op](node)
             elif node.op == "fill":

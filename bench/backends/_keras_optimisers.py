@@ -41,16 +41,19 @@ class Optimiser:
             for name, start in starts:
                 held[name].assign(tf.fill(held[name].shape, tf.cast(start, held[name].dtype)))
 
-    def apply(self, gradients: Sequence[Any], rate: Any) -> None:
+    def apply(self, gradients: Sequence[Any], rate: Any) -> List[Any]:
+        """Update the variables; return what a graph must run to have done it."""
         count = self.count.assign_add(1.0)
+        done = [count]
         recipe = self.recipe
         for variable, gradient, held, matrix in zip(self.variables, gradients, self.states, self.matrices):
             before = {name: tf.cast(state, tf.float32) for name, state in held.items()}
             weights, gradient = tf.cast(variable, tf.float32), tf.cast(gradient, tf.float32)
             step, after = self.rule(recipe, weights, gradient, rate, before, count, matrix)
             for name, state in after.items():
-                held[name].assign(tf.cast(state, variable.dtype))
-            variable.assign_sub(tf.cast(step, variable.dtype))
+                done.append(held[name].assign(tf.cast(state, variable.dtype)))
+            done.append(variable.assign_sub(tf.cast(step, variable.dtype)))
+        return done
 
 
 def _decayed(recipe: Recipe, weights: Any, gradient: Any, matrix: bool) -> Any:

@@ -52,7 +52,7 @@ def _cell_layer(kind: str, hidden: int, bias: bool, policy: str, whole: bool) ->
     return {"rnn": layers.SimpleRNNCell, "lstm": layers.LSTMCell, "gru": layers.GRUCell}[kind](hidden, **options)
 
 
-class _GRUBias:
+class GRUBias:
     """Keras keeps both biases of a GRU in one variable, (2, 3 * hidden); this is one row of it."""
 
     def __init__(self, variable: Any, row: int) -> None:
@@ -60,12 +60,12 @@ class _GRUBias:
         self.dtype = variable.dtype
 
     def assign(self, value: Any) -> None:
-        rows = [tf.cast(tf.convert_to_tensor(self.variable)[i], self.dtype) for i in range(2)]
-        rows[self.row] = tf.cast(value, self.dtype)
-        self.variable.assign(tf.stack(rows))
+        rows = np.array(self.variable.numpy())
+        rows[self.row] = value
+        self.variable.assign(rows)
 
-    def __tf_tensor__(self, dtype: Any = None, name: Any = None) -> Any:
-        return tf.convert_to_tensor(self.variable)[self.row]
+    def numpy(self) -> Any:
+        return self.variable.numpy()[self.row]
 
 
 def _recurrent(kind: str, whole: bool) -> Callable[[Any, Node], Callable[..., Any]]:
@@ -77,7 +77,7 @@ def _recurrent(kind: str, whole: bool) -> Callable[[Any, Node], Callable[..., An
         if kind == "gru" and len(node.weights) > 2:
             for row in (0, 1):
                 to.held[node.weights[2 + row].name] = (
-                    _GRUBias(cell.bias, row),
+                    GRUBias(cell.bias, row),
                     lambda array: regate(array, "gru"),
                     lambda array: regate(array, "gru"),
                 )

@@ -14,7 +14,7 @@ def _pads(node: Node) -> Any:
 
 def _conv(to: Any, node: Node, x: str) -> str:
     size, stride = node.weights[0].shape[2], node.attrs["stride"]
-    given = [to.constant(w) for w in (to.weight(node, "weight"), to.weight(node, "bias")) if w is not None]
+    given = [*to.named(node, "weight"), *to.named(node, "bias")]
     attrs = {"kernel_shape": [size, size], "strides": [stride, stride], "pads": _pads(node)}
     return str(to.op("Conv", x, *given, group=node.attrs["groups"], **attrs))
 
@@ -25,8 +25,12 @@ def _max_pool(to: Any, node: Node, x: str) -> str:
 
 
 def _batch_norm(to: Any, node: Node, x: str) -> str:
-    named = [to.constant(to.weight(node, name)) for name in ("weight", "bias", "running_mean", "running_var")]
-    return str(to.op("BatchNormalization", x, *named, epsilon=node.attrs["eps"]))
+    """With five results it is trained: on the batch's statistics, moving the running ones."""
+    named = [to.named(node, name)[0] for name in ("weight", "bias", "running_mean", "running_var")]
+    if not node.attrs["training"]:
+        return str(to.op("BatchNormalization", x, *named, epsilon=node.attrs["eps"]))
+    attrs = {"epsilon": node.attrs["eps"], "momentum": 1 - node.attrs["momentum"]}
+    return str(to.op("BatchNormalization", x, *named, outputs=5, **attrs)[0])
 
 
 def _group_norm(to: Any, node: Node, x: str) -> str:
@@ -43,7 +47,7 @@ def _group_norm(to: Any, node: Node, x: str) -> str:
     if node.attrs["strided"]:
         x = _turned(to, x, (rows, groups, channels // groups, height * width))
     x = to.op("Reshape", x, to.constant(np.asarray(node.shape, np.int64)))
-    scale, shift = (to.constant(to.weight(node, name)[:, None, None]) for name in ("weight", "bias"))
+    (scale,), (shift,) = (to.named(node, name, channels, 1, 1) for name in ("weight", "bias"))
     return str(to.op("Add", to.op("Mul", x, scale), shift))
 
 
@@ -66,7 +70,7 @@ def _normalise(to: Any, node: Node, x: str) -> str:
     import numpy as np
 
     if node.inputs[0].node in to.bytes:
-        x = to.op("Cast", x, to=1)
+        x = to.op("Cast", x, to=to.type)
     scale, shift = (to.constant(np.asarray(node.attrs[key], np.float32)[:, None, None]) for key in ("scale", "shift"))
     return str(to.op("Add", to.op("Mul", x, scale), shift))
 
@@ -82,14 +86,52 @@ def _global_mean(to: Any, node: Node, x: str) -> str:
     return str(to.op("Flatten", to.op("GlobalAveragePool", x), axis=1))
 
 
-def _cross_entropy(to: Any, node: Node, x: str, labels: str) -> str:
-    """Against integer labels, smoothed: a graph that is not trained is not mixed."""
+def _cross_entropy(to: Any, node: Node, x: str, labels: str, shares: str = "") -> str:
+    """Against integer labels, smoothed, and mixed by `shares`."""
     import numpy as np
 
-    depth = to.constant(np.asarray([node.inputs[0].shape[1]], np.int64))
+    depth = to.constant(np.asarray([node.inputs[0].shape[1]], np.int32))
     values = to.constant(np.asarray([node.attrs["off"], node.attrs["on"]], np.float32))
-    picked = to.op("Mul", to.op("LogSoftmax", x, axis=1), to.op("OneHot", labels, depth, values, axis=1))
+    logs = to.op("LogSoftmax", x, axis=1)
+    wanted = to.op("OneHot", labels, depth, values, axis=1)
+    if shares:
+        wanted = _mixed(to, node, wanted, shares)
+    picked = to.op("Mul", logs, wanted)
     return str(to.op("Neg", to.op("ReduceMean", to.op("ReduceSum", picked, axes=[1], keepdims=0), keepdims=0)))
+
+
+def _mixed(to: Any, node: Node, wanted: str, shares: str) -> str:
+    """The targets of a row and of those that were blended into it, weighed by the columns of `shares`."""
+    rows, shifts = node.inputs[0].shape[0], node.attrs["rolls"]
+    columns = to.op("Split", shares, outputs=len(shifts), axis=1) if len(shifts) > 1 else [shares]
+    parts = [to.op("Mul", column, _rolled(to, wanted, rows, shift)) for column, shift in zip(columns, shifts)]
+    total = parts[0]
+    for part in parts[1:]:
+        total = to.op("Add", total, part)
+    return str(total)
+
+
+def _rolled(to: Any, x: str, rows: int, shift: int) -> str:
+    if shift % rows == 0:
+        return x
+    first, last = to.op("Split", x, outputs=2, axis=0, split=[rows - shift % rows, shift % rows])
+    return str(to.op("Concat", last, first, axis=0))
+
+
+def _blend(to: Any, node: Node, x: str, share: str) -> str:
+    other = _rolled(to, x, node.shape[0], node.attrs["shift"])
+    rest = to.op("Sub", to.scalar(1), share)
+    return str(to.op("Add", to.op("Mul", share, x), to.op("Mul", rest, other)))
+
+
+def _dropout(to: Any, node: Node, x: str) -> str:
+    """Of whole rows: drop out of one number a row."""
+    import numpy as np
+
+    if not node.attrs["rows"]:
+        return str(to.op("Dropout", x, ratio=node.attrs["rate"]))
+    ones = to.constant(np.ones((node.shape[0],) + (1,) * (len(node.shape) - 1), np.float32))
+    return str(to.op("Mul", x, to.op("Dropout", ones, ratio=node.attrs["rate"])))
 
 
 def _simple(kind: str) -> Callable[..., str]:
@@ -112,4 +154,6 @@ OPS: Dict[str, Callable[..., Any]] = {
     "normalise": _normalise,
     "pad_channels": _pad_channels,
     "cross_entropy": _cross_entropy,
+    "dropout": _dropout,
+    "blend": _blend,
 }

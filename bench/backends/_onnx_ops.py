@@ -1,79 +1,12 @@
-"""Every primitive in ONNX operators of opset 11, and what collects them; `_onnx_model` makes the model."""
+"""Every primitive in ONNX operators of opset 11; `_onnx_model` makes the model."""
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, Mapping
+from typing import Any, Callable, Dict, List
 
 from bench.backends import _onnx_images
+from bench.backends._onnx_lowering import Lowering, regate
 from bench.graph import Node
-
-# Ours are torch's: i f g o and r z n. ONNX has i o f c and z r h.
-GATE_ORDER = {"rnn": (0,), "lstm": (0, 3, 1, 2), "gru": (1, 0, 2)}
-
-
-def regate(array: Any, kind: str) -> Any:
-    """A stacked recurrent weight, (gates * hidden, ...), with its gates in ONNX's order."""
-    import numpy as np
-
-    order = GATE_ORDER[kind]
-    return np.concatenate([np.split(array, len(order))[gate] for gate in order])
-
-
-class Lowering:
-    """Collects the nodes and initializers of one model; a scan's body has nodes of its own."""
-
-    def __init__(self, weights: Mapping[str, Any]) -> None:
-        self.weights = weights
-        self.nodes: List[Any] = []
-        self.initializers: List[Any] = []
-        self.count = 0
-        # The inputs that are bytes.
-        self.bytes: List[int] = []
-
-    def graph(self, nodes: List[Node], sources: Mapping[int, str] = {}) -> Dict[int, List[str]]:
-        """Lower nodes in order; return the names of the results of each."""
-        values: Dict[int, List[str]] = {}
-        for index, node in enumerate(nodes):
-            args = [values[tensor.node][tensor.output] for tensor in node.inputs]
-            if index in sources:
-                values[index] = [sources[index]]
-            elif node.op == "input":
-                values[index] = [f"input{index}"]
-                if node.attrs["values"] == "uint8":
-                    self.bytes.append(index)
-            else:
-                made = OPS[node.op](self, node, *args)
-                values[index] = made if isinstance(made, list) else [made]
-        return values
-
-    def op(self, kind: str, *inputs: str, outputs: int = 1, **attrs: Any) -> Any:
-        """Add one node; return the name of its result, or the list of the names of its `outputs`."""
-        from onnx import helper
-
-        self.count += 1
-        names = [f"{kind.lower()}{self.count}_{i}" for i in range(outputs)]
-        self.nodes.append(helper.make_node(kind, list(inputs), names, **attrs))
-        return names[0] if outputs == 1 else names
-
-    def constant(self, array: Any) -> str:
-        from onnx import numpy_helper
-
-        self.count += 1
-        name = f"constant{self.count}"
-        self.initializers.append(numpy_helper.from_array(array, name))
-        return name
-
-    def scalar(self, value: float) -> str:
-        import numpy as np
-
-        return self.constant(np.asarray(value, np.float32))
-
-    def weight(self, node: Node, name: str) -> Any:
-        """The weight of that name, or None where the layer has none."""
-        for weight in node.weights:
-            if weight.name.endswith(f".{name}"):
-                return self.weights[weight.name]
-        return None
 
 
 def native_shape(shape: Any, integers: bool) -> List[int]:
@@ -82,21 +15,14 @@ def native_shape(shape: Any, integers: bool) -> List[int]:
 
 
 def _dense(to: Lowering, node: Node, x: str) -> str:
-    bias = to.weight(node, "bias")
-    weight = to.constant(to.weight(node, "weight"))
-    extra = [to.constant(bias)] if bias is not None else []
-    return str(to.op("Gemm", x, weight, *extra, transB=1))
+    return str(to.op("Gemm", x, *to.named(node, "weight"), *to.named(node, "bias"), transB=1))
 
 
 def _recurrent(kind: str) -> Callable[..., str]:
     def lower(to: Lowering, node: Node, x: str) -> str:
-        import numpy as np
-
-        given = [to.constant(regate(to.weight(node, w), kind)[None]) for w in ("weight_ih", "weight_hh")]
-        first, second = to.weight(node, "bias_ih"), to.weight(node, "bias_hh")
-        if first is not None:
-            second = np.zeros_like(first) if second is None else second
-            given.append(to.constant(np.concatenate([regate(first, kind), regate(second, kind)])[None]))
+        given = [to.gates(node, kind, name) for name in ("weight_ih", "weight_hh")]
+        if len(node.weights) > 2:
+            given.append(_biases(to, node, kind))
         attrs: Dict[str, Any] = {"linear_before_reset": 1} if kind == "gru" else {}
         out = to.op(kind.upper(), x, *given, hidden_size=node.attrs["hidden"], **attrs)
         return str(to.op("Squeeze", out, axes=[1]))
@@ -104,11 +30,23 @@ def _recurrent(kind: str) -> Callable[..., str]:
     return lower
 
 
+def _biases(to: Lowering, node: Node, kind: str) -> str:
+    """ONNX has two biases for each gate. Where the layer has one, the other is zero, and stays so in training."""
+    import numpy as np
+
+    if len(node.weights) > 3:
+        return to.gates(node, kind, "bias_ih", "bias_hh")
+    weight = node.weights[2]
+    array = regate(to.weights[weight.name], kind)[None]
+    if not to.variable:
+        return to.parameter(np.concatenate([array, np.zeros_like(array)], axis=1), (weight, kind))
+    own, zeros = to.parameter(array, (weight, kind)), to.constant(np.zeros_like(array))
+    return str(to.op("Concat", own, zeros, axis=1))
+
+
 def _product(to: Lowering, node: Node, x: str, suffix: str) -> str:
-    weight = to.constant(to.weight(node, f"weight_{suffix}"))
-    bias = to.weight(node, f"bias_{suffix}")
-    extra = [to.constant(bias)] if bias is not None else []
-    return str(to.op("Gemm", x, weight, *extra, transB=1))
+    given = [*to.named(node, f"weight_{suffix}"), *to.named(node, f"bias_{suffix}")]
+    return str(to.op("Gemm", x, *given, transB=1))
 
 
 def _rnn_cell(to: Lowering, node: Node, x: str, h: str) -> str:
@@ -134,7 +72,7 @@ def _gru_cell(to: Lowering, node: Node, x: str, h: str) -> str:
 
 
 def _scan(to: Lowering, node: Node, *args: str) -> str:
-    from onnx import TensorProto, helper
+    from onnx import helper
 
     body, count = node.attrs["body"], node.attrs["states"]
     to.count += 1
@@ -147,7 +85,7 @@ def _scan(to: Lowering, node: Node, *args: str) -> str:
     out_shapes = [*shapes[:count], shapes[0]]
 
     def info(names: Any, sizes: Any) -> List[Any]:
-        return [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in zip(names, sizes)]
+        return [helper.make_tensor_value_info(n, to.type, s) for n, s in zip(names, sizes)]
 
     made = helper.make_graph(to.nodes, "body", info(sources.values(), shapes), info(outputs, out_shapes))
     to.nodes = outer
@@ -163,7 +101,7 @@ def _fill(to: Lowering, node: Node) -> str:
 
 def _random(to: Lowering, node: Node) -> str:
     kind = "RandomNormal" if node.attrs["values"] == "normal" else "RandomUniform"
-    return str(to.op(kind, shape=native_shape(node.shape, False), dtype=1))
+    return str(to.op(kind, shape=native_shape(node.shape, False), dtype=to.type))
 
 
 def _affine(to: Lowering, node: Node, x: str) -> str:
@@ -178,7 +116,7 @@ def _where_less(to: Lowering, node: Node, a: str, b: str, then: str, other: str)
 def _last(to: Lowering, node: Node, x: str) -> str:
     import numpy as np
 
-    index = to.constant(np.asarray(node.inputs[0].shape[1] - 1, np.int64))
+    index = to.constant(np.asarray(node.inputs[0].shape[1] - 1, np.int32))
     return str(to.op("Gather", x, index, axis=0))
 
 
@@ -197,7 +135,7 @@ def _squared_error(to: Lowering, node: Node, x: str, labels: str) -> str:
 def _flat_softmax_nll(to: Lowering, node: Node, x: str, labels: str) -> str:
     import numpy as np
 
-    depth = to.constant(np.asarray([node.inputs[0].shape[2]], np.int64))
+    depth = to.constant(np.asarray([node.inputs[0].shape[2]], np.int32))
     hot = to.op("OneHot", labels, depth, to.constant(np.asarray([0, 1], np.float32)), axis=2)
     picked = to.op("Mul", to.op("LogSoftmax", x, axis=1), hot)
     return str(to.op("Neg", to.op("ReduceSum", picked, keepdims=0)))

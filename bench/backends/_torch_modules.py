@@ -24,9 +24,14 @@ Parameters = Dict[str, nn.Parameter]
 
 
 class Lowered:
-    """A module, and which of its parameters holds which weight of the graph."""
+    """A module, and which of its parameters holds which weight of the graph.
 
-    def __init__(self, graph: Graph, weights: Mapping[str, Any]) -> None:
+    plain   for a compiler that does the rest on its own: every recurrent layer is a module, with biases, and no
+            block is run again in the backward pass
+    """
+
+    def __init__(self, graph: Graph, weights: Mapping[str, Any], plain: bool = False) -> None:
+        self.plain = plain
         self.parameters: Parameters = {}
         self.module = self._module(graph)
         self.load(weights)
@@ -42,7 +47,8 @@ class Lowered:
         chain = all(len(n.inputs) == 1 and n.inputs[0].node == i - 1 for i, n in nodes.items() if n in work)
         if not chain or any(node.block for node in work):
             return self._traced(graph, nodes, [graph.output])
-        layers = [self._recurrent(run) if run[0].op in LAYERS else self._layer(run[0]) for run in _runs(work)]
+        runs = [[node] for node in work] if self.plain else _runs(work)
+        layers = [self._recurrent(run) if run[0].op in LAYERS else self._layer(run[0]) for run in runs]
         return layers[0] if len(layers) == 1 else nn.Sequential(*layers)
 
     def _traced(self, graph: Graph, nodes: Dict[int, Node], ends: List[Tensor]) -> fx.GraphModule:
@@ -54,7 +60,7 @@ class Lowered:
         for index in [*own, *graph.read_by(nodes)]:
             values[index] = traced.placeholder(f"{graph.nodes[index].op}{index}")
         # A block that is taken apart here is one already.
-        whole = len({node.block for node in nodes.values()}) == 1
+        whole = self.plain or len({node.block for node in nodes.values()}) == 1
         for part in [{index: node} for index, node in nodes.items()] if whole else graph.parts(nodes):
             first = next(iter(part))
             if len(part) > 1:
@@ -106,7 +112,10 @@ class Lowered:
         """Layers of one kind and width on top of each other are one module of several layers."""
         first = run[0]
         layer: nn.Module = LAYERS[first.op](
-            first.inputs[0].shape[-1], first.attrs["hidden"], num_layers=len(run), bias=len(first.weights) > 2
+            first.inputs[0].shape[-1],
+            first.attrs["hidden"],
+            num_layers=len(run),
+            bias=self.plain or len(first.weights) > 2,
         )
         for depth, node in enumerate(run):
             for weight in node.weights:

@@ -12,11 +12,13 @@ Tuning   best: XLA for recurrent layers and loops in fp32, where it was up to 1.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence
 
 from bench.case import Case, Settings, Unavailable
 from bench.graph import Graph
+from bench.group import ALONE, Group
 from bench.precision import PRECISIONS, loss_scale
 from bench.recipe import Recipe
 from bench.step import Arrays, Batches, Program, resident, turns
@@ -24,6 +26,7 @@ from bench.step import Arrays, Batches, Program, resident, turns
 PACKAGE = "tensorflow"
 DEVICES = ("cpu", "cuda")
 MODES = ("inference", "eval", "training")
+TOGETHER = True
 
 LOOPS = ("rnn", "lstm", "gru", "scan")
 
@@ -50,13 +53,21 @@ def version() -> str:
 
 
 def compile(
-    graph: Graph, weights: Mapping[str, Any], inputs: Sequence[Mapping[str, Any]], case: Case, settings: Settings
+    graph: Graph,
+    weights: Mapping[str, Any],
+    inputs: Sequence[Mapping[str, Any]],
+    case: Case,
+    settings: Settings,
+    group: Group = ALONE,
 ) -> Program:
-    import numpy as np
     import tensorflow as tf
 
     from bench.backends import _keras_layers as layers
 
+    if group.count > 1:
+        from bench.backends import _keras_together
+
+        _keras_together.join(group)
     place = {"cpu": "/CPU:0", "cuda": "/GPU:0"}[case.device]
     if case.device == "cuda" and not tf.config.list_physical_devices("GPU"):
         raise Unavailable(f"not supported: tensorflow {tf.__version__} finds no CUDA device")
@@ -71,7 +82,8 @@ def compile(
     loss_node = graph.nodes[graph.loss.node] if graph.loss.node >= 0 else None
     labels = [f"input{t.node}" for t in loss_node.inputs[1:]] if loss_node else []
     full = PRECISIONS[case.precision].compute == "float32"
-    xla = settings.tuning == "best" and full and any(node.op in LOOPS for node in graph.nodes)
+    # XLA on the CPU knows no exchange between processes.
+    xla = group.count == 1 and settings.tuning == "best" and full and any(node.op in LOOPS for node in graph.nodes)
     names = list(graph.inputs)
     count = settings.recipe.gradient_accumulation if training else 1
 
@@ -91,11 +103,7 @@ def compile(
     result: List[Any] = [None, None]
 
     def native(name: str, array: Any) -> Any:
-        """On the host, in the type and the layout of the device: a view where it has them already."""
-        kind = tf.float32 if name in labels else lowered.compute
-        if array.dtype.kind in "iu":
-            kind = tf.uint8 if array.dtype == "uint8" else tf.int32
-        return np.ascontiguousarray(layers.to_native(array), kind.as_numpy_dtype)
+        return layers.native_input(array, tf.float32 if name in labels else lowered.compute)
 
     def native_batch(batch: Mapping[str, Any]) -> List[Any]:
         return [native(name, batch[name]) for name in names]
@@ -119,18 +127,22 @@ def compile(
 
     feed(inputs)
     if trainer:
-        steps = trainer.steps(forward, count)
-        calls = [trace(step, slots[0], xla) for step in steps]
-        calls = calls[:1] * (count - 1) + calls[-1:]
+        add, update, alone = trainer.steps(forward, count, group.count > 1)
+        calls = [trace(add, slots[0], xla)] * (count - 1) if count > 1 else []
+        local_calls = [*calls, trace(alone, slots[0])] if group.count > 1 else []
+        calls = [*calls, trace(update, slots[0], xla)]
     else:
         calls = [trace(forward, slots[0], xla)]
 
-    def run() -> None:
+    def called(calls: Sequence[Any]) -> None:
         # The last output goes before the next is made, so that its memory is there again.
         result[:] = [None, None]
         for call, slot in zip(calls, slots):
             found = call(*slot)
         result[:] = found
+
+    def run() -> None:
+        called(calls)
 
     def run_moved() -> None:
         slots[:] = [on_device(next(source[0])) for _ in range(count)]
@@ -174,6 +186,7 @@ def compile(
         load=load,
         set_learning_rate=trainer.set_learning_rate if trainer else None,
         compute_only=inner,
+        local=(lambda: called(local_calls)) if group.count > 1 else None,
         predict=predict,
         facts=_facts(xla, frozen, scale),
     )
@@ -198,8 +211,9 @@ class _Trainer:
     def set_learning_rate(self, rate: float) -> None:
         self.rate.assign(rate / self.scale if self.recipe.linear else rate)
 
-    def steps(self, forward: Callable[..., Any], count: int) -> List[Callable[..., Any]]:
-        """What is done with all batches but the last, and what with the last.
+    def steps(self, forward: Callable[..., Any], count: int, exchanging: bool) -> List[Callable[..., Any]]:
+        """What is done with all batches but the last, what with the last, where replicas exchange the mean of their
+        gradients, and the same without that.
 
         Two functions and sums in variables: `count` copies of the network in one graph would be traced, optimised and
         kept `count` times, and a loop on the device would copy each batch out of a stack of them. A call costs less
@@ -220,10 +234,12 @@ class _Trainer:
             for total, gradient in zip(sums, gradients(args)[2]):
                 total.assign_add(gradient)
 
-        def update(*args: Any) -> Any:
+        def update(*args: Any, exchange: bool = False) -> Any:
             output, loss, found = gradients(args)
             if sums:
                 found = [gradient + total for gradient, total in zip(found, sums)]
+            if exchange:
+                found = replicas.mean(found)
             if self.scale != 1 and not self.recipe.linear:
                 found = [tf.cast(gradient, tf.float32) / self.scale for gradient in found]
             self.optimiser.apply(found, self.rate)
@@ -231,7 +247,11 @@ class _Trainer:
                 total.assign(tf.zeros_like(total))
             return output, loss
 
-        return [add, update] if sums else [update]
+        if not exchanging:
+            return [add, update, update]
+        from bench.backends import _keras_together as replicas
+
+        return [add, replicas.together(functools.partial(update, exchange=True)), update]
 
 
 def _facts(xla: bool, frozen: bool, scale: float) -> Dict[str, Any]:

@@ -9,23 +9,24 @@ Tuning   best: channels-last images and inference mode. An image network is comp
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shutil
-from contextlib import ExitStack
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence
 
 from bench.case import Case, Settings, Unavailable
 from bench.graph import Graph
-from bench.precision import PRECISIONS, loss_scale
-from bench.recipe import Recipe
+from bench.group import ALONE, Group
+from bench.precision import PRECISIONS
 from bench.step import Arrays, Batches, Program, resident, turns
 
 PACKAGE = "torch"
 DEVICES = ("cpu", "cuda")
 MODES = ("inference", "eval", "training")
+TOGETHER = True
 
 # Gradient modes are entered once a case, not once a step, as a loop written by hand would do.
-_modes = ExitStack()
+_modes = contextlib.ExitStack()
 
 
 def unsupported(precision: str, mode: str, device: str) -> Optional[str]:
@@ -44,11 +45,17 @@ def version() -> str:
 
 
 def compile(
-    graph: Graph, weights: Mapping[str, Any], inputs: Sequence[Mapping[str, Any]], case: Case, settings: Settings
+    graph: Graph,
+    weights: Mapping[str, Any],
+    inputs: Sequence[Mapping[str, Any]],
+    case: Case,
+    settings: Settings,
+    group: Group = ALONE,
 ) -> Program:
     import torch
 
     from bench.backends import _torch_modules as modules
+    from bench.backends._torch_training import Trainer
 
     if case.device == "cuda" and not torch.cuda.is_available():
         raise Unavailable(f"not supported: torch {torch.__version__} finds no CUDA device")
@@ -122,7 +129,9 @@ def compile(
         result["output"] = output = forward(*every[0][0])
         result["loss"] = loss_of(output, every[0][1])
 
-    trainer = _Trainer(model, case, settings.recipe, max(1, _elements(graph))) if training else None
+    trainer = Trainer(model, case, settings.recipe, max(1, _elements(graph)), group) if training else None
+    if trainer is not None:
+        forward = _autocast(trainer.model, case.device, compute) if mixed else trainer.model
 
     def run_training() -> None:
         result["output"] = None
@@ -133,6 +142,11 @@ def compile(
     run = inner if settings.data == "synthetic" else _moved(inner, source, slots, result)
     if case.device == "cuda":
         inner, run = _synchronised(inner), _synchronised(run)
+
+    def local() -> None:
+        assert trainer is not None
+        with trainer.alone():
+            run()
 
     def outputs() -> Arrays:
         output = result["output"].detach().to("cpu", torch.float64)
@@ -177,43 +191,10 @@ def compile(
         load=load,
         set_learning_rate=trainer.set_learning_rate if trainer else None,
         compute_only=inner,
+        local=local if group.count > 1 else None,
         predict=predict,
         facts=_facts(compiled, layout, scale, images),
     )
-
-
-class _Trainer:
-    """One weight update after another: forward and backward of every batch, then the optimiser."""
-
-    def __init__(self, model: Any, case: Case, recipe: Recipe, elements: int) -> None:
-        from bench.backends import _torch_optimisers as optimisers
-
-        self.recipe = recipe
-        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.optimiser = optimisers.make(recipe, self.parameters)
-        self.scale = recipe.loss_scaling or loss_scale(case.precision, elements)
-
-    def set_learning_rate(self, rate: float) -> None:
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate / self.scale if self.recipe.linear else rate
-
-    def update(self, forward: Callable[..., Any], loss_of: Callable[..., Any], every: Any) -> Any:
-        """Return the output and the loss of the last batch."""
-        import torch
-
-        self.optimiser.zero_grad(set_to_none=True)
-        factor = self.scale / len(every)
-        for xs, ys in every:
-            # Detached at the end, so that the graph behind them is gone before the next one is built.
-            output: Any = None
-            loss: Any = None
-            output = forward(*xs)
-            loss = loss_of(output, ys)
-            (loss * factor if factor != 1 else loss).backward()
-        if self.scale != 1 and not self.recipe.linear:
-            torch._foreach_mul_([p.grad for p in self.parameters if p.grad is not None], 1 / self.scale)
-        self.optimiser.step()
-        return output.detach(), loss.detach()
 
 
 def _configure(settings: Settings) -> None:

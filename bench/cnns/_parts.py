@@ -17,7 +17,11 @@ DIMENSIONS: Dict[str, Dimension] = {
     ),
     "norm_num_groups": Dimension("n", "groups of channels in a group norm", default=0, maximum=4096),
     "enable_fast_groupnorm": Dimension("fast", "group norm over strided channels", choices=("off", "on")),
-    "norm_eps": Dimension("eps", "what a norm adds to the variance", choices=("family", "1e-5", "1e-3")),
+    "norm_eps": Dimension(
+        "eps",
+        "what a norm adds to the variance; family: what the network's authors took",
+        choices=("family", "1e-5", "1e-3"),
+    ),
     "padding_rule": Dimension("", "pixels on every side, or TensorFlow's SAME", choices=("symmetric", "same")),
     "input_image_padding": Dimension("pad4", "a fourth channel of zeros before the first layer", choices=("off", "on")),
     "eight_bit_io": Dimension("uint8", "images enter as bytes and are normalised on the device", choices=("off", "on")),

@@ -8,9 +8,9 @@ import os
 import platform
 import re
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Dict, Iterator, List, Optional, Sequence
 
-from bench import cache
+from bench import lease as locks
 from bench.devices import _kernels
 from bench.precision import PRECISIONS
 
@@ -20,9 +20,9 @@ def absent() -> Optional[str]:
 
 
 @contextlib.contextmanager
-def lease() -> Iterator[None]:
+def lease(cores: Sequence[int] = ()) -> Iterator[None]:
     """Hold the CPU against every other run of this user: two cases timed at once measure each other."""
-    with cache.lock("cpu"):
+    with locks.timing(cores):
         yield
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import subprocess
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Dict, Iterator, List, Optional, Sequence
 
-from bench import cache
+from bench import lease as locks
 from bench.devices import _kernels
 from bench.precision import PRECISIONS
 
@@ -17,15 +18,23 @@ def absent() -> Optional[str]:
 
 
 @contextlib.contextmanager
-def lease() -> Iterator[None]:
+def lease(cores: Sequence[int] = ()) -> Iterator[None]:
     """Hold the GPU, and the CPU, whose clock and launches a step's time holds."""
-    with cache.lock("cpu"), cache.lock("cuda0"):
+    with locks.timing(cores), locks.alone("cuda"):
         yield
 
 
 def describe() -> Dict[str, Any]:
     name, driver, memory = _gpus()[0]
     return {"model": name, "driver": driver, "memory": memory, "count": len(_gpus())}
+
+
+def visible() -> List[str]:
+    """The GPUs of this process, as CUDA_VISIBLE_DEVICES would name them."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [name for name in named.split(",") if name.strip()]
+    return [str(index) for index in range(len(_gpus()))]
 
 
 def peak(precision: str, threads: int) -> Dict[str, Any]:

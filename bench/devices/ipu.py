@@ -1,24 +1,203 @@
-"""Graphcore IPUs. No backend of this suite runs on them yet: every case skips and says so."""
+"""Graphcore IPUs, as the command-line tools of Poplar's SDK show them. Nothing here loads a framework.
+
+`attach` is the one loop in which every backend waits for a free device: frameworks differ in whether they wait, how
+long, and what they say. A device is let go by `Program.close`, and by the driver when the worker ends, however it ends.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import importlib
+import importlib.util
 import os
-from typing import Any, Dict, Iterator, Optional
+import re
+import shutil
+import subprocess
+import time
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple, TypeVar
+
+from bench import lease as locks
+from bench.case import Unavailable
+from bench.precision import PRECISIONS
+
+T = TypeVar("T")
+
+POLL_S = 1.0
+TOOL_TIMEOUT_S = 30.0
+# Tiles of a chip, and floating-point operations of one tile in one cycle: 16-bit, 32-bit (Graphcore's datasheets).
+CHIPS = {"ipu1": (1216, 64, 16), "ipu2": (1472, 128, 32), "ipu21": (1472, 128, 32)}
+_DEVICE = re.compile(r"^\s*-\+- Id:\s+\[(\d+)\],\s+(?:target|type):\s+\[([^\]]+)\]")
+_MEMBER = re.compile(r"^\s*\|--- (?:PCIe )?Id:\s+\[(\d+)\],\s+DNC Id:\s+\[(\d+)\]")
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A device that `gc-info -l` lists: one chip, or several that belong together."""
+
+    id: int
+    kind: str
+    ipus: int
+
+
+class NoneFree(Exception):
+    """No device of the size could be attached; somebody may let one go."""
 
 
 def absent() -> Optional[str]:
-    return None if os.environ.get("POPLAR_SDK_ENABLED") else "no IPU; POPLAR_SDK_ENABLED is not set"
+    if not os.environ.get("POPLAR_SDK_ENABLED"):
+        return "no IPU; POPLAR_SDK_ENABLED is not set: enable Graphcore's Poplar SDK first"
+    if shutil.which("gc-info") is None:
+        return "no IPU; the Poplar SDK's gc-info is not on the PATH"
+    return None if listed() else "no IPU; gc-info -l lists none"
 
 
 @contextlib.contextmanager
-def lease() -> Iterator[None]:
-    yield
+def lease(cores: Sequence[int] = ()) -> Iterator[None]:
+    """A framework has its IPUs since it compiled (`attached`); nobody is timed by the host's clock beside."""
+    with locks.beside():
+        yield
+
+
+@contextlib.contextmanager
+def attached(ipus: int, blocked: Callable[[], None]) -> Iterator[None]:
+    """Have so many IPUs, of those listed, while a framework holds them: it attaches them when it compiles, and does
+    not wait for those that another of our cases is about to let go."""
+    singles = len([device for device in listed() if device.ipus == 1])
+    with locks.some("ipu", min(ipus, singles), singles, blocked):
+        yield
 
 
 def describe() -> Dict[str, Any]:
-    return {"model": "IPU", "sdk": os.environ.get("POPLAR_SDK_ENABLED", "")}
+    """What a baseline must match: chip, clock, board, driver, SDK, and how many there are."""
+    facts = _information()
+    return {
+        "model": f"IPU {facts.get('ipu architecture', '')}".strip(),
+        "clock_mhz": clock_hz() / 1e6,
+        "board": facts.get("board type", ""),
+        "driver": facts.get("driver version", ""),
+        "sdk": os.path.basename(os.environ.get("POPLAR_SDK_ENABLED", "").rstrip("/")),
+        "count": len([device for device in listed() if device.ipus == 1]),
+    }
 
 
 def peak(precision: str, threads: int) -> Dict[str, Any]:
-    raise ValueError("the peak of an IPU is not measured")
+    """What one IPU could do: computed, not measured, and of its arithmetic only."""
+    architecture = _information().get("ipu architecture", "")
+    if architecture not in CHIPS or not clock_hz():
+        return {}
+    tiles, half, full = CHIPS[architecture]
+    per_cycle = half if PRECISIONS[precision].bytes == 2 or PRECISIONS[precision].compute == "float16" else full
+    return {
+        "flops": tiles * per_cycle * clock_hz(),
+        "bandwidth": {},
+        "library": f"computed: {tiles} tiles x {per_cycle} FLOP x {clock_hz() / 1e6:g} MHz",
+    }
+
+
+def listed() -> List[Listed]:
+    """Every device, single chips and groups."""
+    found: List[Tuple[int, str, int]] = []
+    for line in _told("gc-info", "-l").splitlines():
+        device = _DEVICE.match(line)
+        if device:
+            found.append((int(device[1]), device[2], 0))
+        elif _MEMBER.match(line) and found:
+            found[-1] = (*found[-1][:2], found[-1][2] + 1)
+    return [Listed(id, kind, max(1, members)) for id, kind, members in found]
+
+
+def clock_hz() -> float:
+    """The clock of the tiles, or 0 where no tool tells it."""
+    found = re.match(r"\s*(\d+(?:\.\d+)?)\s*MHz", _information().get("clock", ""))
+    return float(found[1]) * 1e6 if found else 0.0
+
+
+def attach(attempt: Callable[[], T], ipus: int, wait_s: float, device_id: Optional[int] = None) -> T:
+    """Return what `attempt` returns; where it raises NoneFree, try again until `wait_s` seconds are over.
+
+    Raises Unavailable: how many IPUs were wanted, what there is, who holds them, what to do.
+    """
+    sizes = {device.id: device.ipus for device in listed()}
+    if device_id is not None and sizes and sizes.get(device_id) != ipus:
+        there = f"has {sizes[device_id]} IPUs" if device_id in sizes else "is not there"
+        raise Unavailable(f"not present: device {device_id} with {ipus} IPUs: it {there} ({_sizes(sizes)})")
+    if sizes and ipus not in sizes.values():
+        raise Unavailable(f"not present: a device of {ipus} IPUs; gc-info -l lists {_sizes(sizes)}")
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            return attempt()
+        except NoneFree as error:
+            if time.monotonic() >= deadline:
+                waited = f" after {wait_s:g} s" if wait_s else ""
+                raise Unavailable(
+                    f"not present: a free device of {ipus} IPUs{waited}; gc-info -l lists {_sizes(sizes)};"
+                    f" held by {_owners() or 'nobody that gc-info names'}; wait longer with --wait SECONDS ({error})"
+                ) from None
+        time.sleep(min(POLL_S, max(0.0, deadline - time.monotonic())))
+
+
+def ids(ipus: int) -> List[int]:
+    """The devices of exactly so many IPUs."""
+    return [device.id for device in listed() if device.ipus == ipus]
+
+
+def of_sdk(module: str, name: str) -> bool:
+    """Whether a module is the SDK's: PyPI has others of the same names. `name` is what only the SDK's has."""
+    return importlib.util.find_spec(module) is not None and hasattr(importlib.import_module(module), name)
+
+
+def _sizes(sizes: Dict[int, int]) -> str:
+    return ", ".join(f"{id}: {ipus} IPU{'s' if ipus > 1 else ''}" for id, ipus in sizes.items()) or "none"
+
+
+def _owners() -> str:
+    """Who holds single chips: `device: user, program (pid)`."""
+    found = []
+    for device in listed():
+        facts = _information(device.id) if device.ipus == 1 else {}
+        if facts.get("user process id", "") not in ("", "0"):
+            found.append(
+                f"{device.id}: {facts.get('user name', '?')}, {facts.get('user executable', '?')}"
+                f" ({facts['user process id']})"
+            )
+    return "; ".join(found)
+
+
+def _information(id: Optional[int] = None) -> Dict[str, str]:
+    """What `gc-info -i` says of a device (the first), by lower-case name."""
+    if id is None:
+        id = next((device.id for device in listed()), 0)
+    found = {}
+    for line in _told("gc-info", "-d", str(id), "-i").splitlines():
+        key, colon, value = line.partition(":")
+        if colon:
+            found[key.strip().lower()] = value.strip()
+    return found
+
+
+def _told(tool: str, *arguments: str) -> str:
+    """What a tool prints; nothing where it is missing, fails or hangs."""
+    if arguments == ("-l",):
+        return _list_of_devices(os.environ.get("PATH", ""))
+    return _run(tool, *arguments)
+
+
+@functools.lru_cache(maxsize=4)
+def _list_of_devices(path: str) -> str:
+    """Devices do not come and go while a process lives."""
+    return _run("gc-info", "-l")
+
+
+def _run(tool: str, *arguments: str) -> str:
+    if shutil.which(tool) is None:
+        return ""
+    try:
+        done = subprocess.run(
+            [tool, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=TOOL_TIMEOUT_S
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout if done.returncode == 0 else ""

@@ -1,0 +1,105 @@
+"""Who started this process: torchrun, mpirun or poprun, as one of several, or nobody in particular.
+
+A launcher tells ranks by the environment. Where rank 0 listens is torchrun's master address; the others start their
+processes on one machine, or the user says where, by `--rendezvous`. The port and the key come from the launcher's
+job, so that two jobs on one machine do not meet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from typing import Any, Dict, List, Mapping, Optional, Sequence
+
+from bench.group import LOOPBACK
+
+PORTS = (20000, 60000)
+
+
+@dataclass(frozen=True)
+class Launched:
+    """`rank` of `count` processes; `local_rank` of `local_count` on this machine. `job` names what they share."""
+
+    by: str
+    rank: int
+    count: int
+    local_rank: int
+    local_count: int
+    host: str
+    job: str
+
+    def place(self, rendezvous: Optional[str] = None) -> Dict[str, Any]:
+        """Where the group meets, for `bench.group`. Raises ValueError where that is not known, or not HOST:PORT."""
+        key = hashlib.sha256(self.job.encode()).hexdigest()[:32]
+        host, port = self.host, PORTS[0] + int(key[:8], 16) % (PORTS[1] - PORTS[0])
+        if rendezvous is not None:
+            host, _, text = rendezvous.rpartition(":")
+            if not host or not text.isdigit() or not 0 < int(text) < 65536:
+                raise ValueError(f"--rendezvous {rendezvous}: HOST:PORT is needed, where rank 0 can be reached")
+            port = int(text)
+        elif self.local_count < self.count and host == LOOPBACK:
+            raise ValueError(
+                f"{self.by} started {self.count} processes, {self.local_count} of them here; say where rank 0 can be"
+                f" reached: --rendezvous HOST:PORT"
+            )
+        return {"rank": self.rank, "count": self.count, "host": host, "port": port, "key": key}
+
+    def require(self, replicas: Sequence[int], devices: Sequence[str]) -> None:
+        """Raise ValueError where replicas and processes do not fit: a replica each, but for IPUs, of which a process
+        may have several."""
+        for count in replicas:
+            if count != self.count and not (list(devices) == ["ipu"] and count % self.count == 0):
+                raise ValueError(
+                    f"--replicas {count}: {self.by} started {self.count} processes; give {self.count}, or leave it out"
+                )
+
+    def cores(self, usable: Sequence[int], threads: int) -> List[int]:
+        """This process's share of the cores of its machine; all that it may use where the launcher shared them out."""
+        if self.local_count * threads > len(usable):
+            return list(usable)
+        first = len(usable) - (self.local_count - self.local_rank) * threads
+        return list(usable[first : first + threads])
+
+
+def here(environ: Mapping[str, str]) -> Optional[Launched]:
+    """The launcher's word, or None. One process of one counts as none."""
+    found = _torchrun(environ) or _mpi(environ)
+    return found if found is not None and found.count > 1 else None
+
+
+def _torchrun(environ: Mapping[str, str]) -> Optional[Launched]:
+    if "TORCHELASTIC_RUN_ID" not in environ:
+        return None
+    return Launched(
+        "torchrun",
+        int(environ["RANK"]),
+        int(environ["WORLD_SIZE"]),
+        int(environ["LOCAL_RANK"]),
+        int(environ["LOCAL_WORLD_SIZE"]),
+        environ["MASTER_ADDR"].replace("localhost", LOOPBACK),
+        f"{environ['TORCHELASTIC_RUN_ID']} {environ['MASTER_ADDR']}:{environ['MASTER_PORT']}",
+    )
+
+
+def _mpi(environ: Mapping[str, str]) -> Optional[Launched]:
+    """mpirun of Open MPI, which poprun uses as well, or of MPICH."""
+    # What poprun itself sets is not documented; its variables start with the name of its library.
+    by = "poprun" if any(name.startswith("POPDIST_") for name in environ) else "mpirun"
+    if "OMPI_COMM_WORLD_RANK" in environ:
+        rank, count = "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"
+        local, locals_ = "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"
+    elif "PMI_RANK" in environ:
+        rank, count, local, locals_ = "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"
+    else:
+        return None
+    job = environ.get("PMIX_NAMESPACE") or environ.get("OMPI_MCA_ess_base_jobid") or str(os.getppid())
+    return Launched(
+        by,
+        int(environ[rank]),
+        int(environ[count]),
+        int(environ.get(local, environ[rank])),
+        int(environ.get(locals_, environ[count])),
+        LOOPBACK,
+        f"{by} {job} {os.getuid() if hasattr(os, 'getuid') else ''}",
+    )
