@@ -1,0 +1,25 @@
+"""What popdist does in a process that poprun started: FAKE_POPDIST is `instances,replicas,ipus per replica`, of all."""
+
+from __future__ import annotations
+
+import os
+
+
+def _told():
+    return [int(part) for part in os.environ["FAKE_POPDIST"].split(",")]
+
+
+def _device(**given):
+    import popart
+
+    return popart.DeviceManager().tryAcquireAvailableDevice(_told()[1] // _told()[0] * _told()[2])
+
+
+BEHAVIOURS = {
+    "popdist.isPopdistEnvSet": lambda: "FAKE_POPDIST" in os.environ,
+    "popdist.getNumInstances": lambda: _told()[0],
+    "popdist.getNumTotalReplicas": lambda: _told()[1],
+    "popdist.getNumLocalReplicas": lambda: _told()[1] // _told()[0],
+    "popdist.getNumIpusPerReplica": lambda: _told()[2],
+    "popdist.popart.getDevice": _device,
+}

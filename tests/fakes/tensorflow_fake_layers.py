@@ -1,0 +1,91 @@
+"""PopLibs's recurrent layers on the CPU, with the variables and the refusals of the true ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+# TensorFlow's CPU kernel for a convolution of groups has no gradient; an IPU's has.
+_true_conv2d = tf.nn.conv2d
+
+
+def _conv2d(input: Any, filters: Any, strides: Any, padding: Any, **more: Any) -> Any:
+    groups = input.shape[-1] // filters.shape[2]
+    if groups == 1:
+        return _true_conv2d(input, filters, strides, padding, **more)
+    parts = zip(tf.split(input, groups, axis=3), tf.split(filters, groups, axis=3))
+    return tf.concat([_true_conv2d(x, w, strides, padding, **more) for x, w in parts], axis=3)
+
+
+tf.nn.conv2d = _conv2d
+
+
+class _Recurrent:
+    GATES = 0
+
+    def __init__(self, units: int, use_bias: bool = True, return_sequences: bool = False, **told: Any) -> None:
+        if not use_bias:
+            raise ValueError("IPU custom layers do not support use_bias = False.")
+        self.units, self.whole = units, return_sequences
+        self.kind = tf.as_dtype(told.get("dtype") or "float32")
+        if self.kind not in (tf.float16, tf.float32):
+            raise ValueError(f"Only support float16, float32, provided {self.kind}")
+        if told.get("partials_dtype", tf.float32) not in (tf.float16, tf.float32):
+            raise ValueError("partials_dtype must be float16 or float32")
+
+    def _weight(self, *shape: int) -> Any:
+        return tf.Variable(tf.zeros(shape, self.kind))
+
+    def build(self, input_shape: Any) -> None:
+        wide = self.GATES * self.units
+        self.kernel = self._weight(input_shape[-1], wide)
+        self.recurrent_kernel = self._weight(self.units, wide)
+        self.biases = self._weight(*self.bias_shape(wide))
+
+    def bias_shape(self, wide: int) -> Any:
+        return (wide,)
+
+    def __call__(self, inputs: Any, **more: Any) -> Any:
+        return self.call(inputs, **more)
+
+    def call(self, inputs: Any, mask: Any = None, training: Any = None, initial_state: Any = None) -> Any:
+        assert inputs.dtype == self.kind, f"inputs of {inputs.dtype} in a layer of {self.kind}"
+        weights = [tf.convert_to_tensor(one) for one in (self.kernel, self.recurrent_kernel, self.biases)]
+        state = [tf.zeros((inputs.shape[0], self.units), self.kind)] * 2
+        found = []
+        for time in range(inputs.shape[1]):
+            state = self.step(inputs[:, time], state, *weights)
+            found.append(state[0])
+        return tf.stack(found, axis=1) if self.whole else state[0]
+
+    def step(self, x: Any, state: Any, kernel: Any, recurrent: Any, biases: Any) -> Any:
+        raise NotImplementedError
+
+
+class LSTM(_Recurrent):
+    """Gates i f c o, as in Keras."""
+
+    GATES = 4
+
+    def step(self, x: Any, state: Any, kernel: Any, recurrent: Any, biases: Any) -> Any:
+        h, c = state
+        i, f, g, o = tf.split(x @ kernel + h @ recurrent + biases, 4, axis=1)
+        c = tf.sigmoid(f) * c + tf.sigmoid(i) * tf.tanh(g)
+        return [tf.sigmoid(o) * tf.tanh(c), c]
+
+
+class GRU(_Recurrent):
+    """Gates z r h, reset after the product, as in Keras."""
+
+    GATES = 3
+
+    def bias_shape(self, wide: int) -> Any:
+        return (2, wide)
+
+    def step(self, x: Any, state: Any, kernel: Any, recurrent: Any, biases: Any) -> Any:
+        h = state[0]
+        xz, xr, xh = tf.split(x @ kernel + biases[0], 3, axis=1)
+        hz, hr, hh = tf.split(h @ recurrent + biases[1], 3, axis=1)
+        z, r = tf.sigmoid(xz + hz), tf.sigmoid(xr + hr)
+        return [z * h + (1 - z) * tf.tanh(xh + r * hh), h]
