@@ -1,0 +1,240 @@
+"""Processes that a launcher started: rank 0 reports for all, the others are silent, and all take the same steps."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+from suite import SMALL, alive, finished, until
+
+from bench import launcher
+from bench.group import LOOPBACK
+
+TORCHRUN = {
+    "TORCHELASTIC_RUN_ID": "none",
+    "RANK": "1",
+    "WORLD_SIZE": "4",
+    "LOCAL_RANK": "1",
+    "LOCAL_WORLD_SIZE": "2",
+    "MASTER_ADDR": "node0",
+    "MASTER_PORT": "29500",
+}
+OPEN_MPI = {
+    "OMPI_COMM_WORLD_RANK": "3",
+    "OMPI_COMM_WORLD_SIZE": "4",
+    "OMPI_COMM_WORLD_LOCAL_RANK": "3",
+    "OMPI_COMM_WORLD_LOCAL_SIZE": "4",
+    "OMPI_MCA_ess_base_jobid": "123",
+}
+
+
+def free_port():
+    with socket.socket() as held:
+        held.bind((LOOPBACK, 0))
+        return held.getsockname()[1]
+
+
+def ranks(suite, count, *args, **env):
+    """Processes as `mpirun -n count` starts them, by rank."""
+    port = free_port()
+    common = {"OMPI_COMM_WORLD_SIZE": str(count), "OMPI_COMM_WORLD_LOCAL_SIZE": str(count), **env}
+    return [
+        suite.start(
+            *args,
+            f"--rendezvous={LOOPBACK}:{port}",
+            OMPI_COMM_WORLD_RANK=str(rank),
+            OMPI_COMM_WORLD_LOCAL_RANK=str(rank),
+            **common,
+        )
+        for rank in range(count)
+    ]
+
+
+# The environment.
+
+
+def test_nobody_started_a_process_like_any_other():
+    assert launcher.here({"PATH": "/bin"}) is None
+    assert launcher.here({**OPEN_MPI, "OMPI_COMM_WORLD_SIZE": "1", "OMPI_COMM_WORLD_RANK": "0"}) is None
+
+
+@pytest.mark.parametrize(
+    "environ, by, rank, count, local",
+    [
+        (TORCHRUN, "torchrun", 1, 4, (1, 2)),
+        (OPEN_MPI, "mpirun", 3, 4, (3, 4)),
+        ({**OPEN_MPI, "POPDIST_ANYTHING": "1"}, "poprun", 3, 4, (3, 4)),
+        ({"PMI_RANK": "0", "PMI_SIZE": "2"}, "mpirun", 0, 2, (0, 2)),
+    ],
+)
+def test_a_launcher_tells_rank_and_count(environ, by, rank, count, local):
+    found = launcher.here(environ)
+
+    assert (found.by, found.rank, found.count, (found.local_rank, found.local_count)) == (by, rank, count, local)
+
+
+def test_all_ranks_of_a_job_meet_at_one_place_and_those_of_another_elsewhere():
+    one, same = (launcher.here({**OPEN_MPI, "OMPI_COMM_WORLD_RANK": rank}).place() for rank in "03")
+    other = launcher.here({**OPEN_MPI, "OMPI_MCA_ess_base_jobid": "124"}).place()
+
+    assert {**one, "rank": 3} == same
+    assert (one["port"], one["key"]) != (other["port"], other["key"])
+
+
+def test_ranks_of_torchrun_meet_at_its_master():
+    assert launcher.here(TORCHRUN).place()["host"] == "node0"
+    assert launcher.here(TORCHRUN).place("node7:5000")["port"] == 5000
+
+
+def test_where_rank_0_is_on_other_machines_has_to_be_said():
+    spread = launcher.here({**OPEN_MPI, "OMPI_COMM_WORLD_LOCAL_SIZE": "2"})
+
+    with pytest.raises(ValueError, match="mpirun started 4 processes, 2 of them here; say where rank 0"):
+        spread.place()
+    assert spread.place("10.0.0.1:4000")["host"] == "10.0.0.1"
+
+
+@pytest.mark.parametrize("text", ["nonsense", "host:", ":5", "host:x", "host:99999"])
+def test_a_place_that_is_none_is_refused(text):
+    with pytest.raises(ValueError, match="HOST:PORT is needed"):
+        launcher.here(TORCHRUN).place(text)
+
+
+@pytest.mark.parametrize(
+    "usable, local_rank, local_count, threads, own",
+    [
+        (range(8), 0, 2, 4, [0, 1, 2, 3]),
+        (range(8), 1, 2, 2, [6, 7]),
+        (range(8), 0, 2, 2, [4, 5]),
+        # Shared out by the launcher already.
+        ([5], 1, 2, 1, [5]),
+    ],
+)
+def test_ranks_of_a_machine_share_its_cores(usable, local_rank, local_count, threads, own):
+    environ = {**TORCHRUN, "LOCAL_RANK": str(local_rank), "LOCAL_WORLD_SIZE": str(local_count)}
+
+    assert launcher.here(environ).cores(list(usable), threads) == own
+
+
+# Runs.
+
+
+def test_rank_0_reports_and_stores_and_the_others_are_silent(suite):
+    json = ["--benchmark-json=ranks.json"]
+    processes = ranks(suite, 2, *SMALL, "--threads=1", *json, "-rA")
+
+    first, second = [finished(process) for process in processes]
+
+    assert (first.returncode, second.returncode) == (0, 0), first.text + second.text
+    assert (second.stdout, second.stderr) == ("", "")
+    (entry,) = suite.read("ranks.json")["benchmarks"]
+    info = entry["extra_info"]
+    assert info["id"] == "dense-u8-inference-b32-fp32-x2-numpy-cpu"
+    assert (info["items_per_step"], len(info["replica_items_per_s"])) == (64, 2)
+    assert "1 passed" in first.stdout
+
+
+def test_torchrun_starts_them_and_their_gradients_are_averaged(suite):
+    if importlib.util.find_spec("torch") is None:
+        pytest.skip("torch is not installed")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "-m", "pytest", "bench", *SMALL]
+    command += ["--backend=torch", "--mode=training", "--threads=1", "--benchmark-max-time=0.05"]
+    command += ["-p", "pytest_benchmark.plugin", "-p", "no:cacheprovider", "--benchmark-json=run.json"]
+    environ = {**suite._environment(), "OMP_NUM_THREADS": "1"}
+
+    done = subprocess.run(command, cwd=str(suite.root), env=environ, stdout=-1, stderr=-1, text=True, timeout=200)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("1 passed") == 1
+    info = suite.read("run.json")["benchmarks"][0]["extra_info"]
+    assert (info["replicas"], info["global_batch"]) == (2, 64)
+    assert info["communication_percent"] is not None
+    assert info["gradient_error"] < 1e-3
+
+
+AT_RANK_1 = """
+if os.environ.get("OMPI_COMM_WORLD_RANK") == "1":
+    def wrong():
+        {fault}
+    program.run = wrong
+"""
+
+
+@pytest.mark.parametrize(
+    "fault, told",
+    [
+        ('raise RuntimeError("the oven is too hot")', "rank 1 of 2: RuntimeError: the oven is too hot"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "replica 1 of 2 is gone"),
+        ("time.sleep(600)", "no word of the other 1 replicas for 8 s"),
+    ],
+    ids=["raises", "killed", "hangs"],
+)
+def test_a_rank_that_falls_fails_the_run(new_suite, fault, told):
+    suite = new_suite()
+    suite.add_backend("faulty", AT_RANK_1.format(fault=fault))
+
+    processes = ranks(
+        suite, 2, *SMALL, "--backend=faulty", "--threads=1", "--case-timeout=8", "--benchmark-json=o.json"
+    )
+
+    first = finished(processes[0])
+    processes[1].kill()
+    processes[1].communicate(timeout=60)
+    assert first.returncode == 1
+    assert told in first.text
+    assert not (suite.root / "o.json").exists() or suite.read("o.json")["benchmarks"] == []
+    assert processes[1].returncode != 0
+
+
+def test_a_rank_that_never_comes_is_told(suite):
+    port = free_port()
+    environ = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "0"}
+
+    result = suite.run(*SMALL, "--threads=1", "--case-timeout=3", f"--rendezvous={LOOPBACK}:{port}", **environ)
+
+    assert result.returncode == 1
+    assert "no word of the other 1 replicas for 3 s" in result.text
+
+
+@pytest.mark.parametrize(
+    "args, told",
+    [
+        (["--replicas=4"], "--replicas 4: mpirun started 2 processes; give 2, or leave it out"),
+        (["--rendezvous=nowhere"], "HOST:PORT is needed"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_line(suite, args, told):
+    environ = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "0"}
+
+    result = suite.run(*SMALL, *args, **environ)
+
+    assert result.returncode == 4
+    assert told in result.stderr
+    assert len(result.errors) == 1
+
+
+def test_a_place_to_meet_is_for_a_launcher(suite):
+    result = suite.run(*SMALL, "--rendezvous=localhost:4000")
+
+    assert result.returncode == 4
+    assert re.search("torchrun, mpirun or poprun started; none did", result.stderr)
+
+
+def test_ctrl_c_at_the_launcher_leaves_nobody(new_suite):
+    suite = new_suite()
+    suite.add_backend("slow", "def slow():\n    run()\n    time.sleep(0.2)\nprogram.run = slow")
+
+    processes = ranks(suite, 2, *SMALL, "--backend=slow", "--threads=1", "--steps=10000")
+    until(lambda: len([pid for owners in suite.workers().values() for pid in owners]) == 2)
+    for process in processes:
+        os.killpg(process.pid, signal.SIGINT)
+
+    results = [finished(process) for process in processes]
+    assert [result.returncode for result in results] == [2, 2]
+    assert not any(alive(process.pid) for process in processes)

@@ -1,0 +1,298 @@
+"""Replicas: each a process of its own, which start together, average their gradients, and fall together."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from suite import SMALL, alive, until
+
+from bench.case import Case, Lost, Settings, Unavailable
+from bench.devices import cpu
+from bench.group import Hub, Member
+from bench.measure import measure
+from bench.recipe import Recipe
+from bench.replicas import cores, require
+
+needs_two_cores = pytest.mark.skipif(len(cpu.usable_cores()) < 2, reason="one core here")
+
+
+def members(count):
+    """The hub and its members, each of which is to be used in a thread of its own."""
+    hub = Hub(count)
+    found = [None] * count
+
+    def connect(rank):
+        found[rank] = Member(hub.place(rank))
+
+    in_threads([lambda rank=rank: connect(rank) for rank in range(count)])
+    return hub, found
+
+
+def in_threads(calls):
+    """What the calls return or raise, in order; all at once."""
+    found = [None] * len(calls)
+
+    def kept(index):
+        try:
+            found[index] = calls[index]()
+        except Exception as error:  # noqa: BLE001 - the caller looks at it
+            found[index] = error
+
+    threads = [threading.Thread(target=kept, args=(index,), daemon=True) for index in range(len(calls))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    return found
+
+
+# The group.
+
+
+def test_everyone_gets_everyone_s_value_by_rank():
+    hub, group = members(3)
+
+    first = in_threads([lambda m=m: m.all(10 * m.rank) for m in group])
+    second = in_threads([lambda m=m: m.all({"rank": m.rank}) for m in reversed(group)])
+
+    assert first == [[0, 10, 20]] * 3
+    assert second == [[{"rank": 0}, {"rank": 1}, {"rank": 2}]] * 3
+    hub.close()
+
+
+def test_nobody_goes_on_before_the_last_has_come():
+    hub, group = members(2)
+    passed = []
+
+    def early():
+        group[0].all(None)
+        passed.append(time.monotonic())
+
+    thread = threading.Thread(target=early)
+    thread.start()
+    time.sleep(0.3)
+    assert passed == []
+    assert hub.missing == [1]
+    group[1].all(None)
+    thread.join(10)
+    assert len(passed) == 1
+    hub.close()
+
+
+def test_who_is_lost_is_told_to_the_others():
+    hub, group = members(3)
+    group[1].close()
+
+    found = in_threads([lambda: group[0].all(1), lambda: group[2].all(1)])
+
+    assert [str(error) for error in found] == ["replica 1 of 3 is gone"] * 2
+    assert all(isinstance(error, Lost) for error in found)
+    hub.close()
+
+
+def test_who_ends_a_case_early_is_lost_to_the_others_and_all_hear_how_it_ended():
+    hub, group = members(3)
+
+    def middle(member):
+        try:
+            return member.all("a vote")
+        except Lost as error:
+            return str(error), member.end("let down")
+
+    found = in_threads([lambda: middle(group[0]), lambda: group[1].end("failed"), lambda: middle(group[2])])
+
+    ended = ["let down", "failed", "let down"]
+    assert found == [("replica 1 of 3 is gone", ended), ended, ("replica 1 of 3 is gone", ended)]
+    assert in_threads([lambda m=m: m.all(m.rank) for m in group]) == [[0, 1, 2]] * 3
+    hub.close()
+
+
+def test_a_hub_that_closes_lets_nobody_wait():
+    hub, group = members(2)
+    threading.Timer(0.2, hub.close).start()
+
+    (error,) = in_threads([lambda: group[0].all(1)])
+
+    assert isinstance(error, Lost)
+
+
+def test_a_stranger_is_not_let_in():
+    hub = Hub(1)
+    place = {**hub.place(0), "key": "00" * 16}
+
+    with pytest.raises(Exception, match=r"digest|closed|reset"):
+        Member(place)
+    hub.close()
+
+
+class Clock:
+    """Seconds by hand."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_replicas_of_different_speed_take_the_same_steps():
+    """Else one would wait for an exchange of gradients that never comes."""
+    hub, group = members(2)
+
+    def timed(member, step_s):
+        clock = Clock()
+
+        def run():
+            clock.now += step_s
+
+        return measure(run, Settings(max_time_s=0.05), clock, member)
+
+    slow, quick = in_threads([lambda: timed(group[0], 0.003), lambda: timed(group[1], 0.0007)])
+
+    assert len(slow.seconds) == len(quick.seconds) >= 5
+    assert (slow.warmup_steps, slow.steps_per_sample) == (quick.warmup_steps, quick.steps_per_sample)
+    hub.close()
+
+
+def test_each_replica_has_cores_of_its_own():
+    case = Case("dense", "u8", {}, "inference", 1, "fp32", 3, "numpy", "cpu")
+
+    assert cores(case, Settings(threads=2), [0, 1, 2, 3, 4, 5, 6]) == [[1, 2], [3, 4], [5, 6]]
+    assert cores(case, Settings(threads=2), []) == [[], [], []]
+    with pytest.raises(Unavailable, match="not present: 6 cores for 3 replicas of 2 threads; there are 4"):
+        cores(case, Settings(threads=2), [0, 1, 2, 3])
+
+
+# Gradients.
+
+
+@pytest.mark.parametrize("engine", ["torch", "tensorflow"])
+@pytest.mark.parametrize("name", ["dense", "resnet8"])
+def test_replicas_that_accumulate_are_one_process_that_accumulates_all(engine, name, tmp_path):
+    """2 replicas x 3 batches of 2, and 1 process x 6 batches of 2: the same weights after two updates."""
+    if importlib.util.find_spec(engine) is None:
+        pytest.skip(f"{engine} is not installed")
+    script = str(Path(__file__).with_name("replica_answers.py"))
+    hub = Hub(2)
+    commands = [["3", json.dumps(hub.place(rank)), str(tmp_path / f"{rank}.npz")] for rank in range(2)]
+    commands.append(["6", json.dumps({"rank": 0, "count": 1}), str(tmp_path / "one.npz")])
+    started = [subprocess.Popen([sys.executable, script, engine, name, *command]) for command in commands]
+    try:
+        assert [process.wait(300) for process in started] == [0, 0, 0]
+    finally:
+        hub.close()
+        for process in started:
+            process.kill()
+
+    first, second, one = (np.load(str(tmp_path / f"{kept}.npz")) for kept in ("0", "1", "one"))
+    for weight in one.files:
+        size = max(np.linalg.norm(one[weight]), 1e-12)
+        assert np.array_equal(first[weight], second[weight]), weight
+        assert np.linalg.norm(first[weight] - one[weight]) / size < 1e-5, weight
+
+
+# Whole runs. A replica knows its rank by the core that it is bound to.
+
+AT_RANK_1 = """
+if case.replicas == 2 and {rank} == 1:
+    def wrong():
+        (Path(__file__).parents[2] / "wrong").write_text(str(os.getpid()))
+{fault}
+    program.run = wrong
+"""
+
+
+def at_rank_1(fault):
+    rank = f"{cpu.usable_cores()[-2:]}.index(min(os.sched_getaffinity(0)))"
+    return AT_RANK_1.format(rank=rank, fault="\n".join("        " + line for line in fault.splitlines()))
+
+
+@needs_two_cores
+def test_two_replicas_count_twice_the_items_and_scale_against_one(suite):
+    result = suite.run(*SMALL, "--replicas=1,2", "--threads=1", "--benchmark-json=out.json", "-rA")
+
+    assert result.returncode == 0, result.text
+    one, two = (entry["extra_info"] for entry in suite.read("out.json")["benchmarks"])
+    assert (one["items_per_step"], two["items_per_step"]) == (32, 64)
+    assert (one["replica_items_per_s"], len(two["replica_items_per_s"])) == (None, 2)
+    assert one["scaling_percent"] is None
+    assert two["scaling_percent"] == pytest.approx(100 * two["items_per_s"] / (2 * one["items_per_s"]))
+    assert two["items_per_s"] <= sum(two["replica_items_per_s"]) * 1.001
+    assert "-x2-numpy-cpu" in two["id"]
+
+
+@needs_two_cores
+@pytest.mark.parametrize(
+    "fault, told",
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", "replica 1 of 2: the worker was killed by SIGKILL"),
+        ("os._exit(3)", "replica 1 of 2: the worker exited with 3"),
+        ('raise RuntimeError("the oven is too hot")', "replica 1 of 2: RuntimeError: the oven is too hot"),
+        ("while True: time.sleep(1)", "replica 1 of 2: no result after 6 s"),
+    ],
+    ids=["killed", "exits", "raises", "hangs"],
+)
+def test_a_replica_that_falls_is_named_and_takes_the_others_along(new_suite, fault, told):
+    suite = new_suite()
+    suite.add_backend("faulty", at_rank_1(fault))
+
+    start = time.monotonic()
+    result = suite.run(
+        *SMALL,
+        "--backend=faulty",
+        "--replicas=2,1",
+        "--threads=1",
+        "--case-timeout=6",
+        "--benchmark-json=o.json",
+        "-rA",
+    )
+
+    assert result.returncode == 1
+    assert told in result.text
+    assert suite.ids("o.json") == ["dense-u8-inference-b32-fp32-x1-faulty-cpu"]
+    pids = [pid for owners in suite.workers().values() for pid in owners]
+    assert len(pids) >= 3
+    until(lambda: not any(alive(pid) for pid in pids), 10)
+    assert time.monotonic() - start < 60
+
+
+@needs_two_cores
+def test_ctrl_c_ends_every_replica(new_suite):
+    suite = new_suite()
+    suite.add_backend("slow", "def slow():\n    run()\n    time.sleep(0.2)\nprogram.run = slow")
+
+    with suite.start(*SMALL, "--backend=slow", "--replicas=2", "--threads=1", "--steps=10000") as process:
+        until(lambda: len([pid for owners in suite.workers().values() for pid in owners]) == 2)
+        time.sleep(1)
+        os.killpg(process.pid, signal.SIGINT)
+        stdout, _ = process.communicate(timeout=60)
+
+    assert process.returncode == 2
+    assert re.search("KeyboardInterrupt|Interrupted", stdout)
+    pids = [pid for owners in suite.workers().values() for pid in owners]
+    until(lambda: not any(alive(pid) for pid in pids), 10)
+
+
+def test_more_replicas_than_cores_skip_and_say_so(suite):
+    result = suite.run(*SMALL, "--replicas=512", "--threads=1", "-rs")
+
+    assert result.returncode == 0
+    assert re.search(r"not present: 512 cores for 512 replicas of 1 thread; there are \d+", result.stdout)
+
+
+def test_an_epoch_is_of_one_replica():
+    case = Case("resnet8", "i32", {}, "training", 1, "fp32", 2, "torch", "cpu")
+
+    with pytest.raises(Unavailable, match="--epochs trains one replica"):
+        require(case, Settings(data="real", recipe=Recipe(epochs=1.0)), [0, 1])

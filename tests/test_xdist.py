@@ -1,0 +1,373 @@
+"""Under pytest-xdist: the same results as without, in the same order, and timed with nobody beside."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Tuple
+
+import pytest
+from suite import PACED, SMALL, Result, Suite, alive, finished, until
+
+from bench.devices import cpu
+
+pytest.importorskip("xdist")
+
+XDIST = ("-p", "xdist.plugin", "-p", "xdist.looponfail")
+TWO = (*XDIST, "-n", "2", "--benchmark-only")
+BATCHES = (1, 2, 3, 4)
+CASES = (*SMALL, "--backend=paced", "--batch-size=1,2,3,4")
+FOUND = [f"dense-u8-inference-b{batch_size}-fp32-x1-paced-cpu" for batch_size in BATCHES]
+
+# Compiles for a while, and notes when; its steps take 10 ms each.
+NOTED = """
+begun = time.time()
+time.sleep(0.2)
+with (Path(__file__).parents[2] / "compiled.txt").open("a") as file:
+    file.write(f"{{case.id}} {{begun}} {{time.time()}}\\n")
+""" + PACED.format(seconds=0.01)
+
+# Ends the worker of pytest-xdist that asked for it, at batch size 2.
+KILLS = """
+if case.batch_size == 2:
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(60)
+"""
+HANGS = """
+if case.batch_size == 3:
+    def hang():
+        (Path(__file__).parents[2] / "hanging").write_text(str(os.getppid()))
+        while True:
+            time.sleep(1)
+    program.run = hang
+"""
+RAISES = """
+if case.batch_size == 2:
+    raise RuntimeError("the oven is too hot")
+"""
+
+
+def case_id(backend: str, batch_size: int) -> str:
+    return f"dense-u8-inference-b{batch_size}-fp32-x1-{backend}-cpu"
+
+
+def add_paced(suite: Suite) -> Suite:
+    suite.add_backend("paced", NOTED.format())
+    return suite
+
+
+def entries(suite: Suite, name: str) -> List[Dict[str, Any]]:
+    found: List[Dict[str, Any]] = suite.read(name)["benchmarks"]
+    return found
+
+
+def sections(suite: Suite, name: str) -> List[Tuple[float, float]]:
+    """When each case of a file was timed."""
+    return sorted((each["extra_info"]["started_s"], each["extra_info"]["ended_s"]) for each in entries(suite, name))
+
+
+def compiles(suite: Suite) -> List[Tuple[float, float]]:
+    lines = (suite.root / "compiled.txt").read_text().splitlines()
+    return sorted((float(line.split()[1]), float(line.split()[2])) for line in lines)
+
+
+def overlap(one: List[Tuple[float, float]], other: List[Tuple[float, float]]) -> float:
+    """Seconds that sections of one list share with others of the other."""
+    return sum(max(0.0, min(a[1], b[1]) - max(a[0], b[0])) for a in one for b in other if a is not b)
+
+
+@pytest.fixture(scope="module")
+def both(new_suite: Callable[[], Suite]) -> Tuple[Suite, Result]:
+    """A copy with a run in one process, which is its baseline, and the same in two."""
+    suite = add_paced(new_suite())
+    alone = suite.run(
+        *CASES, "--benchmark-json=alone.json", "--benchmark-only", "--baseline=./base.json", "--baseline-accept=why"
+    )
+    assert alone.returncode == 0, alone.text
+    (suite.root / "compiled.txt").unlink()
+    result = suite.run(
+        *CASES,
+        *TWO,
+        "--benchmark-json=two.json",
+        "--benchmark-autosave",
+        "--baseline=./base.json",
+        "--require-baseline",
+        "--baseline-tolerance=50",
+    )
+    assert result.returncode == 0, result.text
+    return suite, result
+
+
+def test_the_same_cases_come_in_the_same_order(both: Tuple[Suite, Result]) -> None:
+    assert both[0].ids("two.json") == both[0].ids("alone.json") == FOUND
+
+
+def test_a_file_has_the_same_keys(both: Tuple[Suite, Result]) -> None:
+    alone, two = both[0].read("alone.json"), both[0].read("two.json")
+
+    assert two.keys() == alone.keys()
+    for one, other in zip(alone["benchmarks"], two["benchmarks"]):
+        assert other.keys() == one.keys()
+        assert other["stats"].keys() == one["stats"].keys()
+        assert other["extra_info"].keys() == one["extra_info"].keys()
+        for key in ("name", "fullname", "group", "param", "params", "options"):
+            assert other[key] == one[key]
+
+
+def test_every_sample_has_arrived(both: Tuple[Suite, Result]) -> None:
+    for entry in entries(both[0], "two.json"):
+        assert len(entry["stats"]["data"]) == entry["extra_info"]["samples"]
+        assert entry["stats"]["median"] == pytest.approx(entry["extra_info"]["step_median_s"])
+
+
+def test_there_is_one_table_one_file_and_no_warning(both: Tuple[Suite, Result]) -> None:
+    suite, result = both
+
+    assert result.stdout.count("layerbench: dense") == 1
+    assert len(re.findall(r"Wrote benchmark data in: .*two\.json", result.text)) == 1
+    assert len(list((suite.root / ".benchmarks").rglob("*.json"))) == 1
+    assert "warning" not in result.text.lower()
+    assert len(re.findall("% same", result.stdout)) == len(FOUND)
+
+
+def test_cases_run_in_two_processes(both: Tuple[Suite, Result]) -> None:
+    assert len({pid for pids in both[0].workers().values() for pid in pids[1:]}) == 2
+
+
+def test_no_two_are_timed_at_once(both: Tuple[Suite, Result]) -> None:
+    timed = sections(both[0], "two.json")
+
+    assert len(timed) == len(FOUND)
+    assert overlap(timed, timed) == 0
+
+
+def test_nobody_compiles_while_another_is_timed(both: Tuple[Suite, Result]) -> None:
+    assert len(compiles(both[0])) == len(FOUND)
+    assert overlap(compiles(both[0]), sections(both[0], "two.json")) == 0
+
+
+def test_compiles_run_side_by_side(both: Tuple[Suite, Result]) -> None:
+    assert overlap(compiles(both[0]), compiles(both[0])) > 0
+
+
+def test_pytest_benchmark_compares_with_what_was_saved(both: Tuple[Suite, Result]) -> None:
+    result = both[0].run(*CASES, *TWO, "--benchmark-compare")
+
+    assert result.returncode == 0, result.text
+    assert result.stdout.count("(NOW)") == len(FOUND)
+    assert result.stdout.count("(0001_") == len(FOUND)
+
+
+@pytest.mark.parametrize(
+    "args", [["-n", "0"], ["-n", "1"], ["-n", "2", "--dist=loadfile"], ["-n2", "--dist=worksteal"]]
+)
+def test_other_ways_to_hand_out_cases_measure_the_same(both: Tuple[Suite, Result], args: List[str]) -> None:
+    result = both[0].run(*CASES, *XDIST, *args, "--benchmark-only", "--benchmark-json=other.json")
+
+    assert result.returncode == 0, result.text
+    assert both[0].ids("other.json") == FOUND
+
+
+def test_nothing_needs_the_plugin(both: Tuple[Suite, Result]) -> None:
+    result = both[0].run(*SMALL, "-p", "no:xdist", "--benchmark-only")
+
+    assert result.returncode == 0, result.text
+
+
+def test_disabled_cases_are_checked_and_not_timed(both: Tuple[Suite, Result]) -> None:
+    result = both[0].run(*CASES, *XDIST, "-n", "2", "--benchmark-disable")
+
+    assert result.returncode == 0, result.text
+    assert "4 passed" in result.stdout
+    assert "layerbench: dense" not in result.stdout
+
+
+def test_collecting_lists_what_would_run(both: Tuple[Suite, Result]) -> None:
+    result = both[0].run(*CASES, *TWO, "--collect-only", "-q")
+
+    assert result.returncode == 0, result.text
+    assert [line[line.find("[") + 1 : -1] for line in result.stdout.splitlines() if "[" in line] == FOUND
+
+
+def test_a_slower_case_fails_and_is_still_recorded(suite: Suite, both: Tuple[Suite, Result]) -> None:
+    suite.add_backend("paced", NOTED.format().replace("+ 0.01", "+ (0.1 if case.batch_size == 3 else 0.01)"))
+    suite.add("base.json", (both[0].root / "base.json").read_text())
+
+    result = suite.run(
+        *CASES, *TWO, "-rA", "--baseline=base.json", "--baseline-tolerance=50", "--benchmark-json=now.json"
+    )
+
+    assert result.returncode == 1, result.text
+    assert [name for name, word in result.outcomes().items() if word == "FAILED"] == [FOUND[2]]
+    assert re.search(rf"{FOUND[2]}: .* items/s is .* % below the baseline", result.stdout)
+    assert suite.ids("now.json") == FOUND
+    assert entries(suite, "now.json")[2]["extra_info"]["attempts"] == 3
+
+
+def test_a_lost_case_fails_once(both: Tuple[Suite, Result]) -> None:
+    content = (both[0].root / "base.json").read_text().replace("dense-u8-", "dense-u9-")
+    both[0].add("lost.json", content)
+    result = both[0].run(*CASES, *TWO, "-rA", "--baseline=lost.json", "--baseline-tolerance=50")
+
+    assert result.returncode == 1, result.text
+    assert "4 failed, 4 passed" in result.stdout
+    assert "lost or renamed" in result.stdout
+
+
+def test_accepting_stores_every_case_once(both: Tuple[Suite, Result]) -> None:
+    result = both[0].run(*CASES, *TWO, "--baseline=./stored.json", "--baseline-accept=from two")
+
+    assert result.returncode == 0, result.text
+    assert both[0].ids("stored.json") == FOUND
+    (accepted,) = both[0].read("stored.json")["accepted"]
+    assert accepted["cases"] == FOUND
+    assert result.stdout.count("baseline: stored in") == 1
+
+
+def test_a_worker_that_is_killed_loses_its_own_case_only(suite: Suite) -> None:
+    suite.add_backend("kills", KILLS)
+
+    result = suite.run(*SMALL, "--backend=kills", "--batch-size=1,2,3,4", *TWO, "--benchmark-json=run.json", "-rA")
+
+    assert result.returncode == 1, result.text
+    assert suite.ids("run.json") == [case_id("kills", batch_size) for batch_size in (1, 3, 4)]
+    assert re.search(rf"worker 'gw\d' crashed while running .*{case_id('kills', 2)}", result.stdout)
+    pids = [pid for found in suite.workers().values() for pid in found]
+    until(lambda: not any(map(alive, pids)), 10)
+
+
+def test_a_case_that_fails_leaves_the_others(suite: Suite) -> None:
+    suite.add_backend("raises", RAISES)
+
+    result = suite.run(*SMALL, "--backend=raises", "--batch-size=1,2,3", *TWO, "--benchmark-json=run.json")
+
+    assert result.returncode == 1, result.text
+    assert suite.ids("run.json") == [case_id("raises", 1), case_id("raises", 3)]
+
+
+def test_the_first_failure_ends_the_run_and_what_was_measured_stays(suite: Suite) -> None:
+    suite.add_backend("raises", RAISES)
+    batches = ",".join(map(str, range(1, 9)))
+
+    result = suite.run(*SMALL, "--backend=raises", f"--batch-size={batches}", *TWO, "--benchmark-json=run.json", "-x")
+
+    assert result.returncode == 2, result.text
+    found = suite.ids("run.json")
+    assert case_id("raises", 2) not in found
+    assert len(found) < 7
+
+
+def test_the_last_failed_are_run_again(suite: Suite) -> None:
+    suite.add_backend("raises", RAISES)
+    args = (*SMALL, "--backend=raises", "--batch-size=1,2,3", *TWO, "-p", "cacheprovider")
+    suite.run(*args)
+    suite.add_backend("raises")
+
+    result = suite.run(*args, "--lf", "--benchmark-json=run.json")
+
+    assert result.returncode == 0, result.text
+    assert suite.ids("run.json") == [case_id("raises", 2)]
+
+
+@pytest.mark.parametrize(
+    "args, told",
+    [
+        (["-n", "2", "--dist=loadgroup"], "pytest-dev/pytest-xdist#1386"),
+        (["-n", "2", "--dist=each"], "--dist each: every worker would run every case"),
+        (["-n", "2", "--looponfail"], "--looponfail"),
+        (["--dist=load", "--tx=ssh=elsewhere"], "--tx ssh=elsewhere: cases run on this machine only"),
+        (["-n", "2", "--batch-size=0"], "--batch-size"),
+        (["-n", "2", "-k", "nonsense"], "-k 'nonsense' selects no case"),
+        (["-n", "2", "--dist=worksteal", "-k", "nonsense"], "-k 'nonsense' selects no case"),
+        (["-n", "2", "--hidden-size=8"], "--hidden-size fits none of the selected workloads"),
+        (["-n", "2", "bench/nowhere.py"], "bench/nowhere.py"),
+        (["-n", "2", "--benchmark-disable", "--benchmark-only"], "--benchmark-only"),
+        (["-n", "64", "--parallel-timing", "--threads=8"], "need 512 cores"),
+        (["-n", "2", "--parallel-timing", "--pin=none"], "--pin none"),
+        (["-n", "2", "--baseline=nowhere.json"], "nowhere.json"),
+    ],
+)
+def test_what_makes_no_sense_is_one_line(refused: Callable[..., str], args: List[str], told: str) -> None:
+    assert told in refused(*SMALL, *XDIST, *args)
+
+
+def test_a_required_device_that_is_missing_ends_the_run_once(suite: Suite) -> None:
+    result = suite.run(*SMALL, *TWO, "--device=ipu", "--backend=popart", "--require-device")
+
+    assert result.returncode == 1, result.text
+    assert "--require-device: ipu is not present" in result.text
+    assert "workers" not in result.stdout
+
+
+@pytest.mark.parametrize("name, group", [("SIGINT", True), ("SIGKILL", False)])
+def test_a_run_that_is_ended_leaves_no_process(suite: Suite, name: str, group: bool) -> None:
+    """Ctrl-C goes to every process of the terminal."""
+    suite.add_backend("hangs", HANGS)
+    process = suite.start(*SMALL, "--backend=hangs", "--batch-size=1,2,3", *TWO, "--benchmark-json=run.json")
+    try:
+        until(lambda: (suite.root / "hanging").exists() or process.poll() is not None)
+        pids = [pid for found in suite.workers().values() for pid in found]
+        pids.append(int((suite.root / "hanging").read_text()))
+        (os.killpg if group else os.kill)(process.pid, getattr(signal, name))
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    result = finished(process, 60)
+
+    assert result.returncode == (2 if group else -getattr(signal, name)), result.text
+    until(lambda: not any(map(alive, pids)), 20)
+    if group:
+        assert case_id("hangs", 1) in suite.ids("run.json")
+
+
+def test_two_runs_at_once_are_never_timed_at_once(new_suite: Callable[[], Suite]) -> None:
+    suites = [add_paced(new_suite()), add_paced(new_suite())]
+
+    running = [suite.start(*CASES, *TWO, "--benchmark-json=run.json") for suite in suites]
+    results = [finished(process) for process in running]
+
+    assert [result.returncode for result in results] == [0, 0], results
+    timed = sorted(each for suite in suites for each in sections(suite, "run.json"))
+    assert len(timed) == 8
+    assert overlap(timed, timed) == 0
+    assert overlap([each for suite in suites for each in compiles(suite)], timed) == 0
+
+
+@pytest.mark.skipif(len(cpu.usable_cores()) < 2, reason="two cores are needed")
+def test_cases_are_timed_side_by_side_where_the_user_accepts_it(suite: Suite) -> None:
+    suite.add_backend("paced", PACED.format(seconds=0.01))
+    args = (*CASES, *TWO, "--threads=1", "--parallel-timing", "--benchmark-max-time=0.3")
+
+    result = suite.run(*args, "--benchmark-json=run.json", "--baseline=./b.json", "--baseline-accept=why")
+    again = suite.run(*args, "--baseline=./b.json", "--require-baseline", "--baseline-tolerance=100")
+    alone = suite.run(*CASES, "--threads=1", "--baseline=./b.json", "--require-baseline")
+
+    assert (result.returncode, again.returncode, alone.returncode) == (0, 0, 1), result.text + again.text + alone.text
+    records = [entry["extra_info"] for entry in entries(suite, "run.json")]
+    assert {record["parallel_timing"] for record in records} == {True}
+    assert len({record["cores"] for record in records}) == 2
+    timed = sections(suite, "run.json")
+    assert overlap(timed, timed) > 0
+    for core in {record["cores"] for record in records}:
+        own = [(record["started_s"], record["ended_s"]) for record in records if record["cores"] == core]
+        assert overlap(own, own) == 0
+    assert "parallel_timing True -> False" in alone.text
+
+
+@pytest.mark.skipif(len(cpu.usable_cores()) < 2, reason="two cores are needed")
+def test_the_scaling_of_replicas_is_told_wherever_the_one_was_measured(suite: Suite) -> None:
+    result = suite.run(*SMALL, "--replicas=1,2", "--threads=1", *TWO, "--benchmark-json=run.json", "--batch-size=1")
+
+    assert result.returncode == 0, result.text
+    one, two = (entry["extra_info"] for entry in entries(suite, "run.json"))
+    assert one["scaling_percent"] is None
+    assert two["scaling_percent"] == pytest.approx(100 * two["items_per_s"] / (2 * one["items_per_s"]))
+
+
+def test_a_run_leaves_nothing_in_the_temporary_folder_but_pytests_own(suite: Suite, tmp_path: Path) -> None:
+    result = suite.run(*SMALL, *TWO, TMPDIR=str(tmp_path))
+
+    assert result.returncode == 0, result.text
+    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith("pytest-of-")] == []
