@@ -38,7 +38,7 @@ print([name for name in {NAMES.split()} if not importlib.util.find_spec(name)])
 print([name for name in ("poptorch.nn", "popart.torch", "popdist.horovod", "popxl") if importlib.util.find_spec(name)])
 """
     result = python(code)
-    assert result.stdout.splitlines() == ["True Full False None", "[]", "[]"], result.stderr
+    assert result.stdout.splitlines() == ["True Full False False", "[]", "[]"], result.stderr
 
 
 def test_popart_comes_before_onnx() -> None:

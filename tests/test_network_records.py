@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
 
@@ -37,7 +38,9 @@ def timed(case, program=None, **settings):
     """The record of a case whose program does nothing."""
     graph, chosen = workload.of_case(case), Settings(steps=5, **settings)
     program = program or Program(lambda: None, lambda batches: None, dict, "float32", "float32")
-    return run._timed_record(program, graph, case, chosen, {}, None, lambda phase: None, None, ALONE)["record"]
+    return run._timed_record(
+        program, graph, case, chosen, {}, None, lambda phase: None, None, ALONE, contextlib.ExitStack()
+    )["record"]
 
 
 # The rate of the READMEs.
@@ -114,7 +117,18 @@ def test_steps_that_share_a_sample_have_no_latency_of_their_own():
     case, graph = case_of("inference"), workload.of_case(case_of("inference"))
     program = Program(lambda: None, lambda batches: None, dict, "float32", "float32")
 
-    made = run._timed_record(program, graph, case, Settings(max_time_s=0.01), {}, None, lambda phase: None, None, ALONE)
+    made = run._timed_record(
+        program,
+        graph,
+        case,
+        Settings(max_time_s=0.01),
+        {},
+        None,
+        lambda phase: None,
+        None,
+        ALONE,
+        contextlib.ExitStack(),
+    )
 
     assert made["record"]["steps_per_sample"] > 1
     assert made["record"]["latency_p50_s"] is None

@@ -233,5 +233,5 @@ def test_a_baseline_of_another_recipe_is_not_compared_and_not_the_one_required(t
 
     assert result.returncode == 1, result.text
     assert " changed" in result.stdout
-    assert "cannot be compared: settings " in result.stdout
+    assert "cannot be compared: recipe " in result.stdout
     assert "--require-baseline" in result.stdout

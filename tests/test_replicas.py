@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from suite import SMALL, alive, until
+from suite import SMALL, alive, finished, until
 
 from bench.case import Case, Lost, Settings, Unavailable
 from bench.devices import cpu
@@ -272,14 +272,16 @@ def test_ctrl_c_ends_every_replica(new_suite):
     suite = new_suite()
     suite.add_backend("slow", "def slow():\n    run()\n    time.sleep(0.2)\nprogram.run = slow")
 
-    with suite.start(*SMALL, "--backend=slow", "--replicas=2", "--threads=1", "--steps=10000") as process:
+    process = suite.start(*SMALL, "--backend=slow", "--replicas=2", "--threads=1", "--steps=10000")
+    try:
         until(lambda: len([pid for owners in suite.workers().values() for pid in owners]) == 2)
         time.sleep(1)
         os.killpg(process.pid, signal.SIGINT)
-        stdout, _ = process.communicate(timeout=60)
+    finally:
+        result = finished(process, 60)
 
-    assert process.returncode == 2
-    assert re.search("KeyboardInterrupt|Interrupted", stdout)
+    assert result.returncode == 2
+    assert re.search("KeyboardInterrupt|Interrupted", result.stdout)
     pids = [pid for owners in suite.workers().values() for pid in owners]
     until(lambda: not any(alive(pid) for pid in pids), 10)
 
