@@ -13,9 +13,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-import poptorch_source
 import pytest
 from poptorch_answers import answers, ask, environment
+
+pytest.importorskip("torch")
+import poptorch_source  # noqa: E402 - it needs torch
 
 SOURCE = os.environ.get("POPTORCH_SOURCE", "")
 # A checkout of a few lines, with a wrong one among them.
