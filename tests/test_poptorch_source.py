@@ -17,7 +17,7 @@ import pytest
 from poptorch_answers import answers, ask, environment
 
 pytest.importorskip("torch")
-import poptorch_source  # noqa: E402 - it needs torch
+import poptorch_source
 
 SOURCE = os.environ.get("POPTORCH_SOURCE", "")
 # A checkout of a few lines, with a wrong one among them.
