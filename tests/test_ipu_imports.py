@@ -29,6 +29,7 @@ def test_nothing_is_imported_before_it_is_asked_for() -> None:
     assert (result.returncode, result.stdout) == (0, "[]\n"), result.stderr
 
 
+@pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="what is laid over TensorFlow needs it")
 def test_the_fakes_are_found_and_the_rest_is_not() -> None:
     code = f"""
 import importlib.util, sys
