@@ -83,16 +83,11 @@ def request(
             ]
             try:
                 late = _settle(futures, hub)
-            except BaseException:
-                hub.close()
-                _end(pool, keys)
-                raise
-            if not all(future.done() and _went_well(future) for future in futures):
-                hub.close()
-                _end(pool, keys)
-    except BaseException:
-        _end(pool, keys)
-        raise
+            finally:
+                # Also when the wait was interrupted: the threads of the executor end with their workers.
+                if not all(future.done() and _went_well(future) for future in futures):
+                    hub.close()
+                    _end(pool, keys)
     finally:
         hub.close()
     return _answer(futures, late)

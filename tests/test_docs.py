@@ -13,7 +13,7 @@ from suite import Suite
 
 from bench import record
 from bench.precision import PRECISIONS
-from fixtures import ipu, parsing
+from fixtures import ipu
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -78,4 +78,4 @@ def test_every_file_that_a_page_names_exists(page):
 
 @pytest.mark.parametrize("name", sorted(ipu.OPTIONS))
 def test_the_page_on_ipus_has_every_option(name):
-    assert f"`{parsing.option(name.replace('wait_s', 'wait'))}" in (ROOT / "docs" / "ipu.md").read_text()
+    assert f"`{ipu.shown(name)}" in (ROOT / "docs" / "ipu.md").read_text()

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib
-import importlib.util
 import os
 import re
 import shutil
@@ -88,7 +86,7 @@ def peak(precision: str, threads: int) -> Dict[str, Any]:
     if architecture not in CHIPS or not clock_hz():
         return {}
     tiles, half, full = CHIPS[architecture]
-    per_cycle = half if PRECISIONS[precision].bytes == 2 or PRECISIONS[precision].compute == "float16" else full
+    per_cycle = half if PRECISIONS[precision].bytes == 2 else full
     return {
         "flops": tiles * per_cycle * clock_hz(),
         "bandwidth": {},
@@ -99,7 +97,7 @@ def peak(precision: str, threads: int) -> Dict[str, Any]:
 def listed() -> List[Listed]:
     """Every device, single chips and groups."""
     found: List[Tuple[int, str, int]] = []
-    for line in _told("gc-info", "-l").splitlines():
+    for line in _list_of_devices(os.environ.get("PATH", "")).splitlines():
         device = _DEVICE.match(line)
         if device:
             found.append((int(device[1]), device[2], 0))
@@ -139,16 +137,6 @@ def attach(attempt: Callable[[], T], ipus: int, wait_s: float, device_id: Option
         time.sleep(min(POLL_S, max(0.0, deadline - time.monotonic())))
 
 
-def ids(ipus: int) -> List[int]:
-    """The devices of exactly so many IPUs."""
-    return [device.id for device in listed() if device.ipus == ipus]
-
-
-def of_sdk(module: str, name: str) -> bool:
-    """Whether a module is the SDK's: PyPI has others of the same names. `name` is what only the SDK's has."""
-    return importlib.util.find_spec(module) is not None and hasattr(importlib.import_module(module), name)
-
-
 def _sizes(sizes: Dict[int, int]) -> str:
     return ", ".join(f"{id}: {ipus} IPU{'s' if ipus > 1 else ''}" for id, ipus in sizes.items()) or "none"
 
@@ -171,18 +159,11 @@ def _information(id: Optional[int] = None) -> Dict[str, str]:
     if id is None:
         id = next((device.id for device in listed()), 0)
     found = {}
-    for line in _told("gc-info", "-d", str(id), "-i").splitlines():
+    for line in _run("gc-info", "-d", str(id), "-i").splitlines():
         key, colon, value = line.partition(":")
         if colon:
             found[key.strip().lower()] = value.strip()
     return found
-
-
-def _told(tool: str, *arguments: str) -> str:
-    """What a tool prints; nothing where it is missing, fails or hangs."""
-    if arguments == ("-l",):
-        return _list_of_devices(os.environ.get("PATH", ""))
-    return _run(tool, *arguments)
 
 
 @functools.lru_cache(maxsize=4)
@@ -192,6 +173,7 @@ def _list_of_devices(path: str) -> str:
 
 
 def _run(tool: str, *arguments: str) -> str:
+    """What a tool prints; nothing where it is missing, fails or hangs."""
     if shutil.which(tool) is None:
         return ""
     try:
