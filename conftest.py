@@ -1,4 +1,5 @@
 pytest_plugins = [
+    "fixtures.hosts",
     "fixtures.launched",
     "fixtures.options",
     "fixtures.cases",

@@ -2,54 +2,45 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, Mapping, Optional
+from typing import Any, Callable, Dict, List, Optional
 
-from bench import cache, device
-from bench.case import Case, Settings
+from bench import cache, canary, device
 from bench.record import fingerprint
 
-Ask = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+Found = Dict[str, Any]
 
 
-def known(case: Case, settings: Settings, ask: Ask) -> Dict[str, Any]:
-    """Return `peak` and `canary_s` for a case's device, precision and threads; measure what is not kept.
-
-    ask   sends a request to a worker that has loaded no framework, and returns its reply
-    """
-    found = _kept(case, settings)
-    if found is not None:
-        return found
-    with device.load(case.device).lease():
-        # Another process may have calibrated while this one waited.
-        return _kept(case, settings) or _measured(case, settings, ask)
-
-
-def measured(case: Case, settings: Settings, ask: Ask) -> Dict[str, Any]:
-    """Calibrate now, and keep the best of what is found and what was known: a slow minute of the
-    machine must not lower its peak."""
-    with device.load(case.device).lease():
-        return _measured(case, settings, ask)
-
-
-def _kept(case: Case, settings: Settings) -> Optional[Dict[str, Any]]:
-    found = cache.read(_name(case, settings))
+def known(device_name: str, precision: str, threads: int, cores: List[int]) -> Optional[Found]:
+    """`peak` and `canary_s` of a device, a precision and so many threads, bound to `cores`; None: not measured yet."""
+    found = cache.read(_name(device_name, precision, threads, cores))
     return found if found is not None and set(found) == {"peak", "canary_s"} else None
 
 
-def _measured(case: Case, settings: Settings, ask: Ask) -> Dict[str, Any]:
-    request = {"do": "peak", "device": case.device, "precision": case.precision, "threads": settings.threads}
-    reply = ask(request)
-    new = {"peak": reply["peak"], "canary_s": reply["canary_s"]}
-    old = cache.read(_name(case, settings))
-    if old is not None and set(old) == set(new) and old["peak"]["library"] == new["peak"]["library"]:
-        new["canary_s"] = min(old["canary_s"], new["canary_s"])
-        new["peak"]["flops"] = max(old["peak"]["flops"], new["peak"]["flops"])
-        for size, bandwidth in new["peak"]["bandwidth"].items():
-            new["peak"]["bandwidth"][size] = max(bandwidth, old["peak"]["bandwidth"].get(size, 0))
-    cache.write(_name(case, settings), new)
-    return new
+def measured(
+    device_name: str, precision: str, threads: int, cores: List[int], again: bool, begun: Callable[[], None]
+) -> Found:
+    """Calibrate, in a process that has loaded no framework, while nobody else times or compiles.
+
+    again   also where it is known; the best of both is kept: a slow minute of the machine must not lower its peak
+    begun   is called when the wait for the others is over
+    """
+    with device.load(device_name).lease():
+        # Another process may have calibrated while this one waited.
+        old = known(device_name, precision, threads, cores)
+        if old is not None and not again:
+            return old
+        begun()
+        canary_s = min(sorted(canary.seconds(threads))[canary.ROUNDS // 2] for _ in range(3))
+        new: Found = {"peak": device.load(device_name).peak(precision, threads), "canary_s": canary_s}
+        if old is not None and old["peak"]["library"] == new["peak"]["library"]:
+            new["canary_s"] = min(old["canary_s"], new["canary_s"])
+            new["peak"]["flops"] = max(old["peak"]["flops"], new["peak"]["flops"])
+            for size, bandwidth in new["peak"]["bandwidth"].items():
+                new["peak"]["bandwidth"][size] = max(bandwidth, old["peak"]["bandwidth"].get(size, 0))
+        cache.write(_name(device_name, precision, threads, cores), new)
+        return new
 
 
-def _name(case: Case, settings: Settings) -> str:
-    what = {"device": device.load(case.device).describe(), "cores": settings.cores}
-    return f"calibration-{case.device}-{case.precision}-t{settings.threads}-{fingerprint(what)}"
+def _name(device_name: str, precision: str, threads: int, cores: List[int]) -> str:
+    what = {"device": device.load(device_name).describe(), "cores": cores}
+    return f"calibration-{device_name}-{precision}-t{threads}-{fingerprint(what)}"

@@ -8,26 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
-import subprocess
-import tempfile
 import time
-from pathlib import Path
-from typing import Any, Callable, Dict, Mapping, Optional
+from typing import Any, Callable, Dict, Mapping, Optional, Sequence
 
-import execnet
-
-from bench import lease
+from bench.host import START_TIMEOUT_S, Gone, Host
+from bench.hosts import Hosts
 
 Reply = Dict[str, Any]
 
-START_TIMEOUT_S = 60.0
 STDERR_LINES = 5
 
 BOOT = """
+import os, sys
+channel.send(os.getpid())
 spec = channel.receive()
-import sys
 sys.path.insert(0, spec["root"])
 from bench import worker
 worker.serve(channel, spec)
@@ -41,13 +36,22 @@ class Died(Exception):
 class Worker:
     """One process. `request` asks it to do something and waits for the reply."""
 
-    def __init__(self, group: Any, spec: Mapping[str, Any]) -> None:
-        self.stderr = Path(spec["stderr"])
-        self.gateway = group.makegateway("popen//execmodel=main_thread_only")
-        # execnet has no public name for the process behind a gateway; its exit code is only there.
-        self.process: subprocess.Popen[bytes] = self.gateway._io.popen
-        self.channel = self.gateway.remote_exec(BOOT)
-        self.channel.send(dict(spec))
+    def __init__(self, host: Host, environment: Mapping[str, str], cores: Sequence[int]) -> None:
+        self.host, self.stderr = host, host.file()
+        self.channel = host.gateway().remote_exec(BOOT)
+        try:
+            self.pid: int = self.channel.receive(START_TIMEOUT_S)
+        except (EOFError, self.channel.TimeoutError):
+            raise Died("the worker did not start") from None
+        self.channel.send(
+            {
+                "root": host.root,
+                "parent": host.pid,
+                "environment": dict(environment),
+                "cores": list(cores),
+                "stderr": self.stderr,
+            }
+        )
         self._receive(time.monotonic() + START_TIMEOUT_S, START_TIMEOUT_S)
 
     def request(self, message: Mapping[str, Any], timeout_s: float, tell: Callable[[str], None]) -> Reply:
@@ -70,13 +74,9 @@ class Worker:
 
     def kill(self) -> None:
         """End the process and its children now."""
-        with contextlib.suppress(OSError):
-            if os.getpgid(self.process.pid) == self.process.pid:
-                os.killpg(self.process.pid, signal.SIGKILL)
-        with contextlib.suppress(OSError):
-            self.process.kill()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(10)
+        with contextlib.suppress(Gone):
+            self.host.ask("end", self.pid)
+            self.host.ask("exit_code", self.pid, 10.0)
 
     def _receive(self, deadline: Optional[float], timeout_s: float) -> Reply:
         wait = None if deadline is None else max(0.0, deadline - time.monotonic())
@@ -90,11 +90,9 @@ class Worker:
             raise Died(self._obituary(error)) from None
 
     def _obituary(self, error: Exception) -> str:
-        try:
-            code: Optional[int] = self.process.wait(5)
-        except subprocess.TimeoutExpired:
+        code: Optional[int] = self.host.ask("exit_code", self.pid, 5.0)
+        if code is None:
             self.kill()
-            code = None
         if isinstance(error, EOFError) and code is not None and code < 0:
             hint = " (out of memory?)" if code == -signal.SIGKILL else ""
             how = f"was killed by {signal.Signals(-code).name}{hint}"
@@ -102,21 +100,16 @@ class Worker:
             how = f"exited with {code}"
         else:
             how = f"failed: {str(error).strip().splitlines()[-1]}"
-        try:
-            lines = self.stderr.read_text(errors="replace").splitlines()[-STDERR_LINES:]
-        except OSError:
-            lines = []
+        lines = self.host.ask("tail", self.stderr, STDERR_LINES)
         return "\n".join([f"the worker {how}", *(f"  stderr: {line}" for line in lines)])
 
 
 class Pool:
     """The workers of one run, by backend and settings."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.group = execnet.Group()
+    def __init__(self, hosts: Hosts) -> None:
+        self.hosts = hosts
         self.workers: Dict[str, Worker] = {}
-        self.folder = tempfile.TemporaryDirectory(prefix="layerbench-")
 
     def request(
         self,
@@ -128,11 +121,14 @@ class Pool:
     ) -> Reply:
         """Send a request to the worker of `key` (with its `cores`), starting one where there is none.
 
-        Raises Died, after which the key gets a new worker. Whatever else interrupts the wait, Ctrl-C
-        above all, ends the worker too: it may be deep in a computation.
+        Raises Died, after which the key gets a new worker, and Gone, after which there is a new host. Whatever else
+        interrupts the wait, Ctrl-C above all, ends the worker too: it may be deep in a computation.
         """
         try:
             return self.start(key, environment, tell).request(message, timeout_s, tell)
+        except Gone:
+            self.hosts.lose()
+            raise
         except BaseException:
             self.end(key)
             raise
@@ -141,12 +137,12 @@ class Pool:
         self, key: Mapping[str, Any], environment: Mapping[str, str], tell: Callable[[str], None] = lambda phase: None
     ) -> Worker:
         """The worker of a key, started where there is none."""
-        name = json.dumps(key, sort_keys=True)
-        if name not in self.workers:
+        name, host = json.dumps(key, sort_keys=True), self.hosts.now()
+        if name not in self.workers or self.workers[name].host is not host:
             tell("waiting")
-            with lease.compiling(key["cores"]):
+            with host.compiling(key["cores"]):
                 tell("starting")
-                self.workers[name] = Worker(self.group, self._spec(key, environment))
+                self.workers[name] = Worker(host, environment, key["cores"])
         return self.workers[name]
 
     def end(self, key: Mapping[str, Any]) -> None:
@@ -166,16 +162,3 @@ class Pool:
         for worker in self.workers.values():
             worker.kill()
         self.workers.clear()
-        self.group.terminate(timeout=1.0)
-        self.folder.cleanup()
-
-    def _spec(self, key: Mapping[str, Any], environment: Mapping[str, str]) -> Dict[str, Any]:
-        handle, stderr = tempfile.mkstemp(dir=self.folder.name)
-        os.close(handle)
-        return {
-            "root": str(self.root),
-            "parent": os.getpid(),
-            "environment": dict(environment),
-            "cores": list(key["cores"]),
-            "stderr": stderr,
-        }

@@ -176,7 +176,7 @@ def require(case: Case, settings: Settings) -> None:
     if case.mode != "training":
         for name in ("variable_offloading", "replicated_tensor_sharding"):
             if getattr(poplar, name):
-                raise ValueError(f"--{name.replace('_', '-')} is about training; --mode is {case.mode}")
+                raise ValueError(f"{option(name)} is about training; --mode is {case.mode}")
     _require_simulable(case, poplar)
     _require_full_pipeline(case, settings)
 
@@ -228,6 +228,11 @@ def engine_options(settings: Settings) -> Dict[str, str]:
     if poplar.profile:
         found.update({"autoReport.all": "true", "autoReport.directory": poplar.profile})
     return {**found, **poplar.engine_options}
+
+
+def option(name: str) -> str:
+    """A field of Poplar as the command line has it, without its unit."""
+    return "--" + (name[:-2] if name.endswith("_s") else name).replace("_", "-")
 
 
 def environment(settings: Settings, environ: Mapping[str, str]) -> Dict[str, str]:

@@ -8,30 +8,30 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from bench.case import Case, Settings, Unavailable
-from bench.devices import cpu, cuda
-from bench.group import Hub
+from bench.host import Host, Meeting
 from bench.pool import Died, Pool, Reply
 
 # How long the others have to notice that one replica is gone, before they are ended.
 GRACE_S = 5.0
 
 
-def require(case: Case, settings: Settings, chosen: Optional[List[int]]) -> None:
+def require(case: Case, settings: Settings, chosen: Optional[List[int]], host: Host) -> None:
     """Raise Unavailable where there are not enough cores or GPUs for a case, or it is of one replica only."""
     if case.mode == "training" and settings.recipe.epochs and settings.data == "real":
         raise Unavailable("not supported: --epochs trains one replica; time more of them without it")
-    cores(case, settings, chosen)
-    environment(case, 0)
+    cores(case, settings, chosen, host.facts["cores"])
+    environment(case, 0, host)
 
 
-def cores(case: Case, settings: Settings, chosen: Optional[List[int]]) -> List[List[int]]:
-    """The cores of each replica, of those that were `chosen`, or else of all; empty where none was, for: not bound.
+def cores(case: Case, settings: Settings, chosen: Optional[List[int]], there: List[int]) -> List[List[int]]:
+    """The cores of each replica, of those that were `chosen`, or else of all that are `there`; empty where none was:
+    not bound.
 
     Raises Unavailable where there are not enough.
     """
     if chosen == []:
         return [[] for _ in range(case.replicas)]
-    usable = chosen or cpu.usable_cores()
+    usable = chosen or there
     needed = case.replicas * settings.threads
     if needed > len(usable):
         raise Unavailable(
@@ -42,11 +42,11 @@ def cores(case: Case, settings: Settings, chosen: Optional[List[int]]) -> List[L
     return [own[rank * settings.threads : (rank + 1) * settings.threads] for rank in range(case.replicas)]
 
 
-def environment(case: Case, rank: int) -> Dict[str, str]:
+def environment(case: Case, rank: int, host: Host) -> Dict[str, str]:
     """What a replica sees of the GPUs: one. Raises Unavailable where there are not enough."""
     if case.device != "cuda":
         return {}
-    gpus = cuda.visible()
+    gpus = host.ask("gpus")
     if case.replicas > len(gpus):
         raise Unavailable(f"not present: {case.replicas} GPUs for as many replicas; there are {len(gpus)}")
     return {"CUDA_VISIBLE_DEVICES": gpus[rank]}
@@ -65,7 +65,7 @@ def request(
     Otherwise the reply, or Died, is that of the first that failed by itself, and names its rank. The others are
     told, and ended after GRACE_S; so are all of them when the wait is interrupted.
     """
-    hub = Hub(len(keys))
+    hub = pool.hosts.now().hub(len(keys))
     try:
         for key, environment in zip(keys, environments):
             pool.start(key, environment, tell)
@@ -97,7 +97,7 @@ def _silent(phase: str) -> None:
     pass
 
 
-def _settle(futures: Sequence[Future[Reply]], hub: Hub) -> List[int]:
+def _settle(futures: Sequence[Future[Reply]], hub: Meeting) -> List[int]:
     """Wait until all are done, or so long after one has failed; return the ranks that the others waited for then."""
     left = set(futures)
     deadline = None

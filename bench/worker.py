@@ -14,7 +14,7 @@ import sys
 import traceback
 from typing import Any, Callable, Dict, Iterator, List, Mapping
 
-from bench import canary, device, run
+from bench import calibration, device, run
 from bench.case import Broken, Case, Lost, Refused, Settings, Unavailable, Wrong
 from bench.group import ALONE, Group, Member
 
@@ -26,7 +26,7 @@ def serve(channel: Any, spec: Mapping[str, Any]) -> None:
     """Answer requests until the other side goes away."""
     _detach(spec)
     prepare(spec["environment"], spec["cores"])
-    channel.send({"kind": "ready", "pid": os.getpid()})
+    channel.send({"kind": "ready"})
     for request in channel:
         channel.send(answer(request, lambda phase: channel.send({"kind": "phase", "phase": phase})))
 
@@ -44,8 +44,9 @@ def prepare(environment: Mapping[str, str], cores: List[int]) -> None:
 def answer(request: Mapping[str, Any], tell: Tell, launched: Group = ALONE) -> Reply:
     """Do what a request asks; whatever goes wrong becomes a reply. `launched`: the processes of a launcher."""
     try:
-        if request["do"] == "peak":
-            return {"kind": "peak", **peak(request["device"], request["precision"], request["threads"])}
+        if request["do"] == "calibrate":
+            tell("waiting")
+            return {"kind": "calibration", **calibration.measured(**request["what"], begun=lambda: tell("calibrating"))}
         case, settings = Case(**request["case"]), Settings(**request["settings"])
         with contextlib.closing(Member(request["place"])) if request.get("place") else _kept(launched) as group:
             return {"kind": "record", **run.run(case, settings, tell, request.get("canary_s"), group)}
@@ -67,12 +68,6 @@ def answer(request: Mapping[str, Any], tell: Tell, launched: Group = ALONE) -> R
 @contextlib.contextmanager
 def _kept(group: Group) -> Iterator[Group]:
     yield group
-
-
-def peak(device_name: str, precision: str, threads: int) -> Reply:
-    """Calibrate: what the device can do, and the time of the canary on a machine as good as it gets."""
-    known = min(sorted(canary.seconds(threads))[canary.ROUNDS // 2] for _ in range(3))
-    return {"peak": device.load(device_name).peak(precision, threads), "canary_s": known}
 
 
 def _detach(spec: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ import pytest
 from collecting import Collected, collect
 from suite import Suite
 
-from bench import record
+from bench import poplar, record
 from bench.precision import PRECISIONS
 from fixtures import ipu
 
@@ -78,4 +78,4 @@ def test_every_file_that_a_page_names_exists(page):
 
 @pytest.mark.parametrize("name", sorted(ipu.OPTIONS))
 def test_the_page_on_ipus_has_every_option(name):
-    assert f"`{ipu.shown(name)}" in (ROOT / "docs" / "ipu.md").read_text()
+    assert f"`{poplar.option(name)}" in (ROOT / "docs" / "ipu.md").read_text()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-import execnet
 import pytest
 from pytest_benchmark import stats
 
@@ -33,13 +32,3 @@ def test_the_loader_of_torch_can_end_its_processes():
     data = pytest.importorskip("torch.utils.data")
 
     assert callable(data.dataloader._MultiProcessingDataLoaderIter._shutdown_workers)
-
-
-def test_a_gateway_of_execnet_has_its_process():
-    group = execnet.Group()
-
-    gateway = group.makegateway("popen//execmodel=main_thread_only")
-
-    assert gateway._io.popen.pid > 0
-    group.terminate(timeout=1.0)
-    assert gateway._io.popen.wait(5) is not None

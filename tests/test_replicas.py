@@ -15,11 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from suite import SMALL, alive, finished, until
+from suite import ROOT, SMALL, alive, finished, until
 
 from bench.case import Case, Lost, Settings, Unavailable
 from bench.devices import cpu
 from bench.group import Hub, Member
+from bench.host import Here
 from bench.measure import measure
 from bench.recipe import Recipe
 from bench.replicas import cores, require
@@ -168,10 +169,14 @@ def test_replicas_of_different_speed_take_the_same_steps():
 def test_each_replica_has_cores_of_its_own():
     case = Case("dense", "u8", {}, "inference", 1, "fp32", 3, "numpy", "cpu")
 
-    assert cores(case, Settings(threads=2), [0, 1, 2, 3, 4, 5, 6]) == [[1, 2], [3, 4], [5, 6]]
-    assert cores(case, Settings(threads=2), []) == [[], [], []]
+    assert (
+        cores(case, Settings(threads=2), None, [0, 1, 2, 3, 4, 5, 6])
+        == cores(case, Settings(threads=2), [0, 1, 2, 3, 4, 5, 6], [0])
+        == [[1, 2], [3, 4], [5, 6]]
+    )
+    assert cores(case, Settings(threads=2), [], [0]) == [[], [], []]
     with pytest.raises(Unavailable, match="not present: 6 cores for 3 replicas of 2 threads; there are 4"):
-        cores(case, Settings(threads=2), [0, 1, 2, 3])
+        cores(case, Settings(threads=2), None, [0, 1, 2, 3])
 
 
 # Gradients.
@@ -297,4 +302,4 @@ def test_an_epoch_is_of_one_replica():
     case = Case("resnet8", "i32", {}, "training", 1, "fp32", 2, "torch", "cpu")
 
     with pytest.raises(Unavailable, match="--epochs trains one replica"):
-        require(case, Settings(data="real", recipe=Recipe(epochs=1.0)), [0, 1])
+        require(case, Settings(data="real", recipe=Recipe(epochs=1.0)), [0, 1], Here(ROOT))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import subprocess
 from pathlib import Path
@@ -96,6 +97,7 @@ def full_disk(history: Suite) -> Iterator[Path]:
         subprocess.run(["umount", str(disk)], check=True)
 
 
+XDIST = pytest.mark.skipif(importlib.util.find_spec("xdist") is None, reason="no pytest-xdist")
 EMPTIED = pytest.mark.skipif(EMPTIES_JSON, reason="this pytest-benchmark empties the file before any of our code runs")
 
 
@@ -106,6 +108,14 @@ EMPTIED = pytest.mark.skipif(EMPTIES_JSON, reason="this pytest-benchmark empties
         pytest.param(["--benchmark-json=disk/earlier.json"], marks=EMPTIED),
         ["--benchmark-autosave", "--benchmark-storage=disk"],
         ["--baseline=disk/x.json", "--baseline-accept=why"],
+        *(
+            pytest.param(["-p", "xdist", "-n", "2", *args], marks=XDIST)
+            for args in (
+                ["--benchmark-json=disk/x.json"],
+                ["--benchmark-autosave", "--benchmark-storage=disk"],
+                ["--baseline=disk/x.json", "--baseline-accept=why"],
+            )
+        ),
     ],
     ids=" ".join,
 )

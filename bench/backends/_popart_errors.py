@@ -55,5 +55,5 @@ def _options(text: str, settings: Settings) -> str:
     """The options that a text speaks of, or else all that are given."""
     found = [name for word, name in WORDS.items() if word in text]
     found += [f"{key} in --engine-options" for key in settings.poplar.engine_options if key.lower() in text]
-    names = found or [f"--{name.replace('_', '-')}" for name in poplar.given(settings.poplar)]
+    names = found or [poplar.option(name) for name in poplar.given(settings.poplar)]
     return f"see {', '.join(names)}" if names else "see POPLAR_ENGINE_OPTIONS"

@@ -50,18 +50,16 @@ def usable_cores() -> List[int]:
     return cores
 
 
-def default_threads() -> int:
+def default_threads(usable: Sequence[int]) -> int:
     """All physical cores, but one of two: on two shared cores a second spinning thread once made a GRU
     step 250 times slower, and the harness needs a core as well."""
-    cores = len(usable_cores())
-    return 1 if cores <= 2 else cores
+    return 1 if len(usable) <= 2 else len(usable)
 
 
-def default_cores(threads: int) -> List[int]:
+def default_cores(threads: int, usable: List[int]) -> List[int]:
     """The cores that a worker is bound to: the last ones, since the first serves most interrupts.
     None when every core is used anyway."""
-    cores = usable_cores()
-    return cores[-threads:] if threads < len(cores) else []
+    return usable[-threads:] if threads < len(usable) else []
 
 
 def _siblings(cpu: int) -> str:

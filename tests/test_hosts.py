@@ -1,0 +1,296 @@
+"""--worker-host: workers under other interpreters and on other hosts, and what happens when those go."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import re
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List
+
+import pytest
+import ssh_hosts
+from ssh_hosts import FarHost
+from suite import SMALL, Suite, alive, finished, until
+
+from bench.devices import cpu
+from bench.host import There
+from bench.hosts import difference
+
+ROOT = Path(__file__).resolve().parent.parent
+OTHER = f"popen//python={sys.executable}"
+needs_hosts = pytest.mark.skipif(bool(ssh_hosts.missing()), reason=str(ssh_hosts.missing()))
+needs_xdist = pytest.mark.skipif(importlib.util.find_spec("xdist") is None, reason="no pytest-xdist")
+
+# Says where it is, with the case that it has; the case of batch size 3 then never ends.
+HANG = """
+with open({notes!r}, "a") as file:
+    file.write(f"{{case.batch_size}} {{os.uname().nodename}} {{os.getpid()}}\\n")
+def slow():
+    while case.batch_size == 3:
+        time.sleep(1)
+    run()
+program.run = slow
+"""
+
+
+class Notes:
+    """Who ran what, where: lines that the backend `noted` writes."""
+
+    def __init__(self, suite: Suite) -> None:
+        self.path = suite.root / "notes.txt"
+        suite.add_backend("noted", HANG.format(notes=str(self.path)))
+
+    def of(self, batch_size: int) -> List[str]:
+        """The node and the pid that had a batch size, of the last time; empty: nobody yet."""
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        found = [line.split() for line in lines if line.endswith(tuple("0123456789"))]
+        return next((line[1:] for line in reversed(found) if line[0] == str(batch_size)), [])
+
+
+@pytest.fixture
+def far(tmp_path: Path, calibrated: Path) -> Iterator[Callable[[str], FarHost]]:
+    """Return a function that makes a host of a name."""
+    made: List[FarHost] = []
+
+    def make(name: str) -> FarHost:
+        made.append(FarHost(name, len(made), tmp_path / name, calibrated))
+        return made[-1]
+
+    try:
+        yield make
+    finally:
+        for each in made:
+            each.remove()
+
+
+def records(suite: Suite) -> Dict[str, Dict[str, Any]]:
+    return {entry["extra_info"]["id"]: entry["extra_info"] for entry in suite.read("run.json")["benchmarks"]}
+
+
+def test_another_interpreter_runs_the_code_that_was_sent_to_it(suite: Suite, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    result = suite.run(
+        *SMALL, f"--worker-host={OTHER}", "--benchmark-json=run.json", TMPDIR=str(tmp_path / "elsewhere")
+    )
+
+    assert result.returncode == 0, result.text
+    (record,) = records(suite).values()
+    assert (record["host"], record["python_version"]) == (socket.gethostname(), platform.python_version())
+    assert f"workers on {OTHER}: " in result.stdout
+    assert list((tmp_path / "elsewhere").glob("layerbench-*")) == []
+
+
+@pytest.mark.skipif(len(cpu.usable_cores()) < 2, reason="two cores are needed")
+def test_replicas_meet_on_the_host(suite: Suite) -> None:
+    result = suite.run(*SMALL, "--replicas=1,2", f"--worker-host={OTHER}", "--benchmark-json=run.json")
+
+    assert result.returncode == 0, result.text
+    assert [len(record["replica_items_per_s"] or [1]) for record in records(suite).values()] == [1, 2]
+
+
+def test_an_agent_that_hears_nothing_ends_and_takes_its_children_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.agent.PULSE_S", 1000.0)
+    there = There("popen", ROOT)
+    worker = there.gateway()
+    channel = worker.remote_exec("import os; channel.send(os.getpid()); channel.receive()")
+    pid = channel.receive()
+    # What comes in is all that it can tell from a harness that is gone.
+    assert alive(pid)
+    assert alive(there.pid)
+
+    began = time.monotonic()
+    until(lambda: not alive(there.pid) and not Path(there.root).exists(), 60)
+
+    assert time.monotonic() - began > 25
+    there.close()
+
+
+def test_a_worker_that_is_killed_there_is_told_as_if_it_were_here(suite: Suite) -> None:
+    suite.add_backend("killed", "print('complaint', file=sys.stderr, flush=True); os.kill(os.getpid(), signal.SIGKILL)")
+
+    result = suite.run(*SMALL, "--backend=killed,numpy", f"--worker-host={OTHER}", "-rA")
+
+    assert "the worker was killed by SIGKILL" in result.stdout
+    assert "stderr: complaint" in result.stdout
+    assert sorted(result.outcomes().values()) == ["FAILED", "PASSED"]
+
+
+def test_a_case_that_takes_too_long_there_is_ended_there(suite: Suite) -> None:
+    notes = Notes(suite)
+
+    args = (*SMALL, "--backend=noted", "--batch-size=3,4", f"--worker-host={OTHER}", "--case-timeout=4", "-rA")
+    result = suite.run(*args)
+
+    assert "no result after 4 s (--case-timeout); the worker was killed" in result.stdout
+    assert sorted(result.outcomes().values()) == ["FAILED", "PASSED"]
+    assert not alive(int(notes.of(3)[1]))
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGKILL", "SIGTERM"])
+def test_a_run_that_is_ended_leaves_nothing_there(suite: Suite, tmp_path: Path, name: str) -> None:
+    notes, folder = Notes(suite), tmp_path / "elsewhere"
+    folder.mkdir()
+    process = suite.start(
+        *(*SMALL, "--backend=noted", "--batch-size=2,3", f"--worker-host={OTHER}", "--benchmark-json=run.json"),
+        TMPDIR=str(folder),
+    )
+    until(lambda: notes.of(3))
+
+    if name == "SIGINT":
+        os.killpg(process.pid, signal.SIGINT)
+    else:
+        process.send_signal(getattr(signal, name))
+
+    assert finished(process, 60).returncode != 0
+    until(lambda: not alive(int(notes.of(3)[1])), 10)
+    # The agent's own folder, with the code in it; what was killed cannot tidy up its own.
+    until(lambda: not [path for path in folder.glob("layerbench-*") if (path / "bench").exists()], 10)
+    if name == "SIGINT":
+        assert [each["batch_size"] for each in records(suite).values()] == [2]
+
+
+@needs_hosts
+def test_a_host_is_reached_by_ssh_and_named_in_the_record(suite: Suite, far: Callable[[str], FarHost]) -> None:
+    east = far("east")
+
+    result = suite.run(*SMALL, f"--worker-host={east.spec}", "--benchmark-json=run.json")
+
+    assert result.returncode == 0, result.text
+    assert [record["host"] for record in records(suite).values()] == ["east"]
+    assert suite.read("run.json")["machine_info"]["node"] == "east"
+    until(lambda: not east.pids(), 10)
+
+
+@needs_hosts
+@needs_xdist
+def test_a_host_that_is_cut_off_loses_its_case_and_the_other_runs_the_rest(
+    suite: Suite, far: Callable[[str], FarHost]
+) -> None:
+    notes, east, west = Notes(suite), far("east"), far("west")
+    process = suite.start(
+        *("-k", "dense", "--units=8", "--backend=noted", "--batch-size=1,2,3,4,5,6", "-p", "xdist", "-rA"),
+        *(f"--worker-host={east.spec},{west.spec}", "--benchmark-json=run.json"),
+    )
+    until(lambda: notes.of(3))
+    lost, other = (east, west) if notes.of(3)[0] == "east" else (west, east)
+
+    lost.cut_off()
+    result = finished(process, 120)
+
+    assert result.returncode == 1, result.text
+    failed = [name for name, word in result.outcomes().items() if word == "FAILED"]
+    assert failed == ["dense-u8-inference-b3-fp32-x1-noted-cpu"]
+    assert f"the host {lost.spec} was cut off" in result.stdout
+    found = {record["batch_size"]: record["host"] for record in records(suite).values()}
+    assert sorted(found) == [1, 2, 4, 5, 6]
+    assert other.name in found.values()
+    # It computes for nobody: it must notice by itself.
+    until(lambda: not lost.pids(), 60)
+
+
+@needs_hosts
+def test_when_no_host_is_left_each_case_says_so_at_once(suite: Suite, far: Callable[[str], FarHost]) -> None:
+    notes, east = Notes(suite), far("east")
+    process = suite.start(
+        *(*SMALL, "--backend=noted", "--batch-size=1,3,4,5,6", "-rA", f"--worker-host={east.spec}"),
+        "--benchmark-json=run.json",
+    )
+    until(lambda: notes.of(3))
+
+    east.cut_off()
+    result = finished(process, 120)
+
+    assert result.returncode == 1, result.text
+    assert sorted(result.outcomes().values()) == ["FAILED"] * 4 + ["PASSED"]
+    assert result.stdout.count("no host is left: ssh=east") >= 3
+    assert [record["batch_size"] for record in records(suite).values()] == [1]
+
+
+@needs_xdist
+def test_two_hosts_that_are_one_machine_are_never_timed_at_once(suite: Suite) -> None:
+    args = ("-p", "xdist", f"--worker-host=popen,{OTHER}", "--benchmark-json=run.json")
+    result = suite.run("-k", "dense", "--units=8,16", "--batch-size=1,2,3", *args)
+
+    assert result.returncode == 0, result.text
+    assert "2 workers" in result.stdout
+    spans = sorted((record["started_s"], record["ended_s"]) for record in records(suite).values())
+    assert len(spans) == 6
+    assert all(before[1] <= after[0] for before, after in zip(spans, spans[1:]))
+
+
+def test_hosts_that_differ_are_told_apart() -> None:
+    one = {
+        "python": "3.11.2",
+        "cores": [0, 1],
+        "devices": {"cpu": {"model": "A"}, "cuda": None},
+        "versions": {"torch": "2.1"},
+    }
+
+    assert difference(one, one, ["torch"]) == ""
+    assert difference(one, {**one, "python": "3.9.2"}, ["torch"]) == "python 3.11.2 and 3.9.2"
+    assert difference(one, {**one, "cores": [0]}, []) == "cores [0, 1] and [0]"
+    assert difference(one, {**one, "versions": {"torch": ""}}, ["torch"]) == "torch 2.1 and none"
+    assert difference(one, {**one, "versions": {"torch": ""}}, ["numpy"]) == ""
+    assert (
+        difference(one, {**one, "devices": {**one["devices"], "cuda": {"count": 2}}}, [])
+        == "cuda none and {'count': 2}"
+    )
+
+
+@needs_xdist
+def test_hosts_that_differ_are_refused(refused: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import importlib.metadata as found\n"
+        "said = found.version\n"
+        "found.version = lambda name: '0.1' if name == 'numpy' else said(name)\n"
+    )
+
+    changed = f"popen//python=env PYTHONPATH={tmp_path} {sys.executable}"
+    told = refused(*SMALL, "-p", "xdist", f"--worker-host={OTHER},{changed}")
+
+    assert re.search(r"differ: numpy [\d.]+ and 0\.1; what each of them runs could not be compared", told)
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (["--worker-host="], "--worker-host: an empty value"),
+        (["--worker-host=east"], "'east': ssh=HOST or popen is needed, and //python=FILE where it is not python3"),
+        (["--worker-host=ssh"], "'ssh': ssh=HOST or popen is needed"),
+        (["--worker-host=socket=east:1"], "'socket=east:1': ssh=HOST or popen is needed"),
+        (["--worker-host=popen//id=1"], "'popen//id=1': ssh=HOST or popen is needed"),
+        (["--worker-host=popen,popen"], "'popen' is given twice"),
+        (
+            [f"--worker-host=popen,{OTHER}", "-p", "no:xdist"],
+            "2 hosts work side by side, a process of pytest-xdist each",
+        ),
+        (["--worker-host=popen//python=/nowhere/python"], "popen//python=/nowhere/python: no Python"),
+        (["--worker-host=popen//python=/bin/true"], "popen//python=/bin/true: no Python of 3.8 or later starts there"),
+        (["--worker-host=popen", "--in-process"], "--in-process has no worker that could run on a host"),
+        (
+            ["--worker-host=popen", "--weights=a.pt"],
+            "--weights: with --worker-host, a path of the host's own is needed",
+        ),
+        (["--worker-host=popen", "--weights=/nowhere/a.pt"], "no such file or folder: /nowhere/a.pt on popen"),
+    ],
+)
+def test_what_makes_no_sense_is_one_line(refused: Callable[..., str], args: List[str], told: str) -> None:
+    assert told in refused(*SMALL, *args)
+
+
+def test_under_a_launcher_it_is_refused(refused: Callable[..., str]) -> None:
+    told = refused(*SMALL, "--worker-host=popen", OMPI_COMM_WORLD_RANK="0", OMPI_COMM_WORLD_SIZE="2")
+
+    assert "--worker-host under mpirun: it has placed the processes; leave --worker-host out" in told
+
+
+def test_collecting_asks_no_host(suite: Suite) -> None:
+    result = suite.run(*SMALL, "--collect-only", "--worker-host=ssh=nowhere.invalid")
+
+    assert result.returncode == 0, result.text
