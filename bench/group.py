@@ -21,13 +21,16 @@ LOOPBACK = "127.0.0.1"
 
 
 class Group(Protocol):
-    """`rank` of `count`; `all` returns the values of all members, by rank. `host`: where rank 0 is."""
+    """`rank` of `count`; `all` returns the values of all members, by rank. `host`: where rank 0 is.
+
+    patient   the others may take as long as they like, as whoever waits for a device does
+    """
 
     rank: int
     count: int
     host: str
 
-    def all(self, value: Any) -> List[Any]: ...
+    def all(self, value: Any, patient: bool = False) -> List[Any]: ...
 
     def end(self, reply: Any) -> List[Any]: ...
 
@@ -35,7 +38,7 @@ class Group(Protocol):
 class _Alone:
     rank, count, host = 0, 1, LOOPBACK
 
-    def all(self, value: Any) -> List[Any]:
+    def all(self, value: Any, patient: bool = False) -> List[Any]:
         return [value]
 
     def end(self, reply: Any) -> List[Any]:
@@ -57,19 +60,19 @@ class Member:
         self._hub = _connected(place, patience_s)
         _send(self._hub, self.rank)
 
-    def all(self, value: Any) -> List[Any]:
-        return self._asked("step", value)
+    def all(self, value: Any, patient: bool = False) -> List[Any]:
+        return self._asked("step", value, None if patient else self.timeout_s)
 
     def end(self, reply: Any) -> List[Any]:
         """Say how a case ended here, and get how it ended everywhere. Whoever is in the middle of it meanwhile is told
         that this one is lost, and will end it too."""
-        return self._asked("end", reply)
+        return self._asked("end", reply, self.timeout_s)
 
-    def _asked(self, kind: str, value: Any) -> List[Any]:
+    def _asked(self, kind: str, value: Any, timeout_s: Optional[float]) -> List[Any]:
         try:
             _send(self._hub, [kind, value])
-            if not self._hub.poll(self.timeout_s):
-                raise Lost(f"no word of the other {self.count - 1} replicas for {self.timeout_s:g} s")
+            if not self._hub.poll(timeout_s):
+                raise Lost(f"no word of the other {self.count - 1} replicas for {timeout_s:g} s")
             kind, found = _receive(self._hub)
         except (EOFError, OSError):
             raise Lost("the other replicas are gone: the hub of their group has closed") from None

@@ -1,9 +1,10 @@
-"""Whose turn it is, seen from a case: rank 0 waits, and holds, for all replicas."""
+"""Whose turn it is, seen from a case: one replica a machine waits, and holds, for all that are there."""
 
 from __future__ import annotations
 
 import contextlib
-from typing import Callable, List
+import platform
+from typing import Any, Callable, List, Tuple
 
 from bench import device, lease, poplar
 from bench.case import Case, Settings
@@ -21,15 +22,13 @@ def to_compile(
     group: Group,
 ) -> None:
     """Have the devices that compiling attaches, until `devices` ends, and leave to compile, until `compiling` does."""
-    cores = _cores(settings, group)
     attached = getattr(device.load(case.device), "attached", None)
     if group.count > 1:
         tell("waiting")
+    machines = _machines(settings, group)
     if attached is not None and not settings.poplar.compile_only:
         devices.enter_context(attached(poplar.ipus(case, settings), lambda: tell("waiting")))
-    if group.rank == 0:
-        compiling.enter_context(lease.compiling(cores, lambda: tell("waiting")))
-    group.all("compiling")
+    _one_by_one(group, machines, lambda cores: compiling.enter_context(lease.compiling(cores, lambda: tell("waiting"))))
 
 
 def to_time(
@@ -42,15 +41,30 @@ def to_time(
 ) -> None:
     """Have the device, until `stack` ends, once all replicas have compiled: one that still did would be waited for."""
     tell("waiting")
-    every = _cores(settings, group)
+    machines = _machines(settings, group)
     compiling.close()
-    if group.rank == 0:
-        stack.enter_context(device.load(case.device).lease(every if settings.parallel_timing else []))
-    group.all("leased")
+    timed = device.load(case.device)
+    _one_by_one(
+        group, machines, lambda cores: stack.enter_context(timed.lease(cores if settings.parallel_timing else []))
+    )
     tell("timing")
 
 
-def _cores(settings: Settings, group: Group) -> List[int]:
-    """The cores of all replicas; none: not bound."""
-    every = group.all(settings.cores)
-    return sorted({core for cores in every for core in cores}) if all(every) else []
+def _machines(settings: Settings, group: Group) -> List[Tuple[str, List[int]]]:
+    """Where each replica is, and the cores of all that are there; none: not bound."""
+    every = group.all([platform.node(), settings.cores])
+    found = []
+    for node, _ in every:
+        there = [cores for other, cores in every if other == node]
+        found.append((node, sorted({core for cores in there for core in cores}) if all(there) else []))
+    return found
+
+
+def _one_by_one(group: Group, machines: List[Tuple[str, List[int]]], take: Callable[[List[int]], Any]) -> None:
+    """Let the first replica of each machine take what all of them there need. The machines have their turn in an order
+    that all runs share: two runs never hold what the other one waits for."""
+    nodes = [node for node, _ in machines]
+    for node in sorted(set(nodes)):
+        if group.rank == nodes.index(node):
+            take(machines[group.rank][1])
+        group.all("taken", patient=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Dict
 
 import pytest
 from suite import SMALL, Suite, relax
@@ -65,3 +65,27 @@ def refused(history: Suite) -> Callable[..., str]:
         return result.stderr
 
     return run
+
+
+@pytest.fixture(scope="module")
+def shared(new_suite: Callable[[], Suite]) -> Suite:
+    """A copy for the runs of a file of tests, one after the other."""
+    return new_suite()
+
+
+@pytest.fixture(scope="session")
+def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sets of pictures: see tests/real_images.py, which needs more packages than other tests do."""
+    import real_images
+
+    root = tmp_path_factory.mktemp("sets")
+    real_images.write_sets(root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Dict[str, str]:
+    """Files of weights for them, by what they do."""
+    import real_images
+
+    return real_images.written_weights(tmp_path_factory.mktemp("weights"))

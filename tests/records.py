@@ -5,6 +5,8 @@ from __future__ import annotations
 from bench.record import FIELDS, SCHEMA
 
 MACHINE = {"model": "Paper CPU @ 2.0GHz", "cores": 4}
+# A peak of round numbers.
+PEAK = {"flops": 1e12, "bandwidth": {"1000": 8e9, "1000000": 4e9, "100000000": 2e9}, "library": "paper 1.0"}
 
 
 def record_of(name="lstm-h8_t3", rate=1000.0, noise=0.0, **changed):

@@ -23,6 +23,8 @@ PARTS = ("bench", "fixtures", "conftest.py", "pytest.ini")
 # pytest-benchmark 4 opens the file of --benchmark-json while it parses: what was there is gone by then.
 EMPTIES_JSON = "FileType" in inspect.getsource(plugin.pytest_addoption)
 SMALL = ("-k", "dense", "--units", "8")
+XDIST = ("-p", "xdist.plugin", "-p", "xdist.looponfail")
+TWO = (*XDIST, "-n", "2", "--benchmark-only")
 TIMEOUT_S = 240.0
 
 # What a CI service, an outer pytest or a user's shell would otherwise change in the run under test.
@@ -60,6 +62,11 @@ def paced():
     time.sleep(max(0.0, end - time.perf_counter()))
 program.run = paced
 """
+
+
+def case_id(backend: str, batch_size: int) -> str:
+    """The one case of SMALL."""
+    return f"dense-u8-inference-b{batch_size}-fp32-x1-{backend}-cpu"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Set, Tuple
 
 import pytest
-from suite import EMPTIES_JSON, SMALL, Result, Suite, alive, finished, until
+from suite import EMPTIES_JSON, SMALL, Result, Suite, alive, case_id, finished, until
 
 # Each backend goes wrong at batch size 1, after it has said so on stderr, and is sound at batch size 2.
 AT_ONE = """
@@ -62,10 +62,6 @@ if case.batch_size == {batch_size}:
             time.sleep(1)
     program.run = hang
 """
-
-
-def case_id(backend: str, batch_size: int) -> str:
-    return f"dense-u8-inference-b{batch_size}-fp32-x1-{backend}-cpu"
 
 
 def at_one(fault: str) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 from suite import SMALL, alive, finished, until
@@ -201,6 +203,60 @@ def test_a_rank_that_never_comes_is_told(suite):
 
     assert result.returncode == 1
     assert "no word of the other 1 replicas for 3 s" in result.text
+
+
+HOLDS = "from bench import lease\nwith lease.timing():\n    print('held', flush=True)\n    input()"
+
+
+@pytest.mark.parametrize("name", ["east", "west"])
+def test_each_machine_of_a_launcher_is_waited_for(suite, calibrated, tmp_path, name):
+    """Two ranks, each on a machine of its own by name and locks; on one of them somebody else is timed meanwhile."""
+    if subprocess.run(["unshare", "--uts", "true"], stderr=subprocess.DEVNULL).returncode:
+        pytest.skip("machines of other names need root")
+    own = {"east": tmp_path / "east", "west": tmp_path / "west"}
+    for folder in own.values():
+        shutil.copytree(str(calibrated), str(folder), ignore=shutil.ignore_patterns("locks"))
+    environ = {**suite._environment(), "LAYERBENCH_CACHE": str(own[name])}
+    holder = subprocess.Popen([sys.executable, "-c", HOLDS], cwd=str(suite.root), env=environ, stdin=-1, stdout=-1)
+    assert holder.stdout.readline() == b"held\n"
+    port = free_port()
+
+    processes = []
+    for rank, (node, cache) in enumerate(own.items()):
+        # A case may take 3 s; to wait for the others does not count.
+        command = [
+            *("unshare", "--uts", "sh", "-c", f'hostname {node}; exec "$@"', "sh"),
+            sys.executable,
+            "-m",
+            "pytest",
+        ]
+        command += [
+            "bench",
+            *SMALL,
+            "--backend=numpy",
+            "--threads=1",
+            "--case-timeout=3",
+            f"--rendezvous={LOOPBACK}:{port}",
+        ]
+        command += ["-p", "pytest_benchmark.plugin", "-p", "no:cacheprovider", "--benchmark-max-time=0.05"]
+        size = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": str(rank), "OMPI_COMM_WORLD_LOCAL_RANK": "0"}
+        own_environ = {
+            **suite._environment(),
+            **size,
+            "OMPI_COMM_WORLD_LOCAL_SIZE": "1",
+            "LAYERBENCH_CACHE": str(cache),
+        }
+        processes.append(
+            subprocess.Popen(command, cwd=str(suite.root), env=own_environ, stdout=-1, stderr=-1, text=True)
+        )
+    time.sleep(8)
+    waiting = [process.poll() for process in processes]
+    holder.communicate(b"\n")
+    results = [finished(process) for process in processes]
+
+    assert waiting == [None, None], results
+    assert [result.returncode for result in results] == [0, 0], results
+    assert "1 passed" in results[0].stdout
 
 
 @pytest.mark.parametrize(

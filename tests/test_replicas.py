@@ -9,7 +9,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -17,153 +16,17 @@ import numpy as np
 import pytest
 from suite import ROOT, SMALL, alive, finished, until
 
-from bench.case import Case, Lost, Settings, Unavailable
+from bench.case import Case, Settings, Unavailable
 from bench.devices import cpu
-from bench.group import Hub, Member
+from bench.group import Hub
 from bench.host import Here
-from bench.measure import measure
 from bench.recipe import Recipe
 from bench.replicas import cores, require
 
 needs_two_cores = pytest.mark.skipif(len(cpu.usable_cores()) < 2, reason="one core here")
 
 
-def members(count):
-    """The hub and its members, each of which is to be used in a thread of its own."""
-    hub = Hub(count)
-    found = [None] * count
-
-    def connect(rank):
-        found[rank] = Member(hub.place(rank))
-
-    in_threads([lambda rank=rank: connect(rank) for rank in range(count)])
-    return hub, found
-
-
-def in_threads(calls):
-    """What the calls return or raise, in order; all at once."""
-    found = [None] * len(calls)
-
-    def kept(index):
-        try:
-            found[index] = calls[index]()
-        except Exception as error:  # noqa: BLE001 - the caller looks at it
-            found[index] = error
-
-    threads = [threading.Thread(target=kept, args=(index,), daemon=True) for index in range(len(calls))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    return found
-
-
 # The group.
-
-
-def test_everyone_gets_everyone_s_value_by_rank():
-    hub, group = members(3)
-
-    first = in_threads([lambda m=m: m.all(10 * m.rank) for m in group])
-    second = in_threads([lambda m=m: m.all({"rank": m.rank}) for m in reversed(group)])
-
-    assert first == [[0, 10, 20]] * 3
-    assert second == [[{"rank": 0}, {"rank": 1}, {"rank": 2}]] * 3
-    hub.close()
-
-
-def test_nobody_goes_on_before_the_last_has_come():
-    hub, group = members(2)
-    passed = []
-
-    def early():
-        group[0].all(None)
-        passed.append(time.monotonic())
-
-    thread = threading.Thread(target=early)
-    thread.start()
-    time.sleep(0.3)
-    assert passed == []
-    assert hub.missing == [1]
-    group[1].all(None)
-    thread.join(10)
-    assert len(passed) == 1
-    hub.close()
-
-
-def test_who_is_lost_is_told_to_the_others():
-    hub, group = members(3)
-    group[1].close()
-
-    found = in_threads([lambda: group[0].all(1), lambda: group[2].all(1)])
-
-    assert [str(error) for error in found] == ["replica 1 of 3 is gone"] * 2
-    assert all(isinstance(error, Lost) for error in found)
-    hub.close()
-
-
-def test_who_ends_a_case_early_is_lost_to_the_others_and_all_hear_how_it_ended():
-    hub, group = members(3)
-
-    def middle(member):
-        try:
-            return member.all("a vote")
-        except Lost as error:
-            return str(error), member.end("let down")
-
-    found = in_threads([lambda: middle(group[0]), lambda: group[1].end("failed"), lambda: middle(group[2])])
-
-    ended = ["let down", "failed", "let down"]
-    assert found == [("replica 1 of 3 is gone", ended), ended, ("replica 1 of 3 is gone", ended)]
-    assert in_threads([lambda m=m: m.all(m.rank) for m in group]) == [[0, 1, 2]] * 3
-    hub.close()
-
-
-def test_a_hub_that_closes_lets_nobody_wait():
-    hub, group = members(2)
-    threading.Timer(0.2, hub.close).start()
-
-    (error,) = in_threads([lambda: group[0].all(1)])
-
-    assert isinstance(error, Lost)
-
-
-def test_a_stranger_is_not_let_in():
-    hub = Hub(1)
-    place = {**hub.place(0), "key": "00" * 16}
-
-    with pytest.raises(Exception, match=r"digest|closed|reset"):
-        Member(place)
-    hub.close()
-
-
-class Clock:
-    """Seconds by hand."""
-
-    def __init__(self):
-        self.now = 0.0
-
-    def __call__(self):
-        return self.now
-
-
-def test_replicas_of_different_speed_take_the_same_steps():
-    """Else one would wait for an exchange of gradients that never comes."""
-    hub, group = members(2)
-
-    def timed(member, step_s):
-        clock = Clock()
-
-        def run():
-            clock.now += step_s
-
-        return measure(run, Settings(max_time_s=0.05), clock, member)
-
-    slow, quick = in_threads([lambda: timed(group[0], 0.003), lambda: timed(group[1], 0.0007)])
-
-    assert len(slow.seconds) == len(quick.seconds) >= 5
-    assert (slow.warmup_steps, slow.steps_per_sample) == (quick.warmup_steps, quick.steps_per_sample)
-    hub.close()
 
 
 def test_each_replica_has_cores_of_its_own():

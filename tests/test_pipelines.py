@@ -1,0 +1,147 @@
+"""Input pipelines alone, and the sets that are made for them."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Callable, Tuple
+
+import pytest
+from real_images import (
+    SMALL,
+    Records,
+    passed,
+    records,
+)
+from suite import ROOT, Result, Suite, finished
+
+from bench.images import find
+from bench.images.dataset import FORMATS
+
+pytest.importorskip("PIL")
+pytest.importorskip("torch")
+pytest.importorskip("onnxruntime")
+
+# The generated set, by two runs at once.
+
+
+@pytest.fixture(scope="module")
+def pair(new_suite: Callable[[], Suite], calibrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Two runs that start without the generated set, one with images as bytes; and the folder that both made."""
+    cache = tmp_path_factory.mktemp("cache")
+    for path in calibrated.glob("calibration-*.json"):
+        shutil.copy(str(path), str(cache))
+    suites = [new_suite(), new_suite()]
+    both = [
+        suite.start(*SMALL, "--benchmark-max-time=0.05", *more, LAYERBENCH_CACHE=str(cache))
+        for suite, more in zip(suites, ([], ["--eight-bit-io"]))
+    ]
+    results = [finished(process) for process in both]
+    assert [result.returncode for result in results] == [0, 0], results
+    return [next(iter(records(suite).values())) for suite in suites], cache
+
+
+def test_real_data_without_a_folder_is_the_generated_set(pair: Any) -> None:
+    floats, _ = pair[0]
+
+    assert floats["data"] == "real"
+    assert floats["images_skipped"] == 0
+    assert floats["bound_by"]
+
+
+def test_images_as_bytes_give_the_same_fields(pair: Any) -> None:
+    floats, integers = pair[0]
+
+    assert integers.keys() == floats.keys()
+    assert {key for key, value in integers.items() if value is None} == {
+        key for key, value in floats.items() if value is None
+    }
+    assert integers["size"] == "i16_uint8"
+
+
+def test_two_runs_at_once_share_one_generated_set(pair: Any) -> None:
+    from PIL import Image
+
+    (folder,) = [path for path in pair[1].iterdir() if path.is_dir() and path.name != "locks"]
+    found = find(folder)
+
+    assert (found.count, found.classes) == (64, 8)
+    for file in found.files:
+        with Image.open(found.path(file)) as image:
+            image.load()
+
+
+# Pipelines alone.
+
+PIPELINE = ("-k", "host_pipeline", "--image-size=16", "--batch-size=4", "--data=real", "--benchmark-json=run.json")
+BOTH = "--backend=torch,tensorflow"
+
+
+@pytest.fixture(scope="module")
+def stored(shared: Suite, sets: Path) -> Tuple[Records, Result]:
+    """Every mode and backend, stored as a baseline."""
+    pytest.importorskip("tensorflow")
+    args = (f"{BOTH},onnxruntime", "--mode=inference,training,eval", "--data-workers=2")
+    keep = ("--baseline=./pipelines.json", "--baseline-accept=the first")
+    result = shared.run(*PIPELINE, *args, f"--data-dir={sets / 'colours'}", *keep, "-rs")
+    assert result.returncode == 0, result.text
+    return records(shared), result
+
+
+def test_a_pipeline_alone_has_a_rate_of_images(stored: Tuple[Records, Result]) -> None:
+    found = stored[0]
+
+    assert sorted(found) == [f"{mode} b4 {of}" for mode in ("inference", "training") for of in ("tensorflow", "torch")]
+    for one in found.values():
+        assert (one["item"], one["data"], one["images_skipped"]) == ("image", "real", 0)
+        assert one["items_per_step"] == 4 * one["batches_per_step"]
+        assert one["items_per_s"] == pytest.approx(one["items_per_step"] / one["step_median_s"])
+        assert one["items_per_s"] > 10
+
+
+def test_what_has_no_pipeline_of_its_own_skips_and_says_so(stored: Tuple[Records, Result]) -> None:
+    said = [line for line in stored[1].stdout.splitlines() if line.startswith("SKIPPED")]
+
+    assert any("onnxruntime has no input pipeline of its own, as torch and tensorflow have" in line for line in said)
+    assert any("eval is like inference" in line for line in said)
+
+
+def test_a_pipeline_is_compared_with_its_baseline(shared: Suite, sets: Path, stored: Tuple[Records, Result]) -> None:
+    args = (BOTH, "--mode=inference,training", "--data-workers=2", "--baseline=./pipelines.json", "--require-baseline")
+
+    result = shared.run(*PIPELINE, *args, f"--data-dir={sets / 'colours'}", "--baseline-tolerance=1000")
+
+    assert result.returncode == 0, result.text
+    assert "4 passed" in result.stdout
+
+
+@pytest.mark.parametrize("backend, workers", [(BOTH, 0), ("--backend=torch", 1)], ids=["0", "1"])
+def test_a_pipeline_runs_with_any_number_of_workers(shared: Suite, sets: Path, backend: str, workers: int) -> None:
+    pytest.importorskip("tensorflow")
+
+    found = passed(shared, *PIPELINE, backend, f"--data-workers={workers}", f"--data-dir={sets / 'colours'}")
+
+    assert {(one["data"], one["tuned_workers"]) for one in found.values()} == {("real", workers)}
+
+
+# Sets that scripts/make_images.py makes.
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_case_takes_what_make_images_makes(shared: Suite, tmp_path: Path, kind: str) -> None:
+    pytest.importorskip({"folder": "PIL", "tfrecord": "google_crc32c", "webdataset": "webdataset"}[kind])
+    size = ("--images", "12", "--classes", "4", "--size", "64x48")
+    run(sys.executable, "-m", "scripts.make_images", *size, "--format", kind, "--out", str(tmp_path / kind))
+
+    (found,) = passed(shared, *SMALL, f"--data-dir={tmp_path / kind}").values()
+
+    assert found["tuned_images"].split()[0] == kind
+    assert found["images_skipped"] == 0
+    assert found["items_per_s"] > 0
+
+
+def run(*command: str) -> None:
+    done = subprocess.run(command, cwd=str(ROOT), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, done.stdout
