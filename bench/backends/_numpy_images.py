@@ -21,7 +21,9 @@ def _conv(node: Node, w: Weights, x: Array) -> Array:
         out = (kernel.reshape(filters, -1) @ x.reshape(*x.shape[:2], -1)).reshape(len(x), filters, *x.shape[2:])
     else:
         out = _by_columns(node, kernel, x)
-    return out + w["bias"][:, None, None] if "bias" in w else out
+    if "bias" in w:
+        out += w["bias"][:, None, None]
+    return out
 
 
 def _by_columns(node: Node, kernel: Array, x: Array) -> Array:
@@ -37,7 +39,7 @@ def _by_columns(node: Node, kernel: Array, x: Array) -> Array:
     for row, image in enumerate(x):
         windows = _windows(image, size, node.attrs["stride"], height, width)
         columns = windows.reshape(groups, depth * size * size, height * width)
-        out[row] = (kernel @ columns).reshape(filters, height, width)
+        np.matmul(kernel, columns, out=out[row].reshape(groups, filters // groups, height * width))
     return out
 
 
