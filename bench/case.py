@@ -58,6 +58,7 @@ class Settings:
     tuning             best: the fastest honest settings known; default: the framework's own
     threads            threads of the framework's pools
     cores              the cores a worker is bound to; empty: not bound
+    compile_cores      where to compile, beside others who do on cores of their own; empty: on `cores`
     steps              exactly so many timed steps; None: until the noise or the time budget says stop
     max_time_s, min_rounds   that budget, and the fewest samples
     min_warmup_s       warm up at least so long
@@ -77,6 +78,7 @@ class Settings:
     tuning: str = "best"
     threads: int = 1
     cores: List[int] = field(default_factory=list)
+    compile_cores: List[int] = field(default_factory=list)
     recipe: Recipe = PLAIN
     min_latency: bool = False
     half_partial: bool = False

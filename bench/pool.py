@@ -142,7 +142,7 @@ class Pool:
             tell("waiting")
             with host.compiling(key["cores"]):
                 tell("starting")
-                self.workers[name] = Worker(host, environment, key["cores"])
+                self.workers[name] = Worker(host, environment, key.get("compile_cores") or key["cores"])
         return self.workers[name]
 
     def end(self, key: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Callable, List, Tuple
 
 from bench import device, lease, poplar
 from bench.case import Case, Settings
+from bench.devices import cpu
 from bench.group import Group
 
 Tell = Callable[[str], None]
@@ -26,6 +27,8 @@ def to_compile(
     if group.count > 1:
         tell("waiting")
     machines = _machines(settings, group)
+    if settings.compile_cores:
+        cpu.bind(settings.compile_cores)
     if attached is not None and not settings.poplar.compile_only:
         devices.enter_context(attached(poplar.ipus(case, settings), lambda: tell("waiting")))
     _one_by_one(group, machines, lambda cores: compiling.enter_context(lease.compiling(cores, lambda: tell("waiting"))))
@@ -44,6 +47,8 @@ def to_time(
     machines = _machines(settings, group)
     compiling.close()
     timed = device.load(case.device)
+    if settings.compile_cores:
+        cpu.bind(settings.cores)
     _one_by_one(
         group, machines, lambda cores: stack.enter_context(timed.lease(cores if settings.parallel_timing else []))
     )

@@ -216,6 +216,31 @@ def test_two_runs_at_once_are_never_timed_at_once(new_suite: Callable[[], Suite]
     assert overlap([each for suite in suites for each in compiles(suite)], timed) == 0
 
 
+# Where a case is compiled, and where its last step ran.
+PLACED = """
+folder = Path(__file__).parents[2]
+(folder / f"compiled{case.batch_size}").write_text(repr(sorted(os.sched_getaffinity(0))))
+def placed():
+    run()
+    (folder / f"ran{case.batch_size}").write_text(repr(sorted(os.sched_getaffinity(0))))
+program.run = placed
+"""
+
+
+@pytest.mark.skipif(len(cpu.usable_cores()) < 2, reason="two cores are needed")
+def test_processes_compile_on_cores_of_their_own_and_are_timed_on_those_of_a_serial_run(suite: Suite) -> None:
+    suite.add_backend("placed", PLACED)
+    batches = range(1, 7)
+
+    result = suite.run(*SMALL, "--backend=placed", "--batch-size=1,2,3,4,5,6", "--threads=1", *TWO, "--steps=3")
+
+    assert result.returncode == 0, result.text
+    usable = cpu.usable_cores()
+    compiled = {(suite.root / f"compiled{each}").read_text() for each in batches}
+    assert compiled == {repr([core]) for core in usable[-2:]}
+    assert {(suite.root / f"ran{each}").read_text() for each in batches} == {repr(usable[-1:])}
+
+
 @pytest.mark.skipif(len(cpu.usable_cores()) < 2, reason="two cores are needed")
 def test_cases_are_timed_side_by_side_where_the_user_accepts_it(suite: Suite) -> None:
     suite.add_backend("paced", PACED.format(seconds=0.01))

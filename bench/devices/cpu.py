@@ -62,6 +62,13 @@ def default_cores(threads: int, usable: List[int]) -> List[int]:
     return usable[-threads:] if threads < len(usable) else []
 
 
+def bind(cores: Sequence[int]) -> None:
+    """Bind every thread of this process to some cores; new ones inherit it."""
+    for task in os.listdir("/proc/self/task") if hasattr(os, "sched_setaffinity") else ():
+        with contextlib.suppress(OSError):  # it has ended
+            os.sched_setaffinity(int(task), cores)
+
+
 def _siblings(cpu: int) -> str:
     try:
         return Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text().strip()
