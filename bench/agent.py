@@ -15,7 +15,7 @@ import signal
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Optional
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
 from bench import backend, calibration, device, lease, poplar
 from bench.case import Case, Settings, Unavailable
@@ -28,15 +28,14 @@ PULSE_S = 5.0
 SILENCE_S = 30.0
 
 
-def facts() -> Dict[str, Any]:
-    """The machine and its software; a device that is not there is None."""
+def facts(devices: Sequence[str]) -> Dict[str, Any]:
+    """The machine, those of its devices that are asked for (None: not there), and its software."""
+    absent = {name: device.load(name).absent() for name in devices}
     return {
         "python": platform.python_version(),
         "cores": cpu.usable_cores(),
-        "devices": {
-            name: None if device.load(name).absent() else device.load(name).describe() for name in device.names()
-        },
-        "absent": {name: device.load(name).absent() for name in device.names()},
+        "devices": {name: None if absent[name] else device.load(name).describe() for name in devices},
+        "absent": absent,
         "versions": {name: _version(backend.load(name).PACKAGE) for name in backend.names()},
         "machine": {
             "node": platform.node(),

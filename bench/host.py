@@ -65,7 +65,7 @@ class Host(Protocol):
 
     @property
     def facts(self) -> Dict[str, Any]:
-        """What agent.facts says of it."""
+        """What agent.facts says of it and of the devices that were asked for: to ask for others takes time."""
 
     def ask(self, question: str, *arguments: Any) -> Any:
         """The answer to one of agent.QUESTIONS. Raises ValueError where that does, and Gone."""
@@ -90,14 +90,15 @@ class Here:
 
     name = ""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, devices: Sequence[str] = ("cpu",)) -> None:
+        self._devices = list(devices)
         self.root, self.pid = str(root), os.getpid()
         self._group: Any = None
         self._folder: Optional[tempfile.TemporaryDirectory[str]] = None
 
     @functools.cached_property
     def facts(self) -> Dict[str, Any]:
-        return agent.facts()
+        return agent.facts(self._devices)
 
     def ask(self, question: str, *arguments: Any) -> Any:
         return agent.QUESTIONS[question](*arguments)
@@ -125,8 +126,8 @@ class Here:
 class There:
     """A host that execnet reaches, by its specification: `ssh=HOST` or `popen//python=FILE`. Raises Gone."""
 
-    def __init__(self, name: str, root: Path) -> None:
-        self.name = name
+    def __init__(self, name: str, root: Path, devices: Sequence[str] = ("cpu",)) -> None:
+        self.name, self._devices = name, list(devices)
         self._group = execnet.Group()
         self._folder = tempfile.TemporaryDirectory(prefix="layerbench-")
         self._log = f"{self._folder.name}/ssh.log"
@@ -145,7 +146,7 @@ class There:
 
     @functools.cached_property
     def facts(self) -> Dict[str, Any]:
-        return dict(self.ask("facts"))
+        return dict(self.ask("facts", self._devices))
 
     def ask(self, question: str, *arguments: Any) -> Any:
         with self._channel("answer") as channel:

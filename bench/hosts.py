@@ -12,16 +12,17 @@ class Hosts:
     """The host in use, and those that stand in for it when it is gone.
 
     names      as the command line has them; empty: this machine
+    devices    the CPU, and what else is asked for
     backends   those of which all hosts must have the same version
     """
 
-    def __init__(self, names: Sequence[str], root: Path, backends: Sequence[str] = ()) -> None:
-        self._backends = backends
+    def __init__(self, names: Sequence[str], root: Path, devices: Sequence[str], backends: Sequence[str]) -> None:
+        self._devices, self._backends = devices, backends
         self.names, self._root = tuple(names), root
         self._left = list(names)
         self._gone: List[str] = []
         self._known: Optional[Dict[str, Any]] = None
-        self._now: Optional[Host] = None if names else Here(root)
+        self._now: Optional[Host] = None if names else Here(root, devices)
 
     def now(self) -> Host:
         """The host in use: where the last one was cut off, the same again if it can be reached, or else the next that
@@ -31,7 +32,7 @@ class Hosts:
                 start = "no host is left" if self._known else "--worker-host: no host can be reached"
                 raise Gone(f"{start}: {'; '.join(self._gone)}")
             try:
-                self._now = self._like_the_first(There(self._left[0], self._root))
+                self._now = self._like_the_first(There(self._left[0], self._root, self._devices))
             except Gone as error:
                 self._gone.append(str(error))
                 self._left.pop(0)

@@ -313,3 +313,14 @@ def test_collecting_asks_no_host(suite: Suite) -> None:
     result = suite.run(*SMALL, "--collect-only", "--worker-host=ssh=nowhere.invalid")
 
     assert result.returncode == 0, result.text
+
+
+def test_a_run_on_the_cpu_asks_for_no_other_device(suite: Suite, tmp_path: Path) -> None:
+    for name in ("nvidia-smi", "gc-info"):
+        (tmp_path / name).write_text(f"#!/bin/sh\ntouch {tmp_path}/asked\n")
+        (tmp_path / name).chmod(0o755)
+
+    result = suite.run(*SMALL, PATH=f"{tmp_path}:{os.environ['PATH']}")
+
+    assert result.returncode == 0, result.text
+    assert not (tmp_path / "asked").exists()
