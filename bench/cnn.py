@@ -16,6 +16,8 @@ from bench.size import Dimension, Value
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # What the float64 reference of a training step can afford: a check of this size instead.
 CHECKED_SIZE, CHECKED_BATCH = 64, 4
+# Weights are measured on images of at most so many pixels on a side.
+SAMPLED_SIZE = 128
 # Names in the READMEs that are not ours.
 SPELLINGS = {"resnext50": "resnext50_32x4d", "resnext101": "resnext101_32x8d", "mobilenet": "mobilenet_v2"}
 # TensorFlow's programs name a model by family and size, and mean 32x4d by every ResNeXt.
@@ -84,6 +86,10 @@ class Model:
         if mode == "inference":
             return dict(size), batch_size
         return {**size, "image_size": min(int(size["image_size"]), CHECKED_SIZE)}, min(batch_size, CHECKED_BATCH)
+
+    def sampled(self, size: Mapping[str, Value]) -> Dict[str, Value]:
+        """A size whose forward pass takes the float64 reference about a second, with the same weights."""
+        return {**size, "image_size": min(int(size["image_size"]), SAMPLED_SIZE)}
 
     def build(self, net: Graph, **size: Any) -> Tensor:
         """Add image, normalisation and network to `net`; return the logits (batch, classes)."""

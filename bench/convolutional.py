@@ -13,8 +13,6 @@ from typing import Iterator, List, Tuple, Union
 from bench.recording import Recording, Tensor
 
 Padding = Union[int, str]
-# What an activation leaves of the mean square of a normal signal.
-LEFT = {"relu": 0.5, "relu6": 0.5, "silu": 0.4, "hardswish": 0.4}
 
 
 class Convolutional(Recording):
@@ -67,18 +65,12 @@ class Convolutional(Recording):
         pads, outs = _window((height, width), kernel_size, stride, padding)
         fan_in = channels // groups * kernel_size**2
         shape = (filters, channels // groups, kernel_size, kernel_size)
-        spread = fan_in * 2 * self._left(x) if name else fan_in
-        weights = [self._weight("weight", shape, spread, "deep" if name else "uniform", name)]
+        weights = [self._weight("weight", shape, fan_in, "deep" if name else "uniform", name)]
         if bias:
             weights.append(self._weight("bias", (filters,), fan_in, label=name))
         attrs = {"stride": stride, "pads": pads, "groups": groups, "same": padding == "same"}
         out = (self.batch_size, filters, outs[0], outs[1])
         return self._add("conv", [x], [out], attrs, weights, 2 * math.prod(out) * fan_in)
-
-    def _left(self, x: Tensor) -> float:
-        """What of the mean square of a signal is left in x by the operation that made it."""
-        node = self.nodes[x.node]
-        return 0.3 * self._left(node.inputs[0]) if node.op == "gate" else LEFT.get(node.op, 1.0)
 
     def batch_norm(self, x: Tensor, *, eps: float, momentum: float, last: bool = False, name: str = "") -> Tensor:
         """Normalise by channel: in training with the batch's mean and (biased) variance, moving the

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Mapping, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 from bench.recipe import PLAIN, Recipe
 
@@ -76,6 +76,7 @@ class Recording:
                        it they are primitives, as they are when timed
     training           a graph that is trained: norms use the batch's statistics, dropout drops
     recipe             how it is trained: images may be blended, labels smoothed
+    sample             records a small copy for inference, with the same weights, which are measured there when drawn
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class Recording:
         self.nodes: List[Node] = []
         self.output = Tensor(-1, 0, ())
         self.loss = Tensor(-1, 0, ())
+        self.sample: Optional[Callable[[], Any]] = None
 
     @property
     def inputs(self) -> Dict[str, Node]:

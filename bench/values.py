@@ -7,6 +7,7 @@ from typing import Any, Dict
 
 import numpy as np
 
+from bench import activations
 from bench.graph import Graph, Node
 
 Array = Any
@@ -38,28 +39,30 @@ BOUNDS = {
     "mean": (-0.2, 0.2),
     "variance": (0.6, 1.4),
 }
+# The batch on which the weights of deep networks are measured; no case is checked or timed on it.
+MEASURED_BATCH = 10**6
 # Where training starts.
 STARTS = {"scale": 1.0, "last_scale": 0.0, "shift": 0.0, "mean": 0.0, "variance": 1.0}
 
 
 def weights(graph: Graph, dtype: str, start: bool = False) -> Dict[str, Array]:
     """Every weight by name, rounded to `dtype`: a product's uniform within +-1 / sqrt(fan_in), or, in a deep
-    network, +-sqrt(6 / fan_in), which keeps a signal's size through a relu (He et al. 2015).
+    network, +-sqrt(6 / fan_in) (He et al. 2015), and then set by `bench/activations.py`.
 
     start   norms as training starts them, not drawn
     """
-    import numpy as np
-
     found = {}
     for weight in graph.weights:
         if start and weight.kind in STARTS:
-            values = np.full(weight.shape, STARTS[weight.kind])
+            found[weight.name] = np.full(weight.shape, STARTS[weight.kind])
         else:
             bound = ((6 if weight.kind == "deep" else 1) / weight.fan_in) ** 0.5
             low, high = BOUNDS.get(weight.kind, (-bound, bound))
-            values = _generator(weight.name, 0).uniform(low, high, weight.shape)
-        found[weight.name] = rounded(values, dtype)
-    return found
+            found[weight.name] = _generator(weight.name, 0).uniform(low, high, weight.shape)
+    if any(weight.kind == "deep" for weight in graph.weights):
+        sample = graph.sample() if graph.sample is not None else graph
+        activations.keep_size(sample, found, inputs(sample, "float32", MEASURED_BATCH), statistics=not start)
+    return {name: rounded(array, dtype) for name, array in found.items()}
 
 
 def inputs(graph: Graph, dtype: str, batch: int = 0, zero: bool = False) -> Dict[str, Array]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from types import ModuleType
 from typing import Any, Dict, Iterable, Mapping, Optional, Protocol, Tuple, cast
@@ -12,6 +13,9 @@ from bench.case import Case
 from bench.graph import Graph, Tensor
 from bench.recipe import PLAIN, Recipe
 from bench.size import Dimension, Value
+
+# Rows of the small copy of a graph on which its weights are measured.
+SAMPLED_ROWS = 4
 
 
 class Workload(Protocol):
@@ -26,8 +30,9 @@ class Workload(Protocol):
     Optional: `loss` with LEARNING_RATE (without them there is inference only), `unsupported(mode,
     precision)`, `items(batch_size=, **size)` for other than one item per batch row, `settled(size)` (what
     one dimension says about another), CHECKED (dimensions made smaller for the check), `checked(size,
-    batch_size, mode)` (the same by hand) and `implausible(output)`, which judges the numbers of a timed
-    step that draws its own random numbers.
+    batch_size, mode)` (the same by hand), `sampled(size)` (a small size with the same weights, which are
+    measured there) and `implausible(output)`, which judges the numbers of a timed step that draws its own
+    random numbers.
     """
 
     ITEM: str
@@ -89,10 +94,17 @@ def record(
     Raises ValueError, naming the dimension, when the size is impossible.
     """
     net = Graph(batch_size, random_as_inputs, mode == "training", recipe)
+    net.sample = functools.partial(_sample, workload, size)
     net.output = workload.build(net, **size)
     if mode != "inference":
         net.loss = workload.loss(net, net.output, **size)  # type: ignore[attr-defined]
     return net
+
+
+def _sample(workload: Workload, size: Mapping[str, Value]) -> Graph:
+    """The graph of a few rows of a small size, with the same weights."""
+    small = workload.sampled(size) if hasattr(workload, "sampled") else size
+    return record(workload, small, SAMPLED_ROWS, "inference", random_as_inputs=True)
 
 
 def of_case(case: Case, recipe: Recipe = PLAIN) -> Graph:

@@ -262,3 +262,49 @@ def test_what_the_timed_steps_leave_must_be_finite(value):
 
     with pytest.raises(Wrong, match="output is not finite after the timed steps"):
         check.require_finite(program)
+
+
+# Ill-conditioned cases: what one rounding of every result moves is allowed for, up to a limit.
+
+
+def cancelling(size):
+    """A graph that adds a large number and takes it off again, so that the digits behind it are lost."""
+    net = Graph(4)
+    x = net.input(64)
+    net.output = net.affine(net.affine(x, 1.0, size), 1.0, -size)
+    return net
+
+
+def off_by(size, relative_error, precision="fp32"):
+    """What the check says of a program of `cancelling(size)` in float64 that is off by so much."""
+    graph = cancelling(size)
+    case = Case("tiny", "tiny", {}, "inference", 4, precision, 1, "numpy", "cpu")
+    dtype = {"fp32": "float32", "fp16": "float16"}[precision]
+    program = program_of(graph, {}, output=lambda array: array * (1 + relative_error), compute=dtype, held=dtype)
+    return check.require(program, graph, case, {})
+
+
+def test_an_ill_conditioned_case_may_be_off_by_four_roundings():
+    """A float32 near 512 to 1024 is a multiple of 2^-14 (2^-15 below): a rounding is off by about 2^-15 / sqrt(3), of
+    inputs with a root mean square of 1 / sqrt(3): 3.05e-5, and four of them 1.2e-4; 5e-5 is the plain tolerance."""
+    found = off_by(800.0, 1e-4)
+
+    assert found["tolerance"] == pytest.approx(4 * 2**-15, rel=0.3)
+    assert found["error"] == pytest.approx(1e-4)
+
+
+def test_what_is_off_by_more_than_the_roundings_is_wrong():
+    with pytest.raises(Wrong, match=r"output is off by 0\.00018 of its norm, 0\.0001\d* is allowed"):
+        off_by(800.0, 1.8e-4)
+
+
+def test_a_well_conditioned_case_keeps_its_tolerance():
+    assert off_by(1.0, 4.9e-5)["tolerance"] == 5e-5
+    with pytest.raises(Wrong, match=r"output is off by 5\.1e-05 of its norm, 5e-05 is allowed"):
+        off_by(1.0, 5.1e-5)
+
+
+@pytest.mark.parametrize("precision, size, error", [("fp32", 1e4, 6e-5), ("fp16", 1e4, 0.02), ("fp16", 1e9, 0.02)])
+def test_what_rounding_moves_too_far_cannot_be_checked(precision, size, error):
+    with pytest.raises(Wrong, match=f"cannot be checked in {precision}: one rounding of each result moves"):
+        off_by(size, error, precision)

@@ -18,6 +18,8 @@ DEVICES = ("cpu",)
 MODES = ("inference", "eval")
 
 Array = Any
+# Called as visit(index, node, arguments, result) after each node; returns the result.
+Visit = Callable[[int, Node, List[Array], Array], Array]
 
 
 def unsupported(precision: str, mode: str, device: str) -> Optional[str]:
@@ -72,7 +74,7 @@ def _native(batch: Mapping[str, Array]) -> Dict[str, Array]:
 
 
 def evaluate(
-    graph: Graph, weights: Mapping[str, Array], inputs: Mapping[str, Array], dtype: Any
+    graph: Graph, weights: Mapping[str, Array], inputs: Mapping[str, Array], dtype: Any, visit: Optional[Visit] = None
 ) -> Tuple[Array, Optional[Array]]:
     """Return the output, and the terms whose sum is the loss (None where the graph has none), in `dtype`.
 
@@ -83,18 +85,35 @@ def evaluate(
     import numpy as np
 
     weights = {name: np.asarray(value, dtype) for name, value in weights.items()}
-    inputs = {k: v if v.dtype.kind in "iu" else np.asarray(v, dtype) for k, v in inputs.items()}
-    rows = next((len(array) for array in inputs.values()), graph.batch_size)
-    # Bytes become numbers of the arithmetic's type.
-    inputs = {k: v.astype(dtype) if v.dtype.kind == "u" else v for k, v in inputs.items()}
-    named = {index: inputs[f"input{index}"] for index, node in enumerate(graph.nodes) if node.op == "input"}
-    values = _walk(graph, weights, named, rows, dtype)
+    values = walk(graph, weights, inputs, dtype, visit)
     terms = _value(values, graph.loss) if graph.loss.node >= 0 else None
     return _value(values, graph.output), terms
 
 
+def walk(
+    graph: Graph, weights: Mapping[str, Array], inputs: Mapping[str, Array], dtype: Any, visit: Optional[Visit] = None
+) -> List[Tuple[Array, ...]]:
+    """Return the results of every node, in `dtype`; the weights have that type already.
+
+    visit   is called as visit(index, node, arguments, result) for each result of each node, also within
+            scans; what it returns takes the place of the result
+    """
+    import numpy as np
+
+    # Bytes become numbers of the arithmetic's type; integers are labels.
+    given = {k: v if v.dtype.kind == "i" else np.asarray(v, dtype) for k, v in inputs.items()}
+    rows = next((len(array) for array in given.values()), graph.batch_size)
+    named = {index: given[f"input{index}"] for index, node in enumerate(graph.nodes) if node.op == "input"}
+    return _walk(graph, weights, named, rows, dtype, visit)
+
+
 def _walk(
-    graph: Graph, weights: Mapping[str, Array], given: Mapping[int, Array], rows: int, dtype: Any
+    graph: Graph,
+    weights: Mapping[str, Array],
+    given: Mapping[int, Array],
+    rows: int,
+    dtype: Any,
+    visit: Optional[Visit] = None,
 ) -> List[Tuple[Array, ...]]:
     import numpy as np
 
@@ -108,10 +127,13 @@ def _walk(
         elif node.op == "random":
             results = _random(node, (rows, *node.shape[1:])).astype(dtype)
         elif node.op == "scan":
-            results = _scan(node, weights, args, dtype)
+            results = _scan(node, weights, args, dtype, visit)
         else:
             named = {weight.name.rsplit(".", 1)[-1]: weights[weight.name] for weight in node.weights}
             results = OPS[node.op](node, named, *args)
+        if visit is not None and index not in given:
+            parts = results if isinstance(results, tuple) else (results,)
+            results = tuple(visit(index, node, args, part) for part in parts)
         values.append(results if isinstance(results, tuple) else (results,))
     return values
 
@@ -126,7 +148,9 @@ def _random(node: Node, shape: Tuple[int, ...]) -> Array:
     return np.random.standard_normal(shape) if node.attrs["values"] == "normal" else np.random.uniform(size=shape)
 
 
-def _scan(node: Node, weights: Mapping[str, Array], args: List[Array], dtype: Any) -> Array:
+def _scan(
+    node: Node, weights: Mapping[str, Array], args: List[Array], dtype: Any, visit: Optional[Visit] = None
+) -> Array:
     import numpy as np
 
     body, count = node.attrs["body"], node.attrs["states"]
@@ -134,7 +158,7 @@ def _scan(node: Node, weights: Mapping[str, Array], args: List[Array], dtype: An
     trace = []
     for step in range(node.attrs["steps"]):
         given = dict(enumerate([*states, *(sequence[:, step] for sequence in sequences)]))
-        values = _walk(body, weights, given, len(states[0]), dtype)
+        values = _walk(body, weights, given, len(states[0]), dtype, visit)
         states = [_value(values, end) for end in node.attrs["ends"]]
         trace.append(states[0])
     return np.stack(trace, axis=1)
