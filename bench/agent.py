@@ -130,6 +130,7 @@ QUESTIONS: Dict[str, Callable[..., Any]] = {
     **{question.__name__: question for question in (ipu_peak, file, tail, end, exit_code)},
     "gpus": cuda.visible,
     "calibration": calibration.known,
+    "keep_peak": calibration.keep_peak,
     "exists": os.path.exists,
     "is_file": os.path.isfile,
 }

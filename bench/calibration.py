@@ -13,7 +13,15 @@ Found = Dict[str, Any]
 def known(device_name: str, precision: str, threads: int, cores: List[int]) -> Optional[Found]:
     """`peak` and `canary_s` of a device, a precision and so many threads, bound to `cores`; None: not measured yet."""
     found = cache.read(_name(device_name, precision, threads, cores))
-    return found if found is not None and set(found) == {"peak", "canary_s"} else None
+    whole = found is not None and set(found) == {"peak", "canary_s"} and "limit" in found["peak"]
+    return found if whole else None
+
+
+def keep_peak(device_name: str, precision: str, threads: int, cores: List[int], peak: Found) -> None:
+    """Keep a peak that a case has raised."""
+    found = known(device_name, precision, threads, cores)
+    if found is not None:
+        cache.write(_name(device_name, precision, threads, cores), {**found, "peak": peak})
 
 
 def measured(

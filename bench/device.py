@@ -25,7 +25,8 @@ class Device(Protocol):
 
     def peak(self, precision: str, threads: int) -> Dict[str, Any]:
         """Measure what the device can do: `flops` per second in `precision`, `bandwidth` in bytes
-        per second by the size of the working set in bytes (as text, smallest first)."""
+        per second by the size of the working set in bytes (as text, smallest first), the `library` that
+        showed it, and the `limit` that no program can exceed: `flops` and `bytes` per second; None: not known."""
 
 
 def names() -> list[str]:

@@ -13,7 +13,7 @@ import platform
 from typing import Any, Dict, List, Mapping, Sequence
 
 from bench import workload
-from bench.case import Case, Settings
+from bench.case import Case, Settings, Wrong
 from bench.graph import Graph
 from bench.measure import Samples, noise_percent
 from bench.precision import PRECISIONS
@@ -26,6 +26,8 @@ RATES = (
     *("items_per_s", "readme_items_per_s", "tflops", "gbytes_per_s", "step_median_s", "step_mean_s"),
     *("step_p90_s", "step_p99_s", "noise_percent"),
 )
+# Where no limit of a device is known, a case may raise the measured peak by so much.
+UNKNOWN_LIMIT = 2.0
 # A training step: one pass forward, and two of the same cost backward.
 PASSES = {"inference": 1, "eval": 1, "training": 3}
 
@@ -76,7 +78,8 @@ FIELDS = {
     "percent_of_peak": "roofline time / step_median_s; the roofline is measured on this machine",
     "peak_tflops": "the best product or convolution of a library, this precision and thread count",
     "peak_gbytes_per_s": "the best copy or read of a working set of this size",
-    "peak_library": "what measured the peak",
+    "peak_library": "what measured the peak, and the case that raised it last",
+    "peak_raised": "this case was above the measured peak, which was raised to it",
     "canary_before": "slowdown of a kernel of known time, before the case",
     "canary_after": "the same, after the case",
     "disturbed": "a canary was more than 1.5 times slower than known: no verdict, no baseline",
@@ -226,12 +229,10 @@ def with_peak(record: Record, peak: Mapping[str, Any]) -> Record:
             "peak_tflops": None,
             "peak_gbytes_per_s": None,
             "peak_library": "",
+            "peak_raised": None,
         }
-    batches = record["batches_per_step"] * record["batches_in_flight"]
-    moved = record["bytes_per_item"] * record["items_per_step"] / batches
-    sizes = sorted(int(size) for size in peak["bandwidth"])
-    fitting = [size for size in sizes if size <= moved] or sizes[:1]
-    bandwidth = peak["bandwidth"][str(fitting[-1])] if fitting else None
+    size = _working_set(record, peak)
+    bandwidth = peak["bandwidth"][size] if size else None
     shares = [record["tflops"] * 1e12 / peak["flops"]]
     shares += [record["gbytes_per_s"] * 1e9 / bandwidth] if bandwidth else []
     return {
@@ -240,7 +241,39 @@ def with_peak(record: Record, peak: Mapping[str, Any]) -> Record:
         "peak_tflops": peak["flops"] / 1e12,
         "peak_gbytes_per_s": bandwidth / 1e9 if bandwidth else None,
         "peak_library": peak["library"],
+        "peak_raised": False,
     }
+
+
+def _working_set(record: Record, peak: Mapping[str, Any]) -> str:
+    """The largest calibrated working set that is not larger than a batch's, or the smallest; none: empty."""
+    batches = record["batches_per_step"] * record["batches_in_flight"]
+    moved = record["bytes_per_item"] * record["items_per_step"] / batches
+    sizes = sorted(peak["bandwidth"], key=int)
+    fitting = [size for size in sizes if int(size) <= moved] or sizes[:1]
+    return fitting[-1] if fitting else ""
+
+
+def raised(record: Record, peak: Mapping[str, Any]) -> Dict[str, Any]:
+    """Return a peak that the rates of a verified case do not exceed: what calibrates is one library of several.
+
+    Raises Wrong where no program can have such rates on this device.
+    """
+    size = _working_set(record, peak)
+    bandwidth = peak["bandwidth"].get(size, math.inf)
+    rates = {"flops": record["tflops"] * 1e12, "bytes": record["gbytes_per_s"] * 1e9}
+    known = {"flops": peak["flops"], "bytes": bandwidth}
+    limits = peak["limit"] or {key: UNKNOWN_LIMIT * value for key, value in known.items()}
+    for key, name in (("flops", "TFLOP/s"), ("bytes", "TB/s")):
+        if rates[key] > max(known[key], limits[key]):
+            raise Wrong(
+                f"{rates[key] / 1e12:.3g} {name} is more than this device can do ({limits[key] / 1e12:.3g}),"
+                f" so the clock or the count of operations is wrong"
+            )
+    library = peak["library"].split(", ")[0]
+    if rates["bytes"] > bandwidth:
+        peak = {**peak, "bandwidth": {**peak["bandwidth"], size: rates["bytes"]}}
+    return {**peak, "flops": max(peak["flops"], rates["flops"]), "library": f"{library}, {record['id']}"}
 
 
 def fingerprint(value: Any) -> str:

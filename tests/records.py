@@ -7,6 +7,7 @@ from bench.record import FIELDS, SCHEMA
 MACHINE = {"model": "Paper CPU @ 2.0GHz", "cores": 4}
 # A peak of round numbers.
 PEAK = {"flops": 1e12, "bandwidth": {"1000": 8e9, "1000000": 4e9, "100000000": 2e9}, "library": "paper 1.0"}
+PEAK["limit"] = {"flops": 4e12, "bytes": 16e9}
 
 
 def record_of(name="lstm-h8_t3", rate=1000.0, noise=0.0, **changed):

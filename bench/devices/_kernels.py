@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 from time import perf_counter
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Dict, Sequence
 
 PRODUCT_SIDES = (512, 1024, 2048)
 COPY_BYTES = (1 << 18, 1 << 22, 1 << 26, 1 << 29)
@@ -28,26 +28,18 @@ def best_s(wait: Callable[[], None], run: Callable[..., Any], *args: Any) -> flo
     return best
 
 
-def with_torch(device: str, dtype_name: str, threads: int) -> Dict[str, Any]:
-    """The peak of a device through torch: flops per second, and bytes per second by working set."""
+def with_torch(device: str, dtype_names: Sequence[str], threads: int) -> Dict[str, Any]:
+    """The peak of a device through torch: flops per second in the fastest of some types, and bytes per second by
+    working set."""
     import torch
 
     torch.set_num_threads(threads)
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
-    dtype = getattr(torch, dtype_name)
     wait = torch.cuda.synchronize if device == "cuda" else _nothing
-    flops, bandwidth = 0.0, {}
+    bandwidth = {}
     with torch.inference_mode():
-        for side in PRODUCT_SIDES if device == "cpu" else (*PRODUCT_SIDES, 8192):
-            a = torch.randn(side, side, device=device).to(dtype)
-            b = torch.randn(side, side, device=device).to(dtype)
-            out = torch.empty(side, side, device=device, dtype=dtype)
-            flops = max(flops, 2 * side**3 / best_s(wait, partial(torch.mm, out=out), a, b))
-        conv = torch.nn.Conv2d(256, 256, 3, padding=1, device=device, dtype=dtype)
-        conv = conv.to(memory_format=torch.channels_last)
-        image = torch.randn(16, 256, 14, 14, device=device).to(dtype).to(memory_format=torch.channels_last)
-        flops = max(flops, 2 * 16 * 14 * 14 * 256 * 256 * 9 / best_s(wait, conv, image))
+        flops = max(_torch_flops(device, getattr(torch, name), wait) for name in dtype_names)
         for size in COPY_BYTES:
             source = torch.ones(size // 8, device=device)
             target = torch.empty_like(source)
@@ -57,6 +49,22 @@ def with_torch(device: str, dtype_name: str, threads: int) -> Dict[str, Any]:
             read = size / best_s(wait, torch.mv, matrix, vector)
             bandwidth[str(size)] = max(copied, read)
     return {"flops": flops, "bandwidth": bandwidth, "library": f"torch {torch.__version__}"}
+
+
+def _torch_flops(device: str, dtype: Any, wait: Callable[[], None]) -> float:
+    """The best of products and of a convolution, in flops per second."""
+    import torch
+
+    flops = 0.0
+    for side in PRODUCT_SIDES if device == "cpu" else (*PRODUCT_SIDES, 8192):
+        a = torch.randn(side, side, device=device).to(dtype)
+        b = torch.randn(side, side, device=device).to(dtype)
+        out = torch.empty(side, side, device=device, dtype=dtype)
+        flops = max(flops, 2 * side**3 / best_s(wait, partial(torch.mm, out=out), a, b))
+    conv = torch.nn.Conv2d(256, 256, 3, padding=1, device=device, dtype=dtype)
+    conv = conv.to(memory_format=torch.channels_last)
+    image = torch.randn(16, 256, 14, 14, device=device).to(dtype).to(memory_format=torch.channels_last)
+    return float(max(flops, 2 * 16 * 14 * 14 * 256 * 256 * 9 / best_s(wait, conv, image)))
 
 
 def with_numpy() -> Dict[str, Any]:

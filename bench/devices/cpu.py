@@ -8,11 +8,27 @@ import os
 import platform
 import re
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Sequence
+from typing import AbstractSet, Any, Dict, Iterator, List, Optional, Sequence, Set
 
 from bench import lease as locks
 from bench.devices import _kernels
 from bench.precision import PRECISIONS
+
+# An x86 core's flops per cycle, by the flag in /proc/cpuinfo that promises them: two fused multiply-adds a cycle over
+# vectors of 8 or 16 numbers (fp32) or 32 (fp16, pairs of bf16), or AMX's tile of 16 x 16 x 32 in 16 cycles.
+# Source: Intel 64 and IA-32 Architectures Optimization Reference Manual, 2.1 and 20; AMD's cores have no more.
+_ALL = ("float32", "float16", "bfloat16")
+FLOPS_PER_CYCLE = (
+    ("fma", _ALL, 32),
+    ("avx512f", _ALL, 64),
+    ("avx512_fp16", ("float16",), 128),
+    ("avx512_bf16", ("bfloat16",), 128),
+    ("amx_bf16", ("bfloat16",), 1024),
+    ("amx_fp16", ("float16",), 1024),
+)
+# Two loads and a store of 64 bytes, in the first cache.
+BYTES_PER_CYCLE = 192
+HIGHEST_CLOCK_HZ = 6.2e9
 
 
 def absent() -> Optional[str]:
@@ -31,10 +47,23 @@ def describe() -> Dict[str, Any]:
 
 
 def peak(precision: str, threads: int) -> Dict[str, Any]:
+    """In 16 bits, fp32's as well: a library may compute 16-bit products in fp32, where the processor has no units."""
     try:
-        return _kernels.with_torch("cpu", PRECISIONS[precision].compute, threads)
+        found = _kernels.with_torch("cpu", sorted({PRECISIONS[precision].compute, "float32"}), threads)
     except (ImportError, OSError):  # not installed, or not for this machine
-        return _kernels.with_numpy()
+        found = _kernels.with_numpy()
+    return {**found, "limit": limit(PRECISIONS[precision].compute, threads, _flags())}
+
+
+def limit(dtype: str, threads: int, flags: AbstractSet[str]) -> Optional[Dict[str, float]]:
+    """What so many cores cannot exceed, in flops and bytes per second, by the processor's `flags`; None: not known.
+
+    The clock is the highest that is sold, so that a case above this limit was measured wrong, whatever the processor.
+    """
+    if "fma" not in flags:
+        return None
+    per_cycle = max(flops for flag, types, flops in FLOPS_PER_CYCLE if flag in flags and dtype in types)
+    return {"flops": threads * per_cycle * HIGHEST_CLOCK_HZ, "bytes": threads * BYTES_PER_CYCLE * HIGHEST_CLOCK_HZ}
 
 
 @functools.lru_cache(maxsize=None)
@@ -77,8 +106,17 @@ def _siblings(cpu: int) -> str:
 
 
 def _model() -> str:
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def _flags() -> Set[str]:
+    return set(_cpuinfo("flags").split())
+
+
+def _cpuinfo(name: str) -> str:
+    """The first value of a name in /proc/cpuinfo; empty where there is none."""
     try:
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        found = re.search(rf"^{name}\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     except OSError:
         found = None
-    return found.group(1).strip() if found else platform.processor() or platform.machine()
+    return found.group(1).strip() if found else ""

@@ -38,7 +38,7 @@ def visible() -> List[str]:
 
 
 def peak(precision: str, threads: int) -> Dict[str, Any]:
-    return _kernels.with_torch("cuda", PRECISIONS[precision].compute, threads)
+    return {**_kernels.with_torch("cuda", [PRECISIONS[precision].compute], threads), "limit": None}
 
 
 def _gpus() -> List[List[str]]:

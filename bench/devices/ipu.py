@@ -90,6 +90,7 @@ def peak(precision: str, threads: int) -> Dict[str, Any]:
     return {
         "flops": tiles * per_cycle * clock_hz(),
         "bandwidth": {},
+        "limit": None,
         "library": f"computed: {tiles} tiles x {per_cycle} FLOP x {clock_hz() / 1e6:g} MHz",
     }
 
