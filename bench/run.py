@@ -276,6 +276,6 @@ def _require_plausible(program: Program, case: Case) -> None:
     """Judge a step that drew its own random numbers by the workload's own statistics."""
     judge = getattr(workload.load(case.workload), "implausible", None)
     if judge is not None:
-        reason = judge(program.outputs()["output"])
+        reason = judge(program.outputs()["output"], **case.dimensions)
         if reason:
             raise Wrong(reason)

@@ -122,20 +122,41 @@ def test_a_step_is_taken_or_left_by_its_gain_in_energy():
 
 
 @pytest.mark.parametrize("steps", [2, 4, 10, 1000])
-def test_even_numbers_of_leapfrog_steps_are_refused(steps):
-    with pytest.raises(ValueError, match=f"leapfrog_steps={steps} never mixes.*odd number"):
+def test_even_numbers_of_leapfrog_steps_are_refused_at_a_step_size_of_one(steps):
+    with pytest.raises(ValueError, match=f"leapfrog_steps={steps} never mixes.*odd number.*--leapfrog-step-size 0.5"):
         hmc.build(Graph(1), leapfrog_steps=steps, hmc_steps=3)
 
 
-@pytest.mark.parametrize("steps", [1, 3, 5, 11])
-def test_odd_numbers_of_leapfrog_steps_make_plausible_chains(steps):
-    graph = workload.record(hmc, {"leapfrog_steps": steps, "hmc_steps": 200}, 20, "inference", random_as_inputs=True)
+def test_thirteen_leapfrog_steps_of_a_half_are_refused():
+    """acos(0.75) is 41.41 degrees; thirteen of them are 538.3, a turn and a half but for 1.7 degrees."""
+    with pytest.raises(ValueError, match=r"leapfrog_steps=13 never mixes at a step size of 0\.5"):
+        hmc.build(Graph(1), leapfrog_steps=13, hmc_steps=3, leapfrog_step_size="0.5")
+
+
+# 4 / pi atan(l^(-1/2)): at a quarter turn l = 1 / k^2 = 2. Ten half steps turn by 54.1 degrees, and k^2 = 0.875: the
+# trace is 2 x 0.3438 + 0.6562 x 2.01786 = 2.01172, l = 1.1143, and the chance 0.9656.
+@pytest.mark.parametrize("steps, step_size, expected", [(1, 1.0, 0.78365), (5, 1.0, 0.78365), (10, 0.5, 0.9656)])
+def test_the_share_that_is_taken_follows_from_the_rotation(steps, step_size, expected):
+    assert hmc.acceptance(steps, step_size) == pytest.approx(expected, abs=2e-4)
+
+
+@pytest.mark.parametrize("steps, size", [(1, "1"), (3, "1"), (5, "1"), (11, "1"), (2, "0.5"), (5, "0.5"), (10, "0.5")])
+def test_leapfrog_steps_that_mix_make_plausible_chains(steps, size):
+    dimensions = {"leapfrog_steps": steps, "hmc_steps": 200, "leapfrog_step_size": size}
+    graph = workload.record(hmc, dimensions, 20, "inference", random_as_inputs=True)
     generator = np.random.default_rng(steps)
     draws = generator.standard_normal((20, 200, 1)), generator.uniform(size=(20, 200, 1))
 
     trace, _ = evaluate(graph, {}, dict(zip(graph.inputs, draws)), "float64")
 
-    assert hmc.implausible(trace) is None
+    assert hmc.implausible(trace, **dimensions) is None
+    assert hmc.implausible(trace + 0.4, **dimensions)
+    taken = np.mean(np.diff(trace[:, :, 0], axis=1) != 0)
+    assert taken == pytest.approx(hmc.acceptance(steps, float(size)), abs=0.03)
+
+
+def test_chains_of_another_step_size_are_implausible(chains):
+    assert "acceptance rate 0.78" in str(hmc.implausible(chains, leapfrog_steps=10, leapfrog_step_size="0.5"))
 
 
 @pytest.mark.parametrize("count, steps", [(CHAINS, STEPS), (100, 20), (20, 6), (1, STEPS), (1, 6), (1, 1)])
