@@ -26,8 +26,9 @@ class Workload(Protocol):
     Optional: `loss` with LEARNING_RATE (without them there is inference only), `unsupported(mode,
     precision)`, `items(batch_size=, **size)` for other than one item per batch row, `settled(size)` (what
     one dimension says about another), CHECKED (dimensions made smaller for the check), `checked(size,
-    batch_size, mode)` (the same by hand) and `implausible(output)`, which judges the numbers of a timed
-    step that draws its own random numbers.
+    batch_size, mode)` (the same by hand), `implausible(output)`, which judges the numbers of a timed
+    step that draws its own random numbers, and, for --protocol tensorflow_layers, `program_items(batch_size=,
+    **size)` where the original program counts other items, and AVERAGES_SECONDS where it averages seconds.
     """
 
     ITEM: str

@@ -82,7 +82,4 @@ def test_the_backend_that_cannot_skips_and_another_runs(suite):
 
     assert done.returncode == 0, done.text
     assert "1 passed, 1 skipped" in done.text
-    assert (
-        "not supported: --gradient-accumulation 5: a grouped pipeline of 2 stages on tensorflow_ipu takes a multiple of 4"
-        in done.text
-    )
+    assert "not supported: --gradient-accumulation 5: a grouped pipeline of 2 stages on tensorflow_ipu" in done.text

@@ -129,8 +129,16 @@ REFUSED = {
     "images of no name": ([*NETWORK, "--data=real", "--data-dir="], ["--data-dir", "empty"]),
     "workers below none": ([*NETWORK, "--data=real", "--data-workers=-1"], ["--data-workers: -1 is not within 0 to"]),
     "errors otherwise": ([*NETWORK, "--data-errors=ignore"], ["--data-errors", "'ignore'", "stop, skip"]),
-    "a protocol": ([*NETWORK, "--protocol=read"], ["--protocol", "'read'", "did you mean readme?", "median, readme"]),
-    "two protocols": ([*NETWORK, "--protocol=median,readme"], ["--protocol", "one value only"]),
+    "a protocol": ([*NETWORK, "--protocol=popart"], ["--protocol", "'popart'", "did you mean popart_layers?"]),
+    "the protocol of old": (
+        [*NETWORK, "--protocol=readme"],
+        ["'readme'", "there are median, tensorflow_layers, popart_layers, tensorflow_cnns, pytorch_cnns"],
+    ),
+    "two protocols": ([*NETWORK, "--protocol=median,pytorch_cnns"], ["--protocol", "one value only"]),
+    "calls that are all dropped": (
+        [*NETWORK, "--protocol=pytorch_cnns", "--steps=2"],
+        ["--protocol pytorch_cnns drops the first 2 calls; --steps is 2"],
+    ),
     "half of 32 pixels": ([*TRAINING, "--half-res-training"], ["resnet8", "224 and 380 pixels, not 32"]),
     "groups that do not divide": (
         [*NETWORK, "--norm-type=group", "--norm-num-groups=5"],
