@@ -13,7 +13,6 @@ from bench.size import Value
 MODES = ("inference", "eval", "training")
 DATA = ("synthetic", "generated", "real")
 TUNINGS = ("best", "default")
-PROTOCOLS = ("median", "readme")
 AXES = ("workload", "size", "mode", "batch_size", "precision", "replicas", "backend", "device")
 
 
@@ -52,7 +51,7 @@ class Settings:
     recipe             how a network is trained
     min_latency        one batch in flight, whatever that costs in throughput
     half_partial       16-bit sums in 16-bit products, where the device has a choice
-    protocol           readme: no warm-up, the first value dropped, the mean of rates beside ours
+    protocol           median; or the program whose rate stands beside ours (`bench/protocol.py`)
     zero_values        inputs of zeros when timed
     batches_per_step   batches behind one blocking call
     tuning             best: the fastest honest settings known; default: the framework's own

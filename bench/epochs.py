@@ -11,9 +11,10 @@ from bench.case import Case, Settings
 from bench.graph import Graph
 from bench.measure import Samples
 from bench.precision import PRECISIONS
+from bench.protocol import PROGRAMS
 from bench.step import Program
 
-# The first update also fills caches and pools.
+# The first update also fills caches and pools; --protocol may say otherwise.
 DROPPED = 1
 LOSSES = 10
 Tell = Callable[[str], None]
@@ -57,7 +58,9 @@ def train(program: Program, graph: Graph, case: Case, settings: Settings, tell: 
                 checkpoints.append(_weights(program))
         skipped, facts = batches.skipped, batches.facts
     _average(program, settings, checkpoints)
-    kept = seconds[DROPPED:] or seconds
+    timed_as = PROGRAMS.get(settings.protocol)
+    dropped = timed_as.warmup_calls if timed_as else DROPPED
+    kept = seconds[dropped:] or seconds
     learnt = {
         "epochs": updates / per_epoch,
         "loss_first": math.fsum(losses[:LOSSES]) / len(losses[:LOSSES]),
@@ -66,7 +69,7 @@ def train(program: Program, graph: Graph, case: Case, settings: Settings, tell: 
         **{f"tuned_{key}": value for key, value in facts.items()},
         **score(program, graph, case, settings),
     }
-    return Samples(kept, 1, len(seconds) - len(kept), math.fsum(seconds[:DROPPED]), True), learnt
+    return Samples(kept, 1, len(seconds) - len(kept), math.fsum(seconds[: len(seconds) - len(kept)]), True), learnt
 
 
 def score(program: Program, graph: Graph, case: Case, settings: Settings) -> Dict[str, Any]:

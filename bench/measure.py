@@ -14,12 +14,13 @@ from __future__ import annotations
 import gc
 import math
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Callable, List
 
 from bench.case import Settings
 from bench.group import ALONE, Group
+from bench.protocol import PROGRAMS
 
 SAMPLE_S = 20e-6
 STEADY = 0.05
@@ -53,11 +54,13 @@ def measure(
     The members of a group take the same steps: each decision is that of all of them. They start together.
     Raises ValueError when the clock did not move.
     """
-    first_counts = settings.protocol == "readme"
-    warm = _one_step(run, clock) if first_counts else _warm_up(run, settings, clock, group)
-    if not warm.step_s > 0:
+    program = PROGRAMS.get(settings.protocol)
+    warm = _calls(run, program.warmup_calls, clock) if program else _warm_up(run, settings, clock, group)
+    if warm.steps and not warm.step_s > 0:
         raise ValueError(f"a step took {warm.step_s} s; the clock did not move")
-    inner = 1 if settings.steps else max(group.all(max(1, math.ceil(SAMPLE_S / max(warm.step_s, 1e-9)))))
+    alone = settings.steps or program
+    inner = 1 if alone else max(group.all(max(1, math.ceil(SAMPLE_S / max(warm.step_s, 1e-9)))))
+    least = max(settings.min_rounds, program.dropped + 1 if program else 1)
     seconds: List[float] = []
     collecting = gc.isenabled()
     gc.collect()
@@ -67,6 +70,7 @@ def measure(
         if settings.steps:
             _sample(run, inner, settings.steps, seconds, clock)
         else:
+            settings = replace(settings, min_rounds=least)
             _sample_until_quiet(run, inner, warm.step_s, settings, seconds, clock, group)
     finally:
         if collecting:
@@ -92,11 +96,11 @@ class _Warm:
     steady: bool
 
 
-def _one_step(run: Callable[[], None], clock: Callable[[], float]) -> _Warm:
-    """The READMEs' protocol: no warm-up but one value, which is dropped."""
+def _calls(run: Callable[[], None], count: int, clock: Callable[[], float]) -> _Warm:
+    """The warm-up of a program that makes so many calls before the first that it times."""
     window: List[float] = []
-    _sample(run, 1, 1, window, clock)
-    return _Warm(window[0], 1, window[0], True)
+    _sample(run, 1, count, window, clock)
+    return _Warm(window[-1] if window else 0.0, count, math.fsum(window), True)
 
 
 def _warm_up(run: Callable[[], None], settings: Settings, clock: Callable[[], float], group: Group) -> _Warm:
@@ -141,10 +145,14 @@ def _sample_until_quiet(
     clock: Callable[[], float],
     group: Group,
 ) -> None:
+    """`step_s`: what a step took in the warm-up; 0: there was none, and the first sample tells."""
     start = clock()
-    chunk = min(group.all(max(1, min(1000, int(settings.max_time_s / 20 / max(step_s * inner, 1e-9))))))
+    chunk = 0
     while True:
-        _sample(run, inner, chunk, seconds, clock)
+        if step_s and not chunk:
+            chunk = min(group.all(max(1, min(1000, int(settings.max_time_s / 20 / max(step_s * inner, 1e-9))))))
+        _sample(run, inner, chunk or 1, seconds, clock)
+        step_s = step_s or seconds[0]
         elapsed = clock() - start
         if len(seconds) < settings.min_rounds:
             continue

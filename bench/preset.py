@@ -29,7 +29,7 @@ OPTIONS = tuple(
     input_image_padding eight_bit_io normalization_location half_res_training
     half_partial pipeline_splits min_latency random_weights
     optimiser momentum rmsprop_decay optimiser_epsilon weight_decay
-    learning_rate base_learning_rate_exponent lr_schedule warmup_epochs lr_epoch_decay lr_decay epochs
+    learning_rate base_learning_rate_exponent lr_schedule warmup_epochs lr_epoch_decay lr_decay lr_drops epochs
     loss_scaling label_smoothing label_smoothing_definition
     mixup_alpha cutmix_lambda cutmix_lambda_low cutmix_lambda_high cutmix_disable_prob
     gradient_accumulation recompute recompute_layers weight_avg_exp weight_avg_n stable_norm

@@ -60,6 +60,7 @@ class Recipe:
     warmup_epochs: float = 0.0
     lr_epoch_decay: Tuple[float, ...] = ()
     lr_decay: Optional[float] = None
+    lr_drops: int = 0
     weight_avg_exp: float = 0.0
     weight_avg_n: int = 0
     epochs: float = 0.0
@@ -109,6 +110,7 @@ class Recipe:
             changed = {"drop_epochs": self.lr_epoch_decay, "drop_factor": self.lr_decay}
         if self.lr_schedule == "exponential":
             changed = {"decay_epochs": next(iter(self.lr_epoch_decay), None), "decay_factor": self.lr_decay}
+            changed["drops"] = self.lr_drops
         given = {name: value for name, value in changed.items() if value is not None}
         return Schedule(self.lr_schedule, base, warmup_epochs=self.warmup_epochs, **given)
 

@@ -12,7 +12,7 @@ import math
 import platform
 from typing import Any, Dict, List, Mapping, Sequence
 
-from bench import workload
+from bench import protocol, workload
 from bench.case import Case, Settings, Wrong
 from bench.graph import Graph
 from bench.measure import Samples, noise_percent
@@ -23,8 +23,9 @@ Record = Dict[str, Any]
 SCHEMA = 1
 # What a simulation, or a stand-in, says nothing about.
 RATES = (
-    *("items_per_s", "readme_items_per_s", "tflops", "gbytes_per_s", "step_median_s", "step_mean_s"),
+    *("items_per_s", "tflops", "gbytes_per_s", "step_median_s", "step_mean_s"),
     *("step_p90_s", "step_p99_s", "noise_percent"),
+    *protocol.FIELDS,
 )
 # Where no limit of a device is known, a case may raise the measured peak by so much.
 UNKNOWN_LIMIT = 2.0
@@ -57,7 +58,10 @@ FIELDS = {
     "latency_p90_s": "90th percentile of it, seconds",
     "latency_p99_s": "99th percentile of it, seconds",
     "latency_p999_s": "99.9th percentile of it, seconds",
-    "readme_items_per_s": "mean of the rates of the samples but the first, as the READMEs have it",
+    "protocol_items_per_s": "the rate as the program of --protocol has it; null for median, or where it drops all",
+    "protocol_min_items_per_s": "the least of the rates behind it; pytorch_cnns only, as are the next two",
+    "protocol_max_items_per_s": "the largest of them",
+    "protocol_std_items_per_s": "their standard deviation, over all of them (not n - 1)",
     "samples": "number of samples",
     "steps_per_sample": "steps that share one sample, for steps below 20 us",
     "noise_percent": "half the range of the medians of six blocks of samples, of the median",
@@ -110,7 +114,7 @@ FIELDS = {
     "half_partial": "16-bit sums in 16-bit products were allowed",
     "pipeline_splits": "where an IPU's pipeline was to be cut; of no effect elsewhere",
     "poplar": "what an IPU was told, but for what goes without saying",
-    "protocol": "median, or readme: no warm-up, first value dropped",
+    "protocol": "median, or the program that was timed as: what is warmed up and dropped",
     "zero_values": "inputs of zeros",
     "batches_per_step": "batches behind one blocking call",
     "batches_in_flight": "batches that run at once",
@@ -173,7 +177,7 @@ def build(
         host=platform.node(),
         python_version=platform.python_version(),
         global_batch=_global_batch(case, settings),
-        readme_items_per_s=_readme(step.items, samples.seconds),
+        **protocol.rates(settings.protocol, case, batches, samples.seconds),
         recipe=settings.recipe.told if case.mode == "training" else "",
         **{key: value for key, value in settings.matched.items() if key not in ("cores", "recipe", "parallel_timing")},
         pipeline_splits=settings.pipeline_splits,
@@ -207,13 +211,6 @@ def latency(seconds: Sequence[float], single: bool, step: Step, settings: Settin
     ordered = sorted(seconds) or [0.0]
     shares = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
     return {f"latency_{name}_s": _percentile(ordered, share) if known else None for name, share in shares.items()}
-
-
-def _readme(items: int, seconds: Sequence[float]) -> float:
-    """The mean of rates, the first left out where there are others."""
-    rates = [throughput(items, second) for second in seconds]
-    kept = rates[1:] or rates
-    return math.fsum(kept) / len(kept)
 
 
 def with_peak(record: Record, peak: Mapping[str, Any]) -> Record:

@@ -3,7 +3,8 @@
     constant     base_rate
     stepped      base_rate * drop_factor ** (drops reached)
     cosine       base_rate * (1 + cos(pi * update / total)) / 2
-    exponential  base_rate * decay_factor ** floor(epochs / decay_epochs)
+    exponential  base_rate * decay_factor ** floor(epochs / decay_epochs), or, of so many drops in the whole run,
+                 base_rate * decay_factor ** floor(drops * update / total)
     polynomial   end + (base_rate - end) * ((total - update) / (total - warm-up)) ** power, end = end_factor * base_rate
 
 The warm-up is linear over its updates and starts at zero: update / (updates of the warm-up) times the rate
@@ -18,7 +19,8 @@ Source   Graphcore's CNN harnesses: TensorFlow in SDK 2.0 (stepped, cosine, expo
     drop_epochs    ()     --learning-rate-schedule, parts of the run     --lr-epoch-decay, none
     drop_factor    0.1    --learning-rate-decay 0.1                      --lr-decay 0.5
     decay_factor   0.97   --lr-decay-rate, 0.97 in EfficientNet          --lr-decay 0.5
-    decay_epochs   2.4    epochs / --lr-drops, 350 / 146 in EfficientNet 1 / --lr-scheduler-freq, every update
+    decay_epochs   2.4    (no option)                                    1 / --lr-scheduler-freq, every update
+    drops          0      --lr-drops, 146 in EfficientNet however long   (no option)
     end_factor     1e-5   --poly-lr-end-ratio 1e-5                       (no polynomial)
     power          2      --poly-lr-decay-power 2                        (no polynomial)
 
@@ -75,6 +77,7 @@ class Schedule:
     drop_factor: float = 0.1
     decay_factor: float = 0.97
     decay_epochs: float = 2.4
+    drops: int = 0
     end_factor: float = 1e-5
     power: float = 2.0
 
@@ -87,6 +90,7 @@ class Schedule:
             _require(value == 0 or _is_positive(value), f"{name}={value} is neither zero nor a positive number")
         for name in AT_MOST_ONE:
             _require(getattr(self, name) <= 1, f"{name}={getattr(self, name)} is above 1")
+        _require(self.drops >= 0, f"drops={self.drops} is negative")
         rising = all(first < second for first, second in zip((0.0, *self.drop_epochs), self.drop_epochs))
         _require(rising, f"drop_epochs={self.drop_epochs} do not rise from above 0")
 
@@ -110,6 +114,8 @@ class Schedule:
             return float(self.drop_factor**reached)
         if self.kind == "cosine":
             return (1 + math.cos(math.pi * update / total_updates)) / 2
+        if self.kind == "exponential" and self.drops:
+            return float(self.decay_factor ** math.floor((update + SLACK) * self.drops / total_updates))
         if self.kind == "exponential":
             return float(self.decay_factor ** math.floor((update + SLACK) / (self.decay_epochs * updates_per_epoch)))
         if self.kind == "polynomial" and update > warmup:

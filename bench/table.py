@@ -13,6 +13,7 @@ from rich.text import Text
 
 from bench import workload
 from bench.baseline import Verdict
+from bench.protocol import PROGRAMS
 from bench.record import Record
 
 WIDTH = 100
@@ -138,6 +139,7 @@ def _notes(rows: Sequence[Row]) -> List[str]:
     for record, _ in rows:
         if record["source"] != "measured":
             notes.append(f"{record['id']}: {SOURCES[record['source']]}")
+        notes += _of_program(record)
         # Of rows that learnt, scored or decoded images, one line each says what a column cannot.
         if record["loss_last"] is not None:
             notes.append(
@@ -153,12 +155,28 @@ def _notes(rows: Sequence[Row]) -> List[str]:
             notes.append(f"{record['id']}: {record['bound_by']}")
         if record["images_skipped"]:
             notes.append(f"{record['id']}: {record['images_skipped']} bad images left out")
+    for name in dict.fromkeys(record["protocol"] for record, _ in rows if record["protocol"] in PROGRAMS):
+        notes.append(f"theirs: the rate as the program {name} has it")
     if any(record["disturbed"] for record, _ in rows):
         notes.append("! the machine was disturbed: a kernel of known time ran more than 1.5 times slower")
     if any(not record["steady"] for record, _ in rows):
         names = sorted(record["id"] for record, _ in rows if not record["steady"])
         notes += ["not steady after the warm-up:", *(f"  {name}" for name in names)]
     return notes
+
+
+def _of_program(record: Record) -> List[str]:
+    """What the program of --protocol prints besides its rate, or why it has none."""
+    program = PROGRAMS.get(record["protocol"])
+    if program is None or record["source"] != "measured":
+        return []
+    if record["protocol_items_per_s"] is None:
+        dropped = f"{record['protocol']} drops the first {program.dropped} samples"
+        return [f"{record['id']}: no rate of theirs: {dropped}, and there are {record['samples']}"]
+    if not program.spread:
+        return []
+    kinds = ", ".join(f"{kind} {rate(record[f'protocol_{kind}_items_per_s'])}" for kind in ("min", "max", "std"))
+    return [f"{record['id']}: theirs {kinds}"]
 
 
 def _percent(value: Optional[float]) -> str:
@@ -187,12 +205,12 @@ SOMETIMES: Dict[str, Callable[[Sequence[Row]], bool]] = {
     "exchange": lambda rows: any(record["communication_percent"] for record, _ in rows),
     "change": lambda rows: any(verdict for _, verdict in rows),
     "p99": _single,
-    "readme": lambda rows: any(record["protocol"] == "readme" for record, _ in rows),
+    "theirs": lambda rows: any(record["protocol"] != "median" for record, _ in rows),
 }
 COLUMNS: List[Tuple[str, Callable[[Record, Optional[Verdict]], str]]] = [
     ("items/s", lambda record, verdict: rate(record["items_per_s"])),
     ("of best", lambda record, verdict: "" if record["of_best"] is None else f"{record['of_best']:.2f}"),
-    ("readme", lambda record, verdict: rate(record["readme_items_per_s"])),
+    ("theirs", lambda record, verdict: rate(record["protocol_items_per_s"])),
     ("item", lambda record, verdict: str(record["item"])),
     ("step", lambda record, verdict: "" if record["step_median_s"] is None else seconds(record["step_median_s"])),
     ("p99", _latency),

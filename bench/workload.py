@@ -31,8 +31,9 @@ class Workload(Protocol):
     precision)`, `items(batch_size=, **size)` for other than one item per batch row, `settled(size)` (what
     one dimension says about another), CHECKED (dimensions made smaller for the check), `checked(size,
     batch_size, mode)` (the same by hand), `sampled(size)` (a small size with the same weights, which are
-    measured there) and `implausible(output, **size)`, which judges the numbers of a timed step that draws its own
-    random numbers.
+    measured there), `implausible(output, **size)`, which judges the numbers of a timed step that draws its
+    own random numbers, and, for --protocol tensorflow_layers, `program_items(batch_size=, **size)` where the
+    original program counts other items, and AVERAGES_SECONDS where it averages seconds.
     """
 
     ITEM: str

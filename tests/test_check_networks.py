@@ -42,7 +42,8 @@ def network(mode="training"):
 def checked(mode="training", precision="fp32", scale=None, **spoiled):
     """What the check finds in a program that is right but for what `spoiled` does to it."""
     graph = network(mode)
-    weights = values.weights(graph, TYPES[precision][1])
+    # In mixed precision too: what the program computes with has no rounding of its own.
+    weights = values.weights(graph, TYPES[precision][0])
     weights.update({name: factor * weights[name] for name, factor in (scale or {}).items()})
     case = Case("tiny", "tiny", {}, mode, 4, precision, 1, "numpy", "cpu")
     program = program_of(graph, weights, **{**dict(zip(("compute", "held"), TYPES[precision])), **spoiled})
@@ -101,7 +102,7 @@ def test_the_update_of_a_small_weight_is_held_as_tightly_as_that_of_a_large_one(
     update = check._Update(graph, case, weights, values.inputs(graph, "float32"))
 
     for name in ("conv.weight", "norm.weight", "fc.weight"):
-        steps = np.concatenate([direction[name].ravel() for direction, _ in update.directions])
+        steps = np.concatenate([direction[name].ravel() for direction, _, _ in update.directions])
         assert 0.5 < np.sqrt((steps**2).mean()) / np.sqrt((weights[name] ** 2).mean()) < 1.5
 
 

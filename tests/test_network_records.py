@@ -43,21 +43,6 @@ def timed(case, program=None, **settings):
     )["record"]
 
 
-# The rate of the READMEs.
-
-
-def test_the_readmes_rate_is_the_mean_of_rates_without_the_first_and_ours_the_rate_of_the_median():
-    """9, 2, 4 and 1 seconds for 8 items: rates 4, 2 and 8 behind the first; the median step takes 3."""
-    made = built(seconds=[9.0, 2.0, 4.0, 1.0], items=8)
-
-    assert made["readme_items_per_s"] == pytest.approx((4 + 2 + 8) / 3, rel=1e-15)
-    assert made["items_per_s"] == pytest.approx(8 / 3, rel=1e-15)
-
-
-def test_the_rate_of_one_sample_is_all_there_is():
-    assert built(seconds=[0.5], items=8)["readme_items_per_s"] == 16
-
-
 # Latency.
 
 
@@ -143,9 +128,9 @@ def test_latencies_are_those_of_the_timed_batches_and_not_of_the_warm_up():
         taken[:] = 4 * [float(next(runs))]
 
     program = Program(step, lambda batches: None, dict, "float32", "float32", batches=4, latencies=lambda: taken)
-    made = timed(case_of("inference"), program, protocol="readme")
+    made = timed(case_of("inference"), program, protocol="tensorflow_layers")
 
-    # The READMEs' protocol warms up by one run, so the runs that count are the second to the sixth.
+    # That protocol warms up by one run, so the runs that count are the second to the sixth.
     assert made["warmup_steps"] == 1
     assert (made["latency_p50_s"], made["latency_p999_s"]) == (4, 6)
 
@@ -214,7 +199,7 @@ def test_a_recipe_says_nothing_where_nothing_is_trained():
         {"recipe": Recipe(gradient_accumulation=2)},
         {"recipe": Recipe(recompute="auto")},
         {"recipe": Recipe(label_smoothing=0.1)},
-        {"protocol": "readme"},
+        {"protocol": "tensorflow_cnns"},
         {"min_latency": True},
         {"half_partial": True},
     ],

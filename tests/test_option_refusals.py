@@ -36,6 +36,7 @@ OUTSIDE: Dict[str, Dict[str, str]] = {
     "base_learning_rate_exponent": {"-61": "-61 is not within -60 to 10", "11": "11 is not within -60 to 10"},
     "lr_schedule": {"step": "no schedule 'step' (did you mean stepped?); there are constant, stepped"},
     "warmup_epochs": {"-1": "-1 is not within 0 to 10000", "soon": "'soon' is not a number"},
+    "lr_drops": {"0": "0 is not within 1 to 1000000", "2.5": "'2.5' is not a whole number", "a": "'a'"},
     "lr_epoch_decay": {"3,1": "3,1 does not rise", "2,2": "2,2 does not rise", "1,": "'' is not a number", "-1": "-1"},
     "lr_decay": {"-1": "-1 is not within 0 to 1", "2": "2 is not within 0 to 1"},
     "weight_avg_exp": {"-1": "-1 is not within 0 to 1", "2": "2 is not within 0 to 1"},
@@ -129,8 +130,25 @@ REFUSED = {
     "images of no name": ([*NETWORK, "--data=real", "--data-dir="], ["--data-dir", "empty"]),
     "workers below none": ([*NETWORK, "--data=real", "--data-workers=-1"], ["--data-workers: -1 is not within 0 to"]),
     "errors otherwise": ([*NETWORK, "--data-errors=ignore"], ["--data-errors", "'ignore'", "stop, skip"]),
-    "a protocol": ([*NETWORK, "--protocol=read"], ["--protocol", "'read'", "did you mean readme?", "median, readme"]),
-    "two protocols": ([*NETWORK, "--protocol=median,readme"], ["--protocol", "one value only"]),
+    "drops of no run": ([*TRAINING, "--lr-drops=146"], ["--lr-drops is for exponential; --lr-schedule is constant"]),
+    "drops of steps": (
+        [*TRAINING, "--lr-schedule=stepped", "--lr-epoch-decay=3", "--lr-drops=3"],
+        ["--lr-drops is for exponential; --lr-schedule is stepped"],
+    ),
+    "drops at two distances": (
+        [*TRAINING, "--lr-schedule=exponential", "--lr-epoch-decay=2.4", "--lr-drops=146"],
+        ["--lr-drops and --lr-epoch-decay both say when the rate drops; give one"],
+    ),
+    "a protocol": ([*NETWORK, "--protocol=popart"], ["--protocol", "'popart'", "did you mean popart_layers?"]),
+    "the protocol of old": (
+        [*NETWORK, "--protocol=readme"],
+        ["'readme'", "there are median, tensorflow_layers, popart_layers, tensorflow_cnns, pytorch_cnns"],
+    ),
+    "two protocols": ([*NETWORK, "--protocol=median,pytorch_cnns"], ["--protocol", "one value only"]),
+    "calls that are all dropped": (
+        [*NETWORK, "--protocol=pytorch_cnns", "--steps=2"],
+        ["--protocol pytorch_cnns drops the first 2 calls; --steps is 2"],
+    ),
     "half of 32 pixels": ([*TRAINING, "--half-res-training"], ["resnet8", "224 and 380 pixels, not 32"]),
     "groups that do not divide": (
         [*NETWORK, "--norm-type=group", "--norm-num-groups=5"],

@@ -129,13 +129,13 @@ def test_the_header_of_a_plain_run_has_one_line_of_ours(plain: Suite) -> None:
 
 
 def test_the_header_names_a_preset_and_what_of_it_has_no_effect(plain: Suite) -> None:
-    assert len(preset.load("mk1_resnet50_16ipus").ipu) == 4
+    assert len(preset.load("mk1_resnet50_16ipus").ipu) == 5
 
     found = header(plain, "--config", "mk1_resnet50_16ipus")
 
     idle = (
         "--half-partial, --pipeline-splits, --stable-norm, the preset's pipeline_schedule, available_memory_proportion,"
-        " max_cross_replica_buffer_size, internal_exchange_optimisation_target"
+        " max_cross_replica_buffer_size, internal_exchange_optimisation_target, stochastic_rounding"
     )
     assert found == [
         "layerbench: preset mk1_resnet50_16ipus (TensorFlow 2.0)",

@@ -114,6 +114,52 @@ def test_a_preset_means_what_it_meant_to(name, accumulation):
     assert "passed over" in found.note
 
 
+EXPONENTIAL = {
+    "TensorFlow 2.0": {"lr_drops": "146", "lr_epoch_decay": None},
+    "PyTorch 2.4": {"lr_drops": None, "lr_epoch_decay": "2.358"},
+}
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in preset.names() if preset.load(n).options.get("lr_schedule") == "exponential"]
+)
+def test_an_exponential_schedule_drops_as_often_as_in_its_program(name):
+    """TensorFlow's: 146 times a run. PyTorch's: 0.424 times an epoch, every 2.358 epochs."""
+    said = preset.load(name)
+
+    assert said.options["lr_decay"] == "0.97"
+    assert {key: said.options.get(key) for key in ("lr_drops", "lr_epoch_decay")} == EXPONENTIAL[said.source]
+
+
+@pytest.mark.parametrize(
+    "given, schedule",
+    [
+        (("--epochs", "2"), ("exponential", 146, ())),
+        (("--lr-drops", "8"), ("exponential", 8, ())),
+        (("--lr-epoch-decay", "2.4"), ("exponential", 0, (2.4,))),
+        (("--lr-schedule", "cosine"), ("cosine", 0, ())),
+    ],
+)
+def test_the_command_line_has_another_schedule_than_the_preset(given, schedule):
+    recipe = options.parse(["--config", "mk2_efficientnet_b4_g1_16ipus", *given]).recipe
+
+    assert (recipe.lr_schedule, recipe.lr_drops, recipe.lr_epoch_decay) == schedule
+
+
+@pytest.mark.parametrize("name", [name for name in preset.names() if preset.load(name).source == "TensorFlow 2.0"])
+def test_a_preset_of_tensorflow_has_what_its_program_told_an_ipu_by_default(name):
+    found = options.parse(["--config", name, "--device", "ipu"]).poplar
+
+    assert found.stochastic_rounding is True
+    assert found.max_cross_replica_buffer_size == (100_000_000 if name == "mk1_resnet50_16ipus" else 10 * 2**20)
+
+
+def test_the_command_line_switches_off_what_a_preset_tells_an_ipu():
+    line = ["--config", "mk2_resnet50_bn_16ipus", "--device", "ipu", "--no-stochastic-rounding"]
+
+    assert options.parse(line).poplar.stochastic_rounding is False
+
+
 def test_an_unknown_preset_names_the_nearest_and_the_choices():
     with pytest.raises(
         ValueError, match=r"no preset 'resnet50-mk3' \(did you mean resnet50-mk2\?\); there are common, "

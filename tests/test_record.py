@@ -37,6 +37,7 @@ LATER = set(
     images_skipped pipeline_items_per_s transfer_s_per_item compute_s_per_item bound_by
     top1_percent top5_percent images_scored epochs loss_first loss_last
     cycles sdk_latency_s scaling_percent replica_items_per_s communication_percent
+    protocol_items_per_s protocol_min_items_per_s protocol_max_items_per_s protocol_std_items_per_s
     """.split()
 )
 
@@ -203,7 +204,7 @@ def test_a_record_holds_the_graph_that_is_timed():
         {"cores": [1]},
         {"min_latency": True},
         {"half_partial": True},
-        {"protocol": "readme"},
+        {"protocol": "pytorch_cnns"},
     ],
 )
 def test_settings_that_matter_change_their_fingerprint(changed):

@@ -60,6 +60,39 @@ def test_an_exponential_rate_can_fall_with_every_update():
     assert rates(schedule, range(8), updates_per_epoch=3) == [1, 1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32, 1 / 64, 1 / 128]
 
 
+def test_an_exponential_rate_can_fall_so_many_times_in_a_run_of_any_length():
+    """EfficientNet's 146 drops over two epochs of 6405 updates: one in 87.74 updates. The 145th comes with update
+    145 x 12810 / 146 = 12722.3, and the last one with the end of the run, behind its last update."""
+    schedule = Schedule("exponential", 2.0, decay_factor=0.97, drops=146)
+
+    got = rates(schedule, [0, 87, 88, 175, 176, 12722, 12723, 12809, 12810], 6405, 12810)
+
+    last = [2 * 0.97**144, 2 * 0.0120753984, 2 * 0.0120753984, 2 * 0.0117131365]
+    assert got == pytest.approx([2, 2, 1.94, 1.94, 1.8818, *last], rel=1e-8)
+
+
+@pytest.mark.parametrize("updates_per_epoch, total_updates", [(10, 3500), (6405, 12810), (6405, 146), (0.5, 10000)])
+def test_the_drops_of_a_run_do_not_depend_on_its_length(updates_per_epoch, total_updates):
+    schedule = Schedule("exponential", 1.0, decay_factor=0.5, drops=146)
+
+    assert schedule.at(total_updates // 2, updates_per_epoch, total_updates) == 0.5**73
+    assert schedule.at(total_updates, updates_per_epoch, total_updates) == 0.5**146
+
+
+def test_more_drops_than_updates_fall_several_at_once():
+    assert rates(Schedule("exponential", 1.0, decay_factor=0.5, drops=6), [0, 1, 2, 3], 1, 3) == [
+        1,
+        1 / 4,
+        1 / 16,
+        1 / 64,
+    ]
+
+
+def test_a_drop_of_a_run_is_due_although_its_update_is_rounded_up():
+    """The fourth of 10 drops in 25 updates comes with update 10."""
+    assert rates(Schedule("exponential", 1.0, decay_factor=0.5, drops=10), [9, 10], 5, 25) == [1 / 8, 1 / 16]
+
+
 def test_a_polynomial_rate_falls_from_the_end_of_the_warm_up_to_its_end():
     """After 20 updates, over 80: half of them are left at 60 (0.01 + 0.99 / 4), one at 99 (0.01 + 0.99 / 6400)."""
     schedule = Schedule("polynomial", 3.0, warmup_epochs=2, end_factor=0.01, power=2)
@@ -152,6 +185,7 @@ def test_an_impossible_rate_is_refused(arguments, said):
         ({"drop_factor": 0}, "drop_factor=0 is not a positive number"),
         ({"decay_factor": 1.5}, "decay_factor=1.5 is above 1"),
         ({"decay_epochs": 0}, "decay_epochs=0 is not a positive number"),
+        ({"drops": -1}, "drops=-1 is negative"),
         ({"end_factor": 2}, "end_factor=2 is above 1"),
         ({"power": 0}, "power=0 is not a positive number"),
     ],

@@ -75,7 +75,7 @@ def test_a_change_has_a_column_where_there_is_a_baseline():
     assert "change" not in table.render([(record_of(), None)])
 
 
-NETWORK = {"latency_p99_s": 0.0123, "readme_items_per_s": 55.5}
+NETWORK = {"latency_p99_s": 0.0123, "protocol_items_per_s": 55.5}
 
 
 @pytest.mark.parametrize(
@@ -83,18 +83,40 @@ NETWORK = {"latency_p99_s": 0.0123, "readme_items_per_s": 55.5}
     [
         ("resnet8-i32", {}, {"p99"}),
         ("resnet8-i32", {"latency_p99_s": None}, {"p99"}),
-        ("resnet8-i32", {"protocol": "readme"}, {"p99", "readme"}),
+        ("resnet8-i32", {"protocol": "tensorflow_cnns"}, {"p99", "theirs"}),
         ("resnet8-i32", {"mode": "training"}, set()),
         ("dense-u8", {}, set()),
-        ("dense-u8", {"protocol": "readme"}, {"readme"}),
+        ("dense-u8", {"protocol": "popart_layers"}, {"theirs"}),
     ],
 )
-def test_latency_and_the_readmes_rate_have_columns_where_they_matter(name, changed, shown):
+def test_latency_and_the_rate_of_a_program_have_columns_where_they_matter(name, changed, shown):
     _, head, *rest = lines_of((record_of(name, **{**NETWORK, **changed}), None))
 
-    assert {column for column in ("p99", "readme") if column in head.split()} == shown
+    assert {column for column in ("p99", "theirs") if column in head.split()} == shown
     assert ("12.3 ms" in "".join(rest)) == ("p99" in shown and "latency_p99_s" not in changed)
-    assert ("55.5" in "".join(rest)) == ("readme" in shown)
+    assert ("55.5" in "".join(rest)) == ("theirs" in shown)
+
+
+def test_a_note_says_whose_rate_theirs_is():
+    found = table.render([(record_of(protocol="popart_layers", protocol_items_per_s=55.5), None)])
+
+    assert "theirs: the rate as the program popart_layers has it" in found.splitlines()
+    assert "min" not in found
+
+
+def test_a_note_has_what_the_program_prints_besides_its_rate():
+    spread = {"protocol_min_items_per_s": 50.0, "protocol_max_items_per_s": 60.25, "protocol_std_items_per_s": 2.0}
+
+    found = table.render([(record_of(protocol="pytorch_cnns", protocol_items_per_s=55.5, **spread), None)])
+
+    assert f"{record_of()['id']}: theirs min 50, max 60.25, std 2" in found.splitlines()
+
+
+def test_a_note_says_why_there_is_no_rate_of_theirs():
+    found = table.render([(record_of(protocol="pytorch_cnns", samples=2), None)])
+
+    note = "no rate of theirs: pytorch_cnns drops the first 2 samples, and there are 2"
+    assert f"{record_of()['id']}: {note}" in found.splitlines()
 
 
 def test_what_real_images_and_epochs_found_stands_below_the_table():

@@ -48,6 +48,11 @@ TINY = {
 LEARNING_RATE = 1e-30
 
 
+def program_items(*, batch_size: int, block_repeats: int, **size: int) -> int:
+    """Items in one batch as the original program counts them: every convolution of every image."""
+    return batch_size * block_repeats
+
+
 def build(
     net: Graph,
     *,

@@ -85,6 +85,10 @@ def build(net: Graph, *, leapfrog_steps: int, hmc_steps: int, leapfrog_step_size
     return net.scan(transition, [start], [momenta, uniforms])
 
 
+# The program prints the average of the seconds of a transition over all calls, and not that of the calls' rates.
+AVERAGES_SECONDS = True
+
+
 def items(*, batch_size: int, hmc_steps: int, **size: int) -> int:
     """Items in one batch: the transitions of all chains."""
     return batch_size * hmc_steps
