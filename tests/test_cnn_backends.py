@@ -145,6 +145,17 @@ def test_a_prediction_is_the_inference_graph_s_at_the_present_weights(ask, engin
     assert seen["put back"] <= PRECISIONS["fp32"].tolerance
 
 
+@pytest.mark.parametrize("engine", ORDER)
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_the_mean_of_many_pixels_does_not_overflow(ask, engine, precision):
+    """TensorFlow sums fp16 in fp16: EfficientNet-B1 answered with numbers that are not finite."""
+    off = ask(engine)["means"][precision]
+
+    if off is None:
+        pytest.skip(f"{engine} has no {precision} here")
+    assert off <= PRECISIONS[precision].tolerance
+
+
 # Sabotage: what has one block wrong is refused, and the check says what it saw.
 
 

@@ -234,6 +234,11 @@ def cross_entropy(attrs: Dict[str, Any], output: Any, labels: Any, *shares: Any)
     return -tf.reduce_mean((on - off) * own + off * tf.reduce_sum(logs, axis=1))
 
 
+def _mean(x: Any, keepdims: bool = False) -> Any:
+    """The mean over the pixels, with sums in fp32 as in Keras's own pooling: in fp16, 65,504 is the largest sum."""
+    return tf.cast(tf.reduce_mean(tf.cast(x, tf.float32), axis=[1, 2], keepdims=keepdims), x.dtype)
+
+
 LAYERS: Dict[str, Callable[[Any, Node], Call]] = {
     "conv": conv,
     "batch_norm": _batch_norm,
@@ -244,8 +249,8 @@ LAYERS: Dict[str, Callable[[Any, Node], Call]] = {
     "pad_channels": _pad_channels,
     "blend": _blend,
     "gate": _plain(tf.multiply),
-    "global_mean": _plain(lambda x: tf.reduce_mean(x, axis=[1, 2])),
-    "pooled": _plain(lambda x: tf.reduce_mean(x, axis=[1, 2], keepdims=True)),
+    "global_mean": _plain(_mean),
+    "pooled": _plain(lambda x: _mean(x, keepdims=True)),
     "relu6": _plain(tf.nn.relu6),
     "sigmoid": _plain(tf.sigmoid),
     "silu": _plain(tf.nn.silu),

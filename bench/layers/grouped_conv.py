@@ -76,9 +76,11 @@ def build(
             f"the kernels are filter_in / groups = {depth} deep, which must divide filter_out={filter_out}"
         )
     x = net.input(filter_in, input_size, input_size)
-    for _ in range(block_repeats):
+    for index in range(block_repeats):
         groups = x.shape[1] // depth
-        x = net.conv(x, filter_out, kernel_size, stride=stride, padding="same", groups=groups, bias=False)
+        # Named, since the chain is deep: its weights are drawn so that the signal, and the gradient, keep their size.
+        name = f"conv{index}"
+        x = net.conv(x, filter_out, kernel_size, stride=stride, padding="same", groups=groups, bias=False, name=name)
     return x
 
 
