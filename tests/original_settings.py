@@ -265,6 +265,7 @@ EQUAL: Dict[str, Callable[[Ours], Any]] = {
     "weight-avg-exp": lambda it: _none(it.recipe.weight_avg_exp),
     "weight-avg-N": lambda it: _none(it.recipe.weight_avg_n),
     "xla-recompute": lambda it: it.recipe.recompute == "auto",
+    "no-validation": lambda it: not it.options.validation,
     # IPUs
     "available-memory-proportion": lambda it: _one(it.poplar.available_memory_proportion),
     "internal-exchange-optimisation-target": lambda it: _none(it.poplar.internal_exchange_target),
