@@ -226,6 +226,7 @@ EQUAL: Dict[str, Callable[[Ours], Any]] = {
     "norm-epsilon": lambda it: _epsilon(it),
     "norm-eps": lambda it: _epsilon(it),
     "input-image-padding": lambda it: it.on("input_image_padding"),
+    "padding of convolutions": lambda it: {"same": "SAME"}.get(it.size("padding_rule")),
     "eight-bit-io": lambda it: it.on("eight_bit_io"),
     "hostside-norm": lambda it: it.normalised_on == "host",
     "normalization-location": lambda it: {"device": "ipu", "host": "host"}[it.normalised_on],

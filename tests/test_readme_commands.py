@@ -240,8 +240,8 @@ def test_the_wrong_lines_stand_there_twice():
     names = [[readme_commands.prefixes(pair["ours"]["expect"])[0] for pair in command["lines"]] for command in wrong]
     assert names == [
         [
-            f"efficientnet_b4-i380_g16_e4_group_atdevice-training-b5-fp16m-x{n}",
-            f"efficientnet_b4-i380_group_atdevice-training-b3-fp16m-x{n}",
+            f"efficientnet_b4-i380_g16_e4_group_same_atdevice-training-b5-fp16m-x{n}",
+            f"efficientnet_b4-i380_group_same_atdevice-training-b3-fp16m-x{n}",
         ]
         for n in (1, 4)
     ]
