@@ -67,6 +67,7 @@ class Settings:
     pipeline_splits    where an IPU's pipeline is cut; recorded, and of no effect elsewhere
     poplar             what only an IPU can be told
     all_reduce         replicas average their gradients; False: each trains by itself
+    validation         count hits behind --epochs
     export_onnx        a folder for the ONNX models; empty: none
     parallel_timing    others may be timed beside, on other cores
     """
@@ -94,6 +95,7 @@ class Settings:
     pipeline_splits: str = ""
     poplar: Poplar = NO_POPLAR
     all_reduce: bool = True
+    validation: bool = True
     export_onnx: str = ""
     parallel_timing: bool = False
 

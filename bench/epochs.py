@@ -67,7 +67,7 @@ def train(program: Program, graph: Graph, case: Case, settings: Settings, tell: 
         "loss_last": math.fsum(losses[-LOSSES:]) / len(losses[-LOSSES:]),
         "images_skipped": skipped,
         **{f"tuned_{key}": value for key, value in facts.items()},
-        **score(program, graph, case, settings),
+        **(score(program, graph, case, settings) if settings.validation else {}),
     }
     return Samples(kept, 1, len(seconds) - len(kept), math.fsum(seconds[: len(seconds) - len(kept)]), True), learnt
 

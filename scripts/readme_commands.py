@@ -1,11 +1,17 @@
-"""Write docs/readme-commands.md from docs/readme_commands.json; with --check, only say whether it is up to date.
+"""The commands of five READMEs: write the page, check it, or run the lines for a CPU.
 
-The JSON is data: per README of Graphcore's examples its command lines, ours for the same, a smaller one for a CPU,
-and what ours must select and set. `size` holds facts, not names: `size_name` makes the name, in one place.
+    python -m scripts.readme_commands           write docs/readme-commands.md from docs/readme_commands.json
+    python -m scripts.readme_commands --check   only say whether the page is up to date
+    python -m scripts.readme_commands --run     run the CPU line of every command, one after another
+
+The JSON is data: per README of Graphcore's examples its command lines, ours for the same on an IPU, on any device, and
+a smaller one for a CPU, and what ours must select. `size` holds facts, not names: `size_name` makes the name, in one
+place. docs/original_settings.json says what the programs set.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import sys
@@ -15,8 +21,12 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Union
 
 ROOT = Path(__file__).resolve().parent.parent
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
 DATA = ROOT / "docs" / "readme_commands.json"
+SETTINGS = ROOT / "docs" / "original_settings.json"
 PAGE = ROOT / "docs" / "readme-commands.md"
+SIDES = ("ipu", "ours", "cpu")
 WIDTH = 116
 # The value of each fact that goes without saying in the name of a size, in the order of the name.
 UNNAMED: Dict[str, Any] = {
@@ -47,25 +57,43 @@ INTRODUCTION = """\
 # The commands of five READMEs
 
 Every command line of five READMEs of Graphcore's examples, and ours for the same. `scripts/readme_commands.py` makes
-this page from `docs/readme_commands.json`; a test runs each of our lines to see what it selects and sets.
+this page from `docs/readme_commands.json`; tests hold each of our lines against what the original program set, option
+by option, its defaults included (`docs/original_settings.json`).
 
-* **theirs**: the line as it stands there. `$DATASETS_DIR` is the folder of ImageNet.
-* **ours**: the same work, on any device (`--device cuda`) and in every framework that is installed (`--backend
-  tensorflow`: in one). What their program set where the line says nothing is written out.
-  Devices = replicas x (pipeline splits + 1); global batch = batch size x gradient accumulation x replicas.
-* **on a CPU**: a smaller line that ends in minutes: fp32, one replica (more skip: "not supported"), no pipeline, two
-  accumulated batches, generated for real data, batch sizes up to 32, a few steps.
+* **theirs**: the line as it stands there. `$DATASETS_DIR` is the folder of ImageNet, or the one above it.
+* **ours, on an IPU**: the whole line, poprun included with its own options in front. `--backend` names the program's
+  own framework; the list below the lines has the others. [ipu.md](ipu.md) has the options. It ran on fakes only.
+* **ours, on any device**: the same work (`--device cuda`), in every framework that is installed (`--backend
+  tensorflow`: in one). Devices = replicas x (pipeline splits + 1); global batch = batch size x gradient accumulation x
+  replicas.
+* **ours, on a CPU**: a smaller line that ends in a minute or two: fp32, one replica, no pipeline, two accumulated
+  batches, batches of 1 to 24 images, 2 to 5 steps, and generated images in place of real ones. Training runs on real
+  images as well: `--data real --data-dir DIR` in place of `--data generated`.
 * **selects**: the names of the cases, without backend and device.
+
+`python -m scripts.readme_commands --run` runs all lines for a CPU and prints what came of each.
+"""
+NO_EQUAL = """\
+## Options of theirs without an equal here
+
+What the programs set, by the names that they had for it, and why nothing here holds the same. Everything else that
+they set is in our lines for an IPU.
+
+| theirs | why |
+|---|---|
 """
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of ours. `where` finds it in the data, `expect` is what it selects and sets."""
+    """One line of ours. `command` and `side` find it in the data: README, number of the command there, and which of
+    its lines. `expect` is what it selects, `original` the command as it stands in the README."""
 
-    where: str
+    command: str
+    side: str
     line: str
     expect: Mapping[str, Any]
+    original: str
 
 
 def load() -> Any:
@@ -73,24 +101,22 @@ def load() -> Any:
 
 
 def lines(data: Any) -> Iterator[Line]:
-    """Every line of ours, those for a CPU behind those for any device."""
+    """Every line of ours: of a command that for an IPU, that for any device, that for a CPU."""
     for readme in data["readmes"]:
-        for command in readme["commands"]:
+        for number, command in enumerate(readme["commands"], 1):
             for pair in command["lines"]:
-                where = " / ".join(part for part in (readme["id"], command["where"], pair["what"]) if part)
-                for side in ("ours", "cpu"):
-                    yield Line(f"{where} / {side}", pair[side]["line"], expected(pair, side))
+                name = " ".join(part for part in (f"{readme['id']}/{number}", pair["what"]) if part)
+                for side in SIDES:
+                    if side in pair:
+                        yield Line(name, side, pair[side]["line"], expected(pair, side), command["original"])
 
 
 def expected(pair: Any, side: str) -> Dict[str, Any]:
-    """What a line selects and sets. A CPU's line says only what differs, and null where nothing is expected."""
+    """What a line selects; nothing where it is that of another command. A CPU's line says only what differs."""
+    if "ours" not in pair:
+        return {}
     whole: Dict[str, Any] = pair["ours"]["expect"]
-    if side == "cpu":
-        change = pair["cpu"]["expect"]
-        settings = {**whole["settings"], **change.get("settings", {})}
-        kept = {key: value for key, value in settings.items() if value is not None}
-        whole = {**whole, **change, "settings": kept}
-    return whole
+    return {**whole, **pair["cpu"]["expect"]} if side == "cpu" else whole
 
 
 def prefixes(expect: Mapping[str, Any]) -> List[str]:
@@ -113,9 +139,9 @@ def size_name(size: Union[str, Mapping[str, Any]]) -> str:
     return "_".join(parts)
 
 
-def render(data: Any) -> str:
+def render(data: Any, settings: Any) -> str:
     """Return the page."""
-    parts = [INTRODUCTION]
+    parts = [INTRODUCTION, _no_equal(settings)]
     for readme in data["readmes"]:
         parts.append(f"## {readme['id']}: {readme['title']}\n\n{readme['origin']}\n")
         parts += [_command(command) for command in readme["commands"]]
@@ -123,17 +149,47 @@ def render(data: Any) -> str:
     return "\n".join(parts)
 
 
+def _no_equal(settings: Any) -> str:
+    rows = []
+    for entry in settings["no_equal"]:
+        names = ", ".join(f"`--{name}`" for name in entry["options"])
+        of = f" ({', '.join(entry['programs'])})" if "programs" in entry else ""
+        rows.append(f"| {names}{of} | {entry['why']} |")
+    return NO_EQUAL + "\n".join(rows) + "\n"
+
+
 def _command(command: Any) -> str:
     blocks = ["# theirs", folded(command["original"])]
+    titles = {"ipu": "on an IPU", "ours": "on any device", "cpu": "on a CPU"}
     for pair in command["lines"]:
         name = f", {pair['what']}" if pair["what"] else ""
-        blocks += [f"# ours{name}", folded(pair["ours"]["line"]), f"# on a CPU{name}", folded(pair["cpu"]["line"])]
+        for side in SIDES:
+            if side in pair:
+                blocks += [f"# ours, {titles[side]}{name}", folded(pair[side]["line"])]
     notes = [command["note"]] if command["note"] else []
-    if command["ipu"]:
-        notes.append(f"Only an IPU has these, and we have no options for them yet: {_settings(command['ipu'])}.")
-    notes += [_selects(pair) for pair in command["lines"]]
+    notes += _others(command["lines"])
+    notes += [_selects(pair) for pair in command["lines"] if "ours" in pair]
     body = "\n".join(blocks)
-    return f"### {command['where']}\n\n```text\n{body}\n```\n\n" + "\n".join(map(_bullet, notes)) + "\n"
+    listed = "\n".join(map(_bullet, notes))
+    return f"### {command['where']}\n\n```text\n{body}\n```\n\n{listed}\n"
+
+
+def _others(pairs: List[Any]) -> List[str]:
+    """In which other frameworks the lines for an IPU can be run; said once for pairs that are alike."""
+    told: Dict[str, List[str]] = {}
+    for pair in pairs:
+        ways = [
+            f"`--backend {name}`" + (f" without `{without}`" if without else "")
+            for name, without in pair["ipu"]["others"].items()
+        ]
+        never = "".join(f"; not {name}: {why}" for name, why in pair["ipu"].get("never", {}).items())
+        told.setdefault(" or ".join(ways) + never, []).append(pair["what"])
+    several = len(told) > 1
+    return [f"On an IPU in another framework{_of(names) if several else ''}: {text}." for text, names in told.items()]
+
+
+def _of(names: List[str]) -> str:
+    return f" ({', '.join(names)})"
 
 
 def _bullet(text: str) -> str:
@@ -142,18 +198,14 @@ def _bullet(text: str) -> str:
 
 def _selects(pair: Any) -> str:
     expect = pair["ours"]["expect"]
-    cases, settings = prefixes(expect), expect["settings"]
+    cases = prefixes(expect)
     named = cases[0] if len(cases) == 1 else f"{cases[0]} ... {cases[-1]}"
     facts = [f"`{named}`"]
-    if settings["ipus"] > 1:
-        facts.append(f"{settings['ipus']} devices")
+    if "devices" in expect:
+        facts.append(f"{expect['devices']} devices")
     if expect["mode"] == "training":
-        facts += [f"global batch {settings['global_batch'][0]}", f"{settings['weight_updates']} weight updates"]
+        facts += [f"global batch {expect['global_batch']}", f"{expect['weight_updates']} weight updates"]
     return f"Selects{' ' + pair['what'] if pair['what'].startswith('as ') else ''} {', '.join(facts)}."
-
-
-def _settings(given: Mapping[str, Any]) -> str:
-    return ", ".join(key if value is True else f"{key} {value}" for key, value in given.items())
 
 
 def _options(rows: List[List[str]]) -> str:
@@ -185,13 +237,28 @@ def folded(line: str) -> str:
 
 
 def main(arguments: List[str]) -> int:
-    page = render(load())
-    if "--check" not in arguments:
+    """Exit code 1 for a page that is out of date, and for a line that failed."""
+    options = parser().parse_args(arguments)
+    if options.run:
+        from scripts import readme_runs
+
+        return readme_runs.main(list(lines(load())), options.only, options.out)
+    page = render(load(), json.loads(SETTINGS.read_text()))
+    if not options.check:
         PAGE.write_text(page)
     elif not PAGE.exists() or PAGE.read_text() != page:
-        print(f"{PAGE.relative_to(ROOT)} is out of date: run python scripts/readme_commands.py")
+        print(f"{PAGE.relative_to(ROOT)} is out of date: run python -m scripts.readme_commands")
         return 1
     return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--check", action="store_true", help="only say whether the page is up to date")
+    made.add_argument("--run", action="store_true", help="run the lines for a CPU")
+    made.add_argument("--only", metavar="REGEX", help="with --run: commands or lines in which this is found")
+    made.add_argument("--out", metavar="FILE", type=Path, help="with --run: the table as FILE.json or FILE.md")
+    return made
 
 
 if __name__ == "__main__":

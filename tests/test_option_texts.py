@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from typing import Any, Callable, Dict, List
 
@@ -40,10 +41,13 @@ def plain(new_suite: Callable[[], Suite]) -> Suite:
 
 
 def own_groups() -> Dict[str, List[Any]]:
-    """Our options by group, as pytest's parser has them."""
+    """Our options by group, as pytest's parser has them, but for those that --help leaves out."""
     parser = declared.parser()
     options.pytest_addoption(parser)
-    return {group.name: group.options for group in parser._groups}
+    return {
+        group.name: [option for option in group.options if option.attrs()["help"] != argparse.SUPPRESS]
+        for group in parser._groups
+    }
 
 
 OWN = {option.names()[0]: option.attrs() for group in own_groups().values() for option in group}
