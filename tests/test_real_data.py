@@ -83,6 +83,24 @@ def test_a_network_that_always_says_class_2_hits_its_share(shared: Suite, sets: 
     assert found["top5_percent"] == pytest.approx(100 * (24 - COUNTS[3]) / 24)
 
 
+def test_pictures_without_classes_are_timed_and_not_scored(shared: Suite, sets: Path, weights: Dict[str, str]) -> None:
+    args = (f"--data-dir={sets / 'pictures'}", f"--weights={weights['colour']}", "--classes=6")
+
+    (found,) = passed(shared, *SMALL, *args).values()
+
+    assert found["items_per_s"] > 0
+    assert found["bound_by"]
+    assert (found["top1_percent"], found["top5_percent"], found["images_scored"]) == (None, None, None)
+
+
+def test_the_parent_of_a_set_serves_and_the_record_says_which_it_is(shared: Suite, sets: Path, tmp_path: Path) -> None:
+    (tmp_path / "imagenet-data").symlink_to(sets / "colours")
+
+    (found,) = passed(shared, *SMALL, f"--data-dir={tmp_path}").values()
+
+    assert found["data_dir"] == str(tmp_path / "imagenet-data")
+
+
 # Training on blended images.
 
 
