@@ -155,10 +155,7 @@ def _compile(
     precision = PRECISIONS[case.precision]
     weights = values.weights(graph, precision.weights)
     if settings.weights:
-        try:
-            weights.update(stored.load(Path(settings.weights), graph, precision.weights))
-        except (OSError, ValueError) as error:
-            raise Refused(str(error).splitlines()[0]) from None
+        weights.update(stored.load(Path(settings.weights), graph, precision.weights))
     count = settings.recipe.gradient_accumulation if case.mode == "training" else 1
     own = range(group.rank * count, (group.rank + 1) * count)
     inputs = [values.inputs(graph, precision.compute, batch) for batch in own]
@@ -292,7 +289,6 @@ def _export(engine: Any, graph: Graph, weights: Mapping[str, Any], case: Case, s
     if settings.export_onnx and hasattr(engine, "exported"):
         name = case.id.rsplit("-", 3)[0]
         try:
-            Path(settings.export_onnx).mkdir(parents=True, exist_ok=True)
             cache.write_whole(Path(settings.export_onnx) / f"{name}.onnx", engine.exported(graph, weights))
         except OSError as error:
             raise Refused(f"--export-onnx {settings.export_onnx}: {error.strerror}") from None

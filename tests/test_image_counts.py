@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 
@@ -10,6 +11,8 @@ import picture_sets
 import pytest
 from test_image_faults import FAULTS
 
+from bench import agent
+from bench.case import Case, Settings
 from bench.images import BadImage, find, records, tars, tfrecords
 from bench.images.counting import counted
 
@@ -133,6 +136,36 @@ def test_a_set_of_no_images_is_one_line(tmp_path):
 
     with pytest.raises(ValueError, match=r"holds no images: there are none in its 1 files$"):
         counted(find(tmp_path / "set"))
+
+
+# The packages that read them.
+
+
+@pytest.mark.parametrize(
+    "kind, backend, package, told",
+    [
+        ("tfrecord", "torch", "google_crc32c", "google-crc32c"),
+        ("tfrecord", "tensorflow", "google_crc32c", "google-crc32c"),
+        ("webdataset", "onnxruntime", "webdataset", "webdataset"),
+        ("webdataset", "tensorflow", "webdataset", ""),
+        ("tfrecord", "torch", "PIL", "pillow"),
+        ("webdataset", "tensorflow", "torch", ""),
+        ("webdataset", "numpy", "torch", "torch"),
+    ],
+)
+def test_a_missing_package_is_known_before_a_worker_starts(tmp_path, monkeypatch, kind, backend, package, told):
+    """Cases of TensorFlow are read by TensorFlow, all others by torch."""
+    pytest.importorskip(backend)
+    written(tmp_path / "set", kind)
+    there = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == package else there(name))
+    mode = "training" if backend in ("torch", "tensorflow") else "eval"
+    case = Case("resnet8", "tiny", {"classes": 8}, mode, 1, "fp32", 1, backend, "cpu")
+    settings = Settings(data="real", data_dir=str(tmp_path / "set"))
+
+    found = agent.require(case.plain(), settings.plain())
+
+    assert found == (f"not installed: {told} (pip install -e '.[images]' -c constraints/cpu.txt)" if told else "")
 
 
 # What stands beside tars.

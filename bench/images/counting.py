@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from dataclasses import replace
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
@@ -22,6 +23,8 @@ from bench.images.dataset import Dataset
 from bench.images.faults import BadImage, one_line, require_packages
 
 SIZES = "sizes.json"
+# So often what was counted so far is kept.
+KEPT_S = 20.0
 
 Tell = Callable[[str], None]
 # The size and time of a file, and how many images it had then.
@@ -61,14 +64,13 @@ def _told(dataset: Dataset) -> Optional[List[int]]:
 def _counts(dataset: Dataset, name: str, errors: str, tell: Tell) -> List[int]:
     known: Known = cache.read(name) or {}
     counts: List[int] = []
-    new = False
+    new, kept_s = False, time.monotonic()
     try:
         for number, file in enumerate(dataset.files):
             path = dataset.path(file)
             now = _state(path)
-            key = os.fsencode(path).hex() if not path.isprintable() else path
-            if now is not None and known.get(key, [])[:2] == now:
-                counts.append(known[key][2])
+            if now is not None and known.get(path, [])[:2] == now:
+                counts.append(known[path][2])
                 continue
             tell(f"counting images {number + 1}/{len(dataset.files)} files")
             count, fault = _count(dataset.format, path)
@@ -77,8 +79,12 @@ def _counts(dataset: Dataset, name: str, errors: str, tell: Tell) -> List[int]:
             counts.append(count)
             # What is damaged is looked at again, since it is to be told each time.
             if fault is None and now is not None:
-                known[key] = [*now, count]
+                known[path] = [*now, count]
                 new = True
+            if new and time.monotonic() - kept_s > KEPT_S:
+                # Whoever is killed after ten minutes need not begin again.
+                cache.write(name, known)
+                kept_s = time.monotonic()
     finally:
         if new:
             cache.write(name, known)
