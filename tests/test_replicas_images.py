@@ -89,8 +89,9 @@ def test_a_replica_that_has_a_bad_image_ends_the_others(shared: Suite, sets: Pat
 
 @pytest.mark.parametrize("engine", ["torch", "tensorflow"])
 def test_a_rank_of_a_launcher_that_has_a_bad_image_ends_the_others(shared: Suite, sets: Path, engine: str) -> None:
+    """Within seconds: not when a case has taken its 600 s, which is how long one waits for another's gradients."""
     pytest.importorskip(engine)
-    args = (f"--backend={engine}", "--epochs=2", "--case-timeout=60", f"--data-dir={sets / 'one bad'}")
+    args = (f"--backend={engine}", "--epochs=2", "--case-timeout=600", f"--data-dir={sets / 'one bad'}")
 
     processes = ranks(shared, 2, *SMALL, *args, OMP_NUM_THREADS="1")
     first, second = [finished(process, 100) for process in processes]
