@@ -111,3 +111,38 @@ def test_an_epoch_runs_under_a_launcher(shared: Suite, set_of_both: Path) -> Non
     (found,) = entries(shared)
     assert (found["replicas"], found["epochs"], found["images_scored"], found["samples"]) == (2, 1, 24, 3)
     assert found["data_dir"] == os.path.join(str(set_of_both), "imagenet-data")
+
+
+# What a backend is given, noted by each replica in a file of its own.
+NOTED = """
+feed = program.feed
+def noting(batches):
+    def noted():
+        for batch in batches:
+            (labels,) = [array for array in batch.values() if array.ndim == 1]
+            with open(Path(__file__).parents[2] / f"labels-{os.getpid()}.txt", "a") as file:
+                file.write(" ".join(map(str, labels)) + "\\n")
+            yield batch
+    feed(batches if isinstance(batches, list) else noted())
+program.feed = noting
+"""
+
+
+def test_replicas_that_are_only_timed_read_different_images(suite: Suite, sets: Path) -> None:
+    """Twelve images, each of a class of its own, in batches of 3 for two replicas: two batches of each are all."""
+    suite.add_backend("noted", NOTED)
+    args = ("--mode=eval", "--classes=12", "--replicas=2", "--data-workers=0", "--steps=4", "--image-size=8")
+
+    result = suite.run(
+        "--model=resnet8",
+        "--backend=noted",
+        "--data=real",
+        "--batch-size=3",
+        "--threads=1",
+        *args,
+        f"--data-dir={sets / 'twelve classes'}",
+    )
+
+    assert result.returncode == 0, result.text
+    first, second = [path.read_text().splitlines()[:2] for path in suite.root.glob("labels-*.txt")]
+    assert sorted(map(int, " ".join(first + second).split())) == list(range(12))
