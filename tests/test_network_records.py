@@ -39,7 +39,7 @@ def timed(case, program=None, **settings):
     graph, chosen = workload.of_case(case), Settings(steps=5, **settings)
     program = program or Program(lambda: None, lambda batches: None, dict, "float32", "float32")
     return run._timed_record(
-        program, graph, case, chosen, {}, None, lambda phase: None, None, ALONE, contextlib.ExitStack()
+        program, graph, case, chosen, {}, None, lambda phase: None, None, {}, ALONE, contextlib.ExitStack()
     )["record"]
 
 

@@ -36,6 +36,7 @@ class Pipeline(Protocol):
     ) -> ContextManager[Batches]:
         """Read, decode and cut images, in batches.
 
+        dataset    counted: see bench/images/counting.py
         workers    so many processes or threads decode; 0: the caller does, and nothing runs ahead
         training   random parts, mirrored or not, of shuffled images; else the middle, in order. Both
                    are the same again with the same seed and workers
