@@ -126,6 +126,7 @@ def test_steps_that_share_a_sample_have_no_latency_of_their_own():
         None,
         lambda phase: None,
         None,
+        {},
         ALONE,
         contextlib.ExitStack(),
     )
