@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
-from bench import backend, calibration, device, lease, poplar
+from bench import backend, calibration, device, lease, material, poplar
 from bench.case import Case, Settings, Unavailable
 from bench.devices import cpu, cuda
 from bench.group import Hub
@@ -61,13 +61,19 @@ def _version(package: str) -> str:
     return ""
 
 
-def require(case: Mapping[str, Any]) -> str:
+def require(case: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     """Why a case cannot run here, or nothing."""
     try:
         backend.require(Case(**case))
+        material.require_readers(Case(**case), Settings(**settings))
     except Unavailable as error:
         return str(error)
     return ""
+
+
+def require_images(case: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Raise ValueError where the folder of images does not have what a case needs."""
+    material.require(Case(**case), Settings(**settings))
 
 
 def environment(name: str, settings: Mapping[str, Any], device_name: str) -> Dict[str, str]:
@@ -126,7 +132,7 @@ def exit_code(pid: int, timeout_s: float) -> Optional[int]:
 
 
 QUESTIONS: Dict[str, Callable[..., Any]] = {
-    **{question.__name__: question for question in (facts, require, environment, require_poplar)},
+    **{question.__name__: question for question in (facts, require, require_images, environment, require_poplar)},
     **{question.__name__: question for question in (ipu_peak, file, tail, end, exit_code)},
     "gpus": cuda.visible,
     "calibration": calibration.known,

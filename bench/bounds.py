@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Callable, Dict, Iterator, List, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Tuple
 
 from bench import device, feeding, record, workload
 from bench.case import Case, Settings
 from bench.graph import Graph
+from bench.group import Group
+from bench.images import Dataset
 from bench.images.rate import verdict
 from bench.measure import Samples, measure
 from bench.step import Program, Step
@@ -43,17 +45,22 @@ def of(program: Program, graph: Graph, case: Case, settings: Settings, opened: I
 
 
 def pipeline_alone(
-    case: Case, settings: Settings, tell: Callable[[str], None], beside: Callable[[Timed], Any]
+    case: Case,
+    settings: Settings,
+    tell: Callable[[str], None],
+    beside: Callable[[Timed], Any],
+    images: Mapping[str, Dataset],
+    group: Group,
 ) -> Dict[str, Any]:
     """The record of a case that is an input pipeline without a model: a sample is four batches."""
     from bench.images import pipeline
 
     size, training = int(case.dimensions["image_size"]), case.mode == "training"
     graph = workload.of_case(case)
-    found = feeding.dataset(settings, "train" if training else "validation")
+    (found,) = images.values()
     package = __import__(pipeline.load(case.backend).PACKAGE)
     tell("decoding")
-    with feeding.images(case, settings, found, training=training, repeat=True, size=size) as opened:
+    with feeding.images(case, settings, found, training=training, size=size, group=group) as opened:
         for _ in range(QUEUED):
             next(opened)
         if not settings.timed:
@@ -75,6 +82,7 @@ def pipeline_alone(
         "batches_in_flight": 1,
         "batches_per_step": WINDOW,
         "data": "real",
+        "data_dir": found.root,
         "images_skipped": skipped,
         **{f"tuned_{key}": value for key, value in facts.items()},
         **{f"device_{key}": value for key, value in device.load(case.device).describe().items()},

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any, Callable, Dict, List, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Tuple
 
 from bench import average, feeding, values, workload
 from bench.case import Case, Settings
 from bench.graph import Graph
+from bench.group import ALONE, Group
+from bench.images import Dataset
 from bench.measure import Samples
 from bench.precision import PRECISIONS
 from bench.protocol import PROGRAMS
@@ -20,8 +22,19 @@ LOSSES = 10
 Tell = Callable[[str], None]
 
 
-def train(program: Program, graph: Graph, case: Case, settings: Settings, tell: Tell) -> Tuple[Samples, Dict[str, Any]]:
+def train(
+    program: Program,
+    graph: Graph,
+    case: Case,
+    settings: Settings,
+    tell: Tell,
+    images: Mapping[str, Dataset],
+    group: Group = ALONE,
+) -> Tuple[Samples, Dict[str, Any]]:
     """Train from the start for the recipe's epochs, or so many updates as --steps says.
+
+    Replicas share the images of every epoch, and take the same updates. Batches go on from one epoch to the next, so
+    that each image is seen once an epoch, whatever the batch; the last batch is filled from a further epoch.
 
     Returns the seconds of each update, but for the first, and what was learnt: losses at both ends, hits
     among the validation images (of the training images where there are no others), images left out.
@@ -30,30 +43,31 @@ def train(program: Program, graph: Graph, case: Case, settings: Settings, tell: 
     assert program.load is not None
     assert program.set_learning_rate is not None
     recipe = settings.recipe
-    found = feeding.dataset(settings, "train")
-    global_batch = recipe.global_batch(case.batch_size, case.replicas)
-    if found.count is None:
-        raise ValueError(f"{found.root} does not tell how many images it has; --epochs needs a folder of images")
-    per_epoch = found.count / global_batch
-    total = math.ceil(per_epoch * recipe.epochs)
+    found = images["train"]
+    assert found.count is not None
+    # An IPU's call may be several updates.
+    items = recipe.global_batch(case.batch_size, case.replicas) * (settings.batches_per_step if program.looped else 1)
+    total = math.ceil(found.count * recipe.epochs / items)
     updates = min(total, settings.steps or total)
-    schedule = recipe.schedule(global_batch, workload.load(case.workload).LEARNING_RATE)  # type: ignore[attr-defined]
+    averaged = recipe.global_batch(case.batch_size, case.replicas if settings.all_reduce else 1)
+    schedule = recipe.schedule(averaged, workload.load(case.workload).LEARNING_RATE)  # type: ignore[attr-defined]
     if not settings.weights:
         program.load(values.weights(graph, PRECISIONS[case.precision].weights, start=True))
     seconds: List[float] = []
     losses: List[float] = []
     checkpoints: List[Dict[str, Any]] = []
     size = graph.inputs[next(iter(graph.inputs))].shape[2]
-    with feeding.images(case, settings, found, training=True, repeat=True, size=size) as batches:
-        program.feed(map(feeding.named(graph, case, settings), batches))
+    with feeding.images(case, settings, found, training=True, size=size, group=group) as batches:
+        made = map(feeding.named(graph, case, settings, replica=group.rank), batches)
+        program.feed(feeding.together(made, group))
         for update in range(updates):
             tell(f"training {update + 1}/{updates}")
-            program.set_learning_rate(schedule.at(update, per_epoch, total))
+            program.set_learning_rate(schedule.at(update, found.count / items, total))
             start = time.perf_counter()
             program.run()
             seconds.append(time.perf_counter() - start)
             losses.append(float(program.outputs()["loss"]))
-            ended = int((update + 1) / per_epoch) > int(update / per_epoch) or update + 1 == updates
+            ended = (update + 1) * items // found.count > update * items // found.count or update + 1 == updates
             if ended and _averaged(settings):
                 checkpoints.append(_weights(program))
         skipped, facts = batches.skipped, batches.facts
@@ -61,26 +75,32 @@ def train(program: Program, graph: Graph, case: Case, settings: Settings, tell: 
     timed_as = PROGRAMS.get(settings.protocol)
     dropped = timed_as.warmup_calls if timed_as else DROPPED
     kept = seconds[dropped:] or seconds
+    every = [math.fsum(each) / group.count for each in zip(*group.all(losses))]
     learnt = {
-        "epochs": updates / per_epoch,
-        "loss_first": math.fsum(losses[:LOSSES]) / len(losses[:LOSSES]),
-        "loss_last": math.fsum(losses[-LOSSES:]) / len(losses[-LOSSES:]),
-        "images_skipped": skipped,
+        "epochs": updates * items / found.count,
+        "loss_first": math.fsum(every[:LOSSES]) / len(every[:LOSSES]),
+        "loss_last": math.fsum(every[-LOSSES:]) / len(every[-LOSSES:]),
+        "images_skipped": sum(group.all(skipped)),
         **{f"tuned_{key}": value for key, value in facts.items()},
-        **(score(program, graph, case, settings) if settings.validation else {}),
+        **(score(program, graph, case, settings, images["validation"], group) if settings.validation else {}),
     }
     return Samples(kept, 1, len(seconds) - len(kept), math.fsum(seconds[: len(seconds) - len(kept)]), True), learnt
 
 
-def score(program: Program, graph: Graph, case: Case, settings: Settings) -> Dict[str, Any]:
-    """The hits of a program's present weights among the validation images, once through."""
-    found = feeding.dataset(settings, "validation")
-    size = graph.inputs[next(iter(graph.inputs))].shape[2]
-    if found.count is None:
-        raise ValueError(f"{found.root} does not tell how many images it has; hits are counted in a folder of images")
-    make = feeding.named(graph, case, settings, blended=False)
-    with feeding.images(case, settings, found, training=False, repeat=True, size=size) as batches:
-        return feeding.scored(_predict(program), batches, make, found.count - batches.skipped)
+def score(
+    program: Program, graph: Graph, case: Case, settings: Settings, found: Dataset, group: Group = ALONE
+) -> Dict[str, Any]:
+    """The hits of a program's present weights among the validation images, once through.
+
+    Of replicas the first one counts them, and the others wait: their weights are the same, but for running statistics.
+    """
+    hits: Dict[str, Any] = {}
+    if group.rank == 0:
+        size = graph.inputs[next(iter(graph.inputs))].shape[2]
+        make = feeding.named(graph, case, settings, blended=False)
+        with feeding.images(case, settings, found, training=False, size=size, once=True) as batches:
+            hits = feeding.scored(_predict(program), batches, make, case.batch_size)
+    return dict(group.all(hits, patient=True)[0])
 
 
 def _predict(program: Program) -> Callable[[Dict[str, Any]], Any]:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import Any, Callable, Dict, Iterator, Tuple
+import platform
+from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 import numpy as np
 
-from bench.case import Case, Settings
+from bench import material
+from bench.case import Case, Lost, Settings
 from bench.devices import cpu
 from bench.graph import Graph, Node
-from bench.images import Dataset, find, normalised, pipeline, samples
+from bench.group import ALONE, Group
+from bench.images import Dataset, Stopped, pipeline
 from bench.images.batches import Batches
+from bench.images.pixels import normalised
 from bench.mixing import Mix
 
 Array = Any
@@ -20,11 +24,6 @@ Named = Dict[str, Array]
 # All of an image's own, and nothing of its neighbours.
 WHOLE = Mix(np.float32(1), (0,), np.float32(1), np.float32(1))
 Pair = Tuple[Array, Array]
-
-
-def dataset(settings: Settings, split: str) -> Dataset:
-    """The images of a run: those asked for, or a small generated set in the cache folder."""
-    return find(settings.data_dir, split) if settings.data_dir else samples.kept()
 
 
 class Opened:
@@ -49,17 +48,24 @@ class Opened:
 
 @contextlib.contextmanager
 def images(
-    case: Case, settings: Settings, found: Dataset, *, training: bool, repeat: bool, size: int
+    case: Case,
+    settings: Settings,
+    found: Dataset,
+    *,
+    training: bool,
+    size: int,
+    once: bool = False,
+    group: Group = ALONE,
 ) -> Iterator[Opened]:
-    """Open the pipeline of a case's framework.
+    """Open the pipeline of a case's framework; each replica of a group gets its share of the images.
+
+    once   one pass, whose last batch may be smaller; else epoch after epoch, without an end
 
     What decodes runs beside the cores that compute, where there are others. Raises ValueError, in one
     line, for what is wrong with the images, and Unavailable without a package.
     """
-    chosen = "tensorflow" if case.backend == "tensorflow" else "torch"
-    others = [core for core in cpu.usable_cores() if core not in settings.cores] or cpu.usable_cores()
-    workers = len(others) if settings.data_workers is None else settings.data_workers
-    opened = pipeline.load(chosen).open(
+    others, workers = _decoding(settings, group)
+    opened = pipeline.load(material.pipeline_of(case)).open(
         found,
         batch_size=case.batch_size,
         image_size=size,
@@ -67,7 +73,10 @@ def images(
         training=training,
         seed=0,
         errors=settings.data_errors,
-        repeat=repeat,
+        repeat=not once,
+        rest=once,
+        replica=group.rank,
+        replicas=group.count,
     )
     with contextlib.ExitStack() as stack:
         # What decodes starts with the first batch, at the latest, and stays on the cores that it started on.
@@ -76,15 +85,48 @@ def images(
         yield made
 
 
-def named(graph: Graph, case: Case, settings: Settings, blended: bool = True) -> Callable[[Pair], Named]:
+def _decoding(settings: Settings, group: Group) -> Tuple[List[int], int]:
+    """The cores on which to decode, and how many processes or threads of this replica do. Replicas of one machine
+    share the cores on which none of them computes."""
+    node = platform.node()
+    there = [cores for other, cores in group.all([node, settings.cores]) if other == node]
+    taken = {core for cores in there for core in cores}
+    others = [core for core in cpu.usable_cores() if core not in taken] or cpu.usable_cores()
+    workers = max(1, len(others) // len(there)) if settings.data_workers is None else settings.data_workers
+    return others, workers
+
+
+def together(batches: Iterator[Named], group: Group) -> Iterator[Named]:
+    """The batches, each once all replicas have theirs: one that has none would let the others wait for its gradients.
+
+    Raises what a replica's own images raise, and Lost in the others.
+    """
+    while True:
+        batch: Named = {}
+        fault: List[Exception] = []
+        try:
+            batch = next(batches)
+        except (ValueError, Stopped) as error:
+            fault.append(error)
+        well = group.all(not fault)
+        if fault:
+            raise fault[0]
+        if not all(well):
+            raise Lost(f"replica {well.index(False)} of {group.count} has stopped: something is wrong with its images")
+        yield batch
+
+
+def named(
+    graph: Graph, case: Case, settings: Settings, blended: bool = True, replica: int = 0
+) -> Callable[[Pair], Named]:
     """Return what makes the inputs of `graph` of a batch of images (uint8) and labels.
 
-    blended   as the recipe draws it; False: every image whole, as it is to be scored
+    blended   as the recipe draws it, each replica by itself; False: every image whole, as it is to be scored
 
     Bytes stay bytes where the graph normalises them; else the host does, in float32, as the program's
     `normalization_location` says. Raises ValueError for a label that the network has no class for.
     """
-    generator = np.random.default_rng(0)
+    generator = np.random.default_rng(replica)
     inputs = {_role(node): (name, node) for name, node in graph.inputs.items()}
     mixing = settings.recipe.mixing
 
@@ -142,19 +184,23 @@ def _bound_to(cores: Any) -> Iterator[None]:
 
 
 def scored(
-    predict: Callable[[Named], Array], batches: Iterator[Pair], make: Callable[[Pair], Named], count: int
+    predict: Callable[[Named], Array], batches: Iterator[Pair], make: Callable[[Pair], Named], batch_size: int
 ) -> Dict[str, Any]:
-    """Return the share of the first `count` images whose label is the likeliest, and among the likeliest five, in
-    percent. Raises ValueError for a label that the network has no class for."""
+    """Return the share of images whose label is the likeliest, and among the likeliest five, in percent.
+
+    Raises ValueError for a label that the network has no class for.
+    """
     hits, near, done = 0, 0, 0
-    while done < count:
-        pictures, labels = next(batches)
-        logits = predict(make((pictures, labels)))
-        # What follows the last image, up to a whole batch, is not counted.
-        kept = labels[: count - done]
-        _require_classes(kept, logits.shape[1])
-        order = np.argsort(-logits[: len(kept)], axis=1)[:, :5]
-        hits += int((order[:, 0] == kept).sum())
-        near += int((order == kept[:, None]).any(axis=1).sum())
-        done += len(kept)
+    for pictures, labels in batches:
+        given = pictures, labels
+        if len(labels) < batch_size:
+            # The last image is seen again and again until the batch is full: it counts once.
+            full = np.minimum(np.arange(batch_size), len(labels) - 1)
+            given = pictures[full], labels[full]
+        logits = predict(make(given))[: len(labels)]
+        _require_classes(labels, logits.shape[1])
+        order = np.argsort(-logits, axis=1)[:, :5]
+        hits += int((order[:, 0] == labels).sum())
+        near += int((order == labels[:, None]).any(axis=1).sum())
+        done += len(labels)
     return {"top1_percent": 100 * hits / done, "top5_percent": 100 * near / done, "images_scored": done}

@@ -16,9 +16,7 @@ GRACE_S = 5.0
 
 
 def require(case: Case, settings: Settings, chosen: Optional[List[int]], host: Host) -> None:
-    """Raise Unavailable where there are not enough cores or GPUs for a case, or it is of one replica only."""
-    if case.mode == "training" and settings.recipe.epochs and settings.data == "real":
-        raise Unavailable("not supported: --epochs trains one replica; time more of them without it")
+    """Raise Unavailable where there are not enough cores or GPUs for a case."""
     cores(case, settings, chosen, host.facts["cores"])
     environment(case, 0, host)
 

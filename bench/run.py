@@ -10,11 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Tuple
 
-from bench import backend, cache, check, device, host_pipeline, record, stored, timing, turn, values, workload
+from bench import backend, cache, check, device, host_pipeline, material, record, stored, timing, turn, values, workload
 from bench.case import Broken, Case, Refused, Settings, Unavailable, Wrong
 from bench.graph import Graph
 from bench.group import ALONE, Group
-from bench.images import Stopped
+from bench.images import Dataset, Stopped
 from bench.measure import measure
 from bench.precision import PRECISIONS
 from bench.recipe import PLAIN
@@ -22,6 +22,7 @@ from bench.step import Program, Step, repeat
 
 Reply = Dict[str, Any]
 Tell = Callable[[str], None]
+Images = Mapping[str, Dataset]
 
 # Host batches that generated data takes in turn.
 GENERATED_BATCHES = 4
@@ -34,19 +35,40 @@ def run(case: Case, settings: Settings, tell: Tell, canary_s: Any = None, group:
     Raises Unavailable, Wrong or Refused, and whatever the framework raises.
     """
     try:
+        # Before anything is loaded or waited for: what a case works on may be at fault.
+        images = _images(case, settings, tell, group)
         # `compiling` ends where the clock starts: who holds it and asks to be alone would wait for itself.
         with contextlib.ExitStack() as devices, contextlib.ExitStack() as compiling:
             turn.to_compile(devices, compiling, case, settings, tell, group)
             if case.workload == host_pipeline.NAME:
-                return _pipeline(case, settings, tell, canary_s, compiling)
-            return _network(case, settings, tell, canary_s, group, compiling)
+                return _pipeline(case, settings, tell, canary_s, images, group, compiling)
+            return _network(case, settings, tell, canary_s, images, group, compiling)
     except (ValueError, Stopped) as error:
         if settings.data != "real" and case.workload != host_pipeline.NAME:
             raise
         raise Refused(str(error)) from None
 
 
-def _pipeline(case: Case, settings: Settings, tell: Tell, canary_s: Any, compiling: contextlib.ExitStack) -> Reply:
+def _images(case: Case, settings: Settings, tell: Tell, group: Group) -> Images:
+    """The images of a case, by split, which have to be the same for all replicas."""
+    found = material.images(case, settings, tell)
+    if found:
+        counts = group.all({split: one.count for split, one in found.items()}, patient=True)
+        if any(other != counts[0] for other in counts):
+            told = "; ".join(f"replica {rank}: {count}" for rank, count in enumerate(counts))
+            raise ValueError(f"{settings.data_dir}: replicas have to find the same images, and their counts are {told}")
+    return found
+
+
+def _pipeline(
+    case: Case,
+    settings: Settings,
+    tell: Tell,
+    canary_s: Any,
+    images: Images,
+    group: Group,
+    compiling: contextlib.ExitStack,
+) -> Reply:
     """An input pipeline without a model, which uses all cores: it is timed with nobody beside."""
     from bench import bounds
 
@@ -55,16 +77,23 @@ def _pipeline(case: Case, settings: Settings, tell: Tell, canary_s: Any, compili
             turn.to_time(stack, compiling, case, replace(settings, parallel_timing=False), tell, ALONE)
             return timing.beside_canaries(settings, canary_s, timed)
 
-    return bounds.pipeline_alone(case, settings, tell, alone)
+    return bounds.pipeline_alone(case, settings, tell, alone, images, group)
 
 
 def _network(
-    case: Case, settings: Settings, tell: Tell, canary_s: Any, group: Group, compiling: contextlib.ExitStack
+    case: Case,
+    settings: Settings,
+    tell: Tell,
+    canary_s: Any,
+    images: Images,
+    group: Group,
+    compiling: contextlib.ExitStack,
 ) -> Reply:
     tell("loading")
     engine = backend.load(case.backend)
     graph = workload.of_case(case, settings.recipe)
     _require_memory(graph, case)
+    material.require_files(graph, case, settings)
     try:
         version = engine.version()
     except ImportError as error:
@@ -76,11 +105,11 @@ def _network(
         program, weights, found = _checked(stack, case, settings, graph, tell, group)
         found["framework_version"] = version
         _export(engine, graph, weights, case, settings)
-        opened = _feed(stack, program, graph, case, settings, weights, group)
+        opened = _feed(stack, program, graph, case, settings, weights, images, group)
         if not settings.timed:
             program.run()
             return {"record": None, "samples": []}
-        return _timed_record(program, graph, case, settings, found, opened, tell, canary_s, group, compiling)
+        return _timed_record(program, graph, case, settings, found, opened, tell, canary_s, images, group, compiling)
 
 
 def _checked(
@@ -126,10 +155,7 @@ def _compile(
     precision = PRECISIONS[case.precision]
     weights = values.weights(graph, precision.weights)
     if settings.weights:
-        try:
-            weights.update(stored.load(Path(settings.weights), graph, precision.weights))
-        except (OSError, ValueError) as error:
-            raise Refused(str(error).splitlines()[0]) from None
+        weights.update(stored.load(Path(settings.weights), graph, precision.weights))
     count = settings.recipe.gradient_accumulation if case.mode == "training" else 1
     own = range(group.rank * count, (group.rank + 1) * count)
     inputs = [values.inputs(graph, precision.compute, batch) for batch in own]
@@ -155,6 +181,7 @@ def _feed(
     case: Case,
     settings: Settings,
     weights: Mapping[str, Any],
+    images: Images,
     group: Group,
 ) -> Any:
     """Give the program the inputs, weights and learning rate with which it is timed; return the open
@@ -167,9 +194,11 @@ def _feed(
 
         size = next(iter(graph.inputs.values())).shape[2]
         training = case.mode == "training"
-        found = feeding.dataset(settings, "train" if training else "validation")
-        opened = stack.enter_context(feeding.images(case, settings, found, training=training, repeat=True, size=size))
-        program.feed(map(feeding.named(graph, case, settings), opened))
+        (found,) = images.values()
+        opened = stack.enter_context(feeding.images(case, settings, found, training=training, size=size, group=group))
+        made = map(feeding.named(graph, case, settings, replica=group.rank), opened)
+        averaging = _averaging(case, settings, group)
+        program.feed(feeding.together(made, averaging) if averaging.count > 1 else made)
         return opened
     count = 1 if settings.data == "synthetic" else GENERATED_BATCHES
     count = max(count, settings.recipe.gradient_accumulation if case.mode == "training" else 1)
@@ -188,6 +217,7 @@ def _timed_record(
     opened: Any,
     tell: Tell,
     canary_s: Any,
+    images: Images,
     group: Group,
     compiling: contextlib.ExitStack,
 ) -> Reply:
@@ -203,10 +233,12 @@ def _timed_record(
         if _learns(case, settings) and settings.data == "real":
             from bench import epochs
 
-            step = replace(step, iterations=1)
+            step = step if program.looped else replace(step, iterations=1)
             samples, seen = timing.beside_canaries(
-                settings, canary_s, lambda: epochs.train(program, graph, case, settings, tell)
+                settings, canary_s, lambda: epochs.train(program, graph, case, settings, tell, images, group)
             )
+            samples, own = timing.together(samples, step, group)
+            seen = {**seen, **own}
         else:
             samples, seen = timing.beside_canaries(
                 settings, canary_s, lambda: (measure(step.run, settings, group=group), {})
@@ -221,7 +253,8 @@ def _timed_record(
         found.update({f"device_{key}": value for key, value in device.load(case.device).describe().items()})
         if opened is not None and program.source == "measured":
             # More clocks, of the same machine.
-            found.update(_of_real_images(program, graph, case, settings, opened))
+            found.update(_of_real_images(program, graph, case, settings, opened, images, group))
+    found["data_dir"] = next(iter(images.values())).root if images else ""
     made = record.build(case, settings, graph, step, samples, found)
     # Those of the warm-up stand before those of the samples.
     timed = latencies[-len(samples.seconds) * samples.steps_per_sample * step.iterations :]
@@ -232,15 +265,18 @@ def _timed_record(
     return {"record": made, "samples": samples.seconds}
 
 
-def _of_real_images(program: Program, graph: Graph, case: Case, settings: Settings, opened: Any) -> Dict[str, Any]:
+def _of_real_images(
+    program: Program, graph: Graph, case: Case, settings: Settings, opened: Any, images: Images, group: Group
+) -> Dict[str, Any]:
     """What bounds a case that decodes images, how many were left out, and the hits of given weights."""
     from bench import bounds, epochs
 
-    found: Dict[str, Any] = {"images_skipped": opened.skipped}
+    found: Dict[str, Any] = {"images_skipped": sum(group.all(opened.skipped))}
     found.update({f"tuned_{key}": value for key, value in opened.facts.items()})
     found.update(bounds.of(program, graph, case, settings, opened))
-    if settings.weights and case.mode == "inference":
-        found.update(epochs.score(program, graph, case, settings))
+    (dataset,) = images.values()
+    if settings.weights and case.mode == "inference" and dataset.labelled:
+        found.update(epochs.score(program, graph, case, settings, dataset, group))
     return found
 
 
@@ -253,7 +289,6 @@ def _export(engine: Any, graph: Graph, weights: Mapping[str, Any], case: Case, s
     if settings.export_onnx and hasattr(engine, "exported"):
         name = case.id.rsplit("-", 3)[0]
         try:
-            Path(settings.export_onnx).mkdir(parents=True, exist_ok=True)
             cache.write_whole(Path(settings.export_onnx) / f"{name}.onnx", engine.exported(graph, weights))
         except OSError as error:
             raise Refused(f"--export-onnx {settings.export_onnx}: {error.strerror}") from None

@@ -1,13 +1,13 @@
-"""Weights from a file, checked against the graph: every name and every shape, or a line that says what is off."""
+"""Weights from a file, checked against the graph: every name and every shape, or a line that says what is off.
+
+numpy is imported inside of functions: the harness asks which files are weights at all, and must stay light.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping
 
-import numpy as np
-
-from bench import values
 from bench.graph import Graph
 
 Array = Any
@@ -21,10 +21,11 @@ def load(path: Path, graph: Graph, dtype: str) -> Dict[str, Array]:
     The names are torchvision's. Raises ValueError in one line, naming the file and what is wrong with it: it cannot be
     read, or the first weights that do not fit.
     """
-    if path.suffix not in READERS:
-        raise ValueError(
-            f"{path}: weights come as {', '.join(READERS)}, not {path.suffix or 'a file without a suffix'}"
-        )
+    import numpy as np
+
+    from bench import values
+
+    require_suffix(path)
     found = {name: array for name, array in _read(path).items() if not name.endswith(EXTRA)}
     wanted = {weight.name: weight.shape for weight in graph.weights}
     _require_none(path, "lacks", [name for name in wanted if name not in found])
@@ -34,6 +35,14 @@ def load(path: Path, graph: Graph, dtype: str) -> Dict[str, Array]:
     _require_none(path, "has no real numbers in", [name for name in wanted if found[name].dtype.kind not in "fiu"])
     _require_none(path, "has numbers that are not finite in", [n for n in wanted if not np.isfinite(found[n]).all()])
     return {name: values.rounded(found[name], dtype) for name in wanted}
+
+
+def require_suffix(path: Path) -> None:
+    """Raise ValueError where no reader takes a file of such a name."""
+    if path.suffix not in READERS:
+        raise ValueError(
+            f"{path}: weights come as {', '.join(READERS)}, not {path.suffix or 'a file without a suffix'}"
+        )
 
 
 def _read(path: Path) -> Mapping[str, Array]:
@@ -54,6 +63,8 @@ def _require_none(path: Path, what: str, names: List[str]) -> None:
 
 
 def _npz(path: Path) -> Mapping[str, Array]:
+    import numpy as np
+
     with np.load(str(path)) as arrays:
         return {name: arrays[name] for name in arrays.files}
 

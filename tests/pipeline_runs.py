@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 
 from bench.images import find, pipeline, rate
+from bench.images.counting import counted
 
 DEFAULTS = {
     "batch_size": 2,
@@ -55,7 +56,7 @@ def watched(name, run, folder, seen):
     engine = pipeline.load(sys.argv[1])
     if "silence_s" in run:
         engine.SILENCE_S = run["silence_s"]
-    dataset = find(run["root"], **run.get("find", {}))
+    dataset = counted(find(run["root"], **run.get("find", {})), "skip")
     if "rate_s" in run:
         seen["rate"] = rate.measure(dataset, sys.argv[1], 2, 16, 2, run["rate_s"])
         return

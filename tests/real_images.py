@@ -93,6 +93,9 @@ def write_sets(root: Path) -> None:
     picture_sets.write_tars(root / "webdataset", validation)
     picture_sets.write_folder(root / "twelve classes", [(label, colours[label % 6]) for label in range(12)])
     picture_sets.write_folder(root / "huge", [(label, huge()) for label in (0, 1)] * 2)
+    (root / "pictures").mkdir()
+    for number, (_, data) in enumerate(validation):
+        (root / "pictures" / f"{number:02}.{picture_sets.suffix(data)}").write_bytes(data)
     (root / "empty").mkdir()
     (root / "other format" / "cats").mkdir(parents=True)
     (root / "other format" / "cats" / "cat.webp").write_bytes(b"RIFF")

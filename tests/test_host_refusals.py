@@ -77,6 +77,12 @@ def test_what_makes_no_sense_is_one_line(refused: Callable[..., str], args: List
     assert told in refused(*SMALL, *args)
 
 
+def test_images_are_refused_on_the_host(refused: Callable[..., str], tmp_path: Path) -> None:
+    told = refused("--model=resnet8", "--worker-host=popen", "--data=real", f"--data-dir={tmp_path}")
+
+    assert f"--data-dir: {tmp_path} holds no images" in told
+
+
 def test_under_a_launcher_it_is_refused(refused: Callable[..., str]) -> None:
     told = refused(*SMALL, "--worker-host=popen", OMPI_COMM_WORLD_RANK="0", OMPI_COMM_WORLD_SIZE="2")
 

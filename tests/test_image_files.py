@@ -9,6 +9,7 @@ import picture_sets
 import pytest
 
 from bench.images import BadImage, decoding, examples, find, records, tars, tfrecords
+from bench.images.counting import counted
 
 pytest.importorskip("PIL")
 pytest.importorskip("google_crc32c")
@@ -61,13 +62,14 @@ def test_records_that_are_not_wanted_are_jumped_over_unread(tmp_path):
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 7])
 @pytest.mark.parametrize("kind", sorted(picture_sets.WRITERS))
-def test_parts_make_the_whole(tmp_path, kind, parts):
-    """Of 8 images in 2 files: by file for 1 and 2 workers, by blocks of 2 for 3 and more."""
+def test_parts_make_the_whole(tmp_path, monkeypatch, kind, parts):
+    """Of 8 images in 2 files, in blocks of 2."""
+    monkeypatch.setenv("LAYERBENCH_CACHE", str(tmp_path / ".cache"))
     picture_sets.WRITERS[kind](tmp_path, picture_sets.labelled())
-    dataset = find(tmp_path)
+    dataset = counted(find(tmp_path))
 
     got = [
-        [found.label for found in records.epoch(dataset, records.Part(index, parts, 2), None, tars.grouped)]
+        [found.label for found in records.epoch(dataset, records.Part(index, parts, 2), 0, None, tars.grouped)]
         for index in range(parts)
     ]
 

@@ -122,7 +122,12 @@ def asker(runs, tmp_path_factory):
             (folder / "runs.json").write_text(json.dumps(runs[engine]))
             command = [sys.executable, "-W", "ignore", pipeline_runs.__file__, engine]
             command += [str(folder / "runs.json"), str(folder / "seen.json")]
-            quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
+            quiet = {
+                **os.environ,
+                "TF_CPP_MIN_LOG_LEVEL": "3",
+                "CUDA_VISIBLE_DEVICES": "",
+                "LAYERBENCH_CACHE": str(folder),
+            }
             done = subprocess.run(command, env=quiet, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=240)
             text = done.stdout.decode(errors="replace")[-4000:]
             known[engine] = text if done.returncode else (json.loads((folder / "seen.json").read_text()), folder)

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.images import BadImage, find, geometry, normalised, rate
+from bench.images import BadImage, find, geometry, rate
+from bench.images.pixels import normalised
 
 ROOT = Path(__file__).resolve().parent.parent
 

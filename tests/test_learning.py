@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Callable, Dict
 
 import numpy as np
@@ -20,6 +19,7 @@ from suite import Suite
 
 from bench import epochs, feeding, workload
 from bench.case import Case, Settings
+from bench.images import Dataset
 from bench.recipe import Recipe
 from bench.step import Program
 
@@ -166,10 +166,11 @@ def scored_weight(monkeypatch: pytest.MonkeyPatch, images: int, **recipe: Any) -
     (size, *_) = workload.named_sizes(module).values()
     case = Case("resnet8", "tiny", {**size, "image_size": 8}, "training", 4, "fp32", 1, "torch", "cpu")
     settings = replace(Settings(data="real"), recipe=Recipe(**recipe))
-    monkeypatch.setattr(feeding, "dataset", lambda settings, split: SimpleNamespace(count=images, root="here"))
     monkeypatch.setattr(feeding, "images", lambda *args, **named: Batches())
     monkeypatch.setattr(epochs, "score", lambda *args: {})
-    epochs.train(program, workload.of_case(case, settings.recipe), case, settings, lambda phase: None)
+    found = Dataset("here", "folder", "train", (), (), 1, images, 0)
+    given = {"train": found, "validation": found}
+    epochs.train(program, workload.of_case(case, settings.recipe), case, settings, lambda phase: None, given)
     return weights[0]
 
 

@@ -14,6 +14,7 @@ import picture_sets
 import pytest
 
 from bench.images import find, records, samples, tars
+from bench.images.counting import counted
 from scripts import make_images
 
 pytest.importorskip("PIL")
@@ -32,7 +33,8 @@ def made(capsys, *arguments):
 
 def images_of(dataset):
     return {
-        (found.label, records.content(found)) for found in records.epoch(dataset, records.Part(), None, tars.grouped)
+        (found.label, records.content(found))
+        for found in records.epoch(counted(dataset), records.Part(), 0, None, tars.grouped)
     }
 
 

@@ -39,7 +39,7 @@ def timed(case, program=None, **settings):
     graph, chosen = workload.of_case(case), Settings(steps=5, **settings)
     program = program or Program(lambda: None, lambda batches: None, dict, "float32", "float32")
     return run._timed_record(
-        program, graph, case, chosen, {}, None, lambda phase: None, None, ALONE, contextlib.ExitStack()
+        program, graph, case, chosen, {}, None, lambda phase: None, None, {}, ALONE, contextlib.ExitStack()
     )["record"]
 
 
@@ -111,6 +111,7 @@ def test_steps_that_share_a_sample_have_no_latency_of_their_own():
         None,
         lambda phase: None,
         None,
+        {},
         ALONE,
         contextlib.ExitStack(),
     )

@@ -46,6 +46,22 @@ def test_hits_are_counted_unless_it_is_given(suite: Suite, images: str, more: Li
     assert ("top-1" in done.text) == counted
 
 
+def test_a_set_without_validation_images_is_trained_on_with_it_and_refused_without(suite: Suite, images: str) -> None:
+    pytest.importorskip("torch")
+    parent = suite.root / "parted"
+    parent.mkdir()
+    (suite.root / "images").rename(parent / "train")
+
+    refused = suite.run(*TRAINED, "--data-dir", str(parent), "--backend", "torch")
+    done = suite.run(*TRAINED, "--data-dir", str(parent), "--backend", "torch", "--no-validation")
+
+    assert refused.returncode == 4
+    assert len(refused.errors) == 1
+    assert "has train and no validation" in refused.errors[0]
+    assert "--no-validation counts no hits" in refused.errors[0]
+    assert done.returncode == 0, done.text
+
+
 def test_a_pipeline_of_tensorflow_on_ipus_trains_with_it(suite: Suite, images: str, tmp_path: Path) -> None:
     """On fakes; the READMEs' training commands are of this form."""
     if importlib.util.find_spec("tensorflow") is None:

@@ -124,9 +124,15 @@ REFUSED = {
     "a model and nothing": (["--model=resnet8,"], ["--model", "empty"]),
     "weights and none": ([*NETWORK, "--weights=run.json", "--random-weights"], ["--weights FILE and --random-weights"]),
     "weights nowhere": ([*NETWORK, "--weights=nowhere.pt"], ["--weights", "no such file or folder: nowhere.pt"]),
+    "weights that are a folder": ([*NETWORK, "--weights=empty"], ["--weights: empty is a folder; a file is needed"]),
+    "weights of no kind": (
+        [*NETWORK, "--weights=run.json"],
+        ["weights come as .safetensors, .pt, .pth, .npz, not .json"],
+    ),
     "weights of no name": ([*NETWORK, "--weights="], ["--weights", "empty"]),
     "a folder of no images": ([*NETWORK, "--data-dir=empty"], ["--data-dir is for --data real", "synthetic"]),
     "images nowhere": ([*NETWORK, "--data=real", "--data-dir=nowhere"], ["--data-dir", "no such file", "nowhere"]),
+    "images that are none": ([*NETWORK, "--data=real", "--data-dir=empty"], ["--data-dir", "empty holds no images"]),
     "images of no name": ([*NETWORK, "--data=real", "--data-dir="], ["--data-dir", "empty"]),
     "workers below none": ([*NETWORK, "--data=real", "--data-workers=-1"], ["--data-workers: -1 is not within 0 to"]),
     "errors otherwise": ([*NETWORK, "--data-errors=ignore"], ["--data-errors", "'ignore'", "stop, skip"]),
@@ -203,7 +209,7 @@ BOTH: List[Sequence[str]] = [
     ("--config", "resnet50", "--base-learning-rate", "-8"),
     ("--config", "resnet50_mk2", "--recompute", "auto"),
     ("--config", "resnet50_mk2", "--recompute-layers", "layer3"),
-    ("--config", "efficientnet-g16-gn", "--weights", "conftest.py"),
+    ("--config", "efficientnet-g16-gn", "--weights", "weights.npz"),
     ("--config", "efficientnet-b4-g16-gn-16ipu-mk2", "--cutmix-lambda", "0.85"),
     ("--config", "mk2_efficientnet_b4_16ipus_base", "--cutmix-lambda-high", "0.85"),
 ]
@@ -211,7 +217,9 @@ BOTH: List[Sequence[str]] = [
 
 @pytest.fixture(scope="module")
 def taken(new_suite: Callable[[], Suite]) -> Dict[Sequence[str], Collected]:
-    return collect(new_suite(), BOTH)
+    suite = new_suite()
+    suite.add("weights.npz", "")
+    return collect(suite, BOTH)
 
 
 @pytest.mark.parametrize("line", BOTH, ids=" ".join)

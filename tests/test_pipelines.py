@@ -126,6 +126,15 @@ def test_a_pipeline_runs_with_any_number_of_workers(shared: Suite, sets: Path, b
     assert {(one["data"], one["tuned_workers"]) for one in found.values()} == {("real", workers)}
 
 
+def test_a_pipeline_takes_pictures_without_classes(shared: Suite, sets: Path) -> None:
+    (found,) = passed(
+        shared, *PIPELINE, "--backend=torch", "--data-workers=0", f"--data-dir={sets / 'pictures'}"
+    ).values()
+
+    assert found["tuned_images"] == "folder 24"
+    assert found["data_dir"] == str(sets / "pictures")
+
+
 # Sets that scripts/make_images.py makes.
 
 

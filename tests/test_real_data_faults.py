@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Tuple
+from typing import Callable, Iterator, List, Tuple
 
+import numpy as np
 import pytest
 from real_images import (
     GONE_S,
@@ -50,29 +52,29 @@ def test_a_bad_image_fails_its_case_in_a_line_and_others_go_on(shared: Suite, se
     assert list(records(shared)) == ["inference b4 torch"]
 
 
-@pytest.fixture(scope="module")
-def too_many_classes(shared: Suite, sets: Path, weights: Dict[str, str]) -> Result:
-    """Twelve classes for a network of six."""
-    args = ("--backend=torch", "--tuning=default", "--image-size=16", "--batch-size=4", "--mode=inference,training")
-    files = (f"--data-dir={sets / 'twelve classes'}", f"--weights={weights['colour without norms']}")
-    return shared.run(*REAL, *args, "--classes=6", "--norm-type=none", *files, "-rA")
+# What is refused before a framework is loaded, in one line, and with no case run.
 
 
-def test_training_refuses_a_label_that_the_network_has_no_class_for(too_many_classes: Result) -> None:
-    assert outcome(too_many_classes, "training") == "FAILED"
-    assert told_in_one_line(too_many_classes, "an image has label "), too_many_classes.text
-    assert "and the network 6 classes; see --classes" in too_many_classes.text
+def refused(shared: Suite, *args: str) -> str:
+    result = shared.run(*args)
+    assert result.returncode == 4, result.text
+    assert len(result.errors) == 1, result.text
+    assert "Traceback" not in result.text
+    return result.errors[0]
 
 
-def test_scoring_refuses_a_label_that_the_network_has_no_class_for(too_many_classes: Result) -> None:
-    assert outcome(too_many_classes, "inference") == "FAILED"
+@pytest.mark.parametrize("mode", ["training", "inference"])
+def test_more_class_folders_than_classes_are_refused(shared: Suite, sets: Path, mode: str) -> None:
+    line = refused(shared, *SMALL, f"--mode={mode}", "--classes=6", f"--data-dir={sets / 'twelve classes'}")
+
+    where = sets / "twelve classes"
+    assert line == f"ERROR: --data-dir: {where} has 12 class folders; at most 6 are allowed here (--classes)"
 
 
 def test_a_folder_that_is_not_there_is_refused_at_once(shared: Suite, sets: Path) -> None:
-    result = shared.run(*SMALL, f"--data-dir={sets / 'nowhere'}")
+    line = refused(shared, *SMALL, f"--data-dir={sets / 'nowhere'}")
 
-    assert result.returncode == 4, result.text
-    assert result.errors == [f"ERROR: --data-dir: no such file or folder: {sets / 'nowhere'}"]
+    assert line == f"ERROR: --data-dir: no such file or folder: {sets / 'nowhere'}"
 
 
 @pytest.mark.parametrize(
@@ -83,18 +85,70 @@ def test_a_folder_that_is_not_there_is_refused_at_once(shared: Suite, sets: Path
         ("a file", "is not a folder; give the folder that holds <class>/*.jpg"),
     ],
 )
-def test_what_is_no_set_of_images_fails_in_a_line(shared: Suite, sets: Path, name: str, what: str) -> None:
-    result = shared.run(*REAL, "--backend=numpy", "--image-size=8", "--batch-size=1", f"--data-dir={sets / name}")
+def test_what_is_no_set_of_images_is_refused(shared: Suite, sets: Path, name: str, what: str) -> None:
+    line = refused(shared, *REAL, "--backend=numpy", "--image-size=8", "--batch-size=1", f"--data-dir={sets / name}")
+
+    assert line.startswith(f"ERROR: --data-dir: {sets / name} {what}")
+
+
+def test_the_split_that_a_mode_needs_is_missed(shared: Suite, sets: Path) -> None:
+    """There are validation TFRecords only."""
+    line = refused(shared, *SMALL, "--mode=training", "--classes=6", f"--data-dir={sets / 'tfrecord'}")
+
+    assert "tfrecord has no train-*-of-*, only validation-00000-of-00002" in line
+
+
+def test_an_empty_folder_is_refused_for_a_pipeline_alone(shared: Suite, sets: Path) -> None:
+    line = refused(shared, "-k", "host_pipeline", "--backend=torch", "--data=real", f"--data-dir={sets / 'empty'}")
+
+    assert f"{sets / 'empty'} holds no images" in line
+
+
+@pytest.mark.parametrize("args", [["--mode=training"], ["--mode=training", "--epochs=1"], ["--mode=eval"]], ids=str)
+def test_pictures_without_classes_are_refused_for_what_needs_labels(shared: Suite, sets: Path, args: List[str]) -> None:
+    line = refused(shared, *SMALL, *args, f"--data-dir={sets / 'pictures'}")
+
+    assert "holds images without classes; put them into a folder per class" in line
+
+
+@pytest.mark.parametrize(
+    "files, told",
+    [
+        (["--weights=other.npz"], "other.npz lacks conv1.weight"),
+        (["--weights=damaged.npz"], "damaged.npz cannot be read"),
+    ],
+    ids=["other", "damaged"],
+)
+def test_weights_that_do_not_fit_fail_before_anything_is_compiled(
+    new_suite: Callable[[], Suite], files: List[str], told: str
+) -> None:
+    suite = new_suite()
+    suite.add_backend("noted")
+    suite.add("damaged.npz", "no weights")
+    np.savez(str(suite.root / "other.npz"), other=np.zeros(3, np.float32))
+
+    result = suite.run("--model=resnet8", "--backend=noted", "--batch-size=1", *files)
 
     assert result.returncode == 1, result.text
-    assert told_in_one_line(result, f"{sets / name} {what}"), result.text
+    assert told in result.text
+    assert "Traceback" not in result.text
+    assert suite.workers() == {}
 
 
-def test_an_empty_folder_fails_a_pipeline_alone_in_a_line(shared: Suite, sets: Path) -> None:
-    result = shared.run("-k", "host_pipeline", "--backend=torch", "--data=real", f"--data-dir={sets / 'empty'}")
+def test_a_damaged_file_of_images_fails_before_anything_is_compiled(new_suite: Callable[[], Suite], sets: Path) -> None:
+    pytest.importorskip("google_crc32c")
+    suite = new_suite()
+    suite.add_backend("noted")
+    shutil.copytree(str(sets / "tfrecord"), str(suite.root / "set"))
+    with (suite.root / "set" / "validation-00001-of-00002").open("r+b") as file:
+        file.truncate(30)
+
+    result = suite.run("--model=resnet8", "--data=real", "--data-dir=set", "--backend=noted", "--batch-size=1")
 
     assert result.returncode == 1, result.text
-    assert told_in_one_line(result, f"{sets / 'empty'} holds no images"), result.text
+    assert "validation-00001-of-00002, record 0: cut off at byte 30" in result.text
+    assert "Traceback" not in result.text
+    assert suite.workers() == {}
 
 
 # Processes.

@@ -34,7 +34,7 @@ LATER = set(
     """
     attempts tolerance checked_size memory_peak_bytes latency_p50_s latency_p90_s latency_p99_s latency_p999_s
     percent_of_peak peak_tflops peak_gbytes_per_s peak_library peak_raised
-    images_skipped pipeline_items_per_s transfer_s_per_item compute_s_per_item bound_by
+    data_dir images_skipped pipeline_items_per_s transfer_s_per_item compute_s_per_item bound_by
     top1_percent top5_percent images_scored epochs loss_first loss_last
     cycles sdk_latency_s scaling_percent replica_items_per_s communication_percent
     protocol_items_per_s protocol_min_items_per_s protocol_max_items_per_s protocol_std_items_per_s

@@ -13,15 +13,14 @@ import time
 from pathlib import Path
 
 import numpy as np
+import picture_sets
 import pytest
-from suite import ROOT, SMALL, alive, finished, until
+from suite import SMALL, alive, finished, until
 
 from bench.case import Case, Settings, Unavailable
 from bench.devices import cpu
 from bench.group import Hub
-from bench.host import Here
-from bench.recipe import Recipe
-from bench.replicas import cores, require
+from bench.replicas import cores
 
 needs_two_cores = pytest.mark.skipif(len(cpu.usable_cores()) < 2, reason="one core here")
 
@@ -68,6 +67,44 @@ def test_replicas_that_accumulate_are_one_process_that_accumulates_all(engine, n
         size = max(np.linalg.norm(one[weight]), 1e-12)
         assert np.array_equal(first[weight], second[weight]), weight
         assert np.linalg.norm(first[weight] - one[weight]) / size < 1e-5, weight
+
+
+@pytest.mark.parametrize("engine", ["torch", "tensorflow"])
+def test_an_epoch_of_two_replicas_is_one_of_a_process_with_twice_the_batch(engine, tmp_path):
+    """11 images in global batches of 4: three updates, at rates that fall, from the same start."""
+    pytest.importorskip("PIL")
+    if importlib.util.find_spec(engine) is None:
+        pytest.skip(f"{engine} is not installed")
+    colours = [(number % 5, picture_sets.plain(picture_sets.COLOURS[number % 5], kind="JPEG")) for number in range(11)]
+    picture_sets.write_folder(tmp_path / "set", colours)
+    script = str(Path(__file__).with_name("epoch_answers.py"))
+    hub = Hub(2)
+    places = {"0": hub.place(0), "1": hub.place(1), "one": {"rank": 0, "count": 1}}
+    started = [
+        subprocess.Popen(
+            [sys.executable, script, engine, json.dumps(place), "4" if name == "one" else "2"]
+            + [str(tmp_path / "set"), str(tmp_path / f"{name}.npz")],
+            env={**os.environ, "LAYERBENCH_CACHE": str(tmp_path / "cache")},
+        )
+        for name, place in places.items()
+    ]
+    try:
+        assert [process.wait(300) for process in started] == [0, 0, 0]
+    finally:
+        hub.close()
+        for process in started:
+            process.kill()
+
+    first, second, one = (np.load(str(tmp_path / f"{kept}.npz")) for kept in places)
+    learnt = [json.loads((tmp_path / f"{kept}.json").read_text()) for kept in places]
+    assert [found["epochs"] for found in learnt] == [pytest.approx(12 / 11)] * 3
+    assert [found["images_scored"] for found in learnt] == [11] * 3
+    for weight in one.files:
+        size = max(np.linalg.norm(one[weight]), 1e-12)
+        assert np.array_equal(first[weight], second[weight]), weight
+        assert np.linalg.norm(first[weight] - one[weight]) / size < 1e-5, weight
+    assert learnt[0]["loss_first"] == pytest.approx(learnt[2]["loss_first"], rel=1e-4)
+    assert learnt[0]["top1_percent"] == learnt[1]["top1_percent"] == learnt[2]["top1_percent"]
 
 
 # Whole runs. A replica knows its rank by the core that it is bound to.
@@ -159,10 +196,3 @@ def test_more_replicas_than_cores_skip_and_say_so(suite):
 
     assert result.returncode == 0
     assert re.search(r"not present: 512 cores for 512 replicas of 1 thread; there are \d+", result.stdout)
-
-
-def test_an_epoch_is_of_one_replica():
-    case = Case("resnet8", "i32", {}, "training", 1, "fp32", 2, "torch", "cpu")
-
-    with pytest.raises(Unavailable, match="--epochs trains one replica"):
-        require(case, Settings(data="real", recipe=Recipe(epochs=1.0)), [0, 1], Here(ROOT))

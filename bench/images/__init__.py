@@ -1,9 +1,8 @@
-"""Real images: what a folder holds, and how it becomes batches. Naming these loads no framework."""
+"""Real images: what a folder holds, and how it becomes batches. Naming these loads no framework, and no numpy."""
 
 from __future__ import annotations
 
 from bench.images.dataset import Dataset, find
 from bench.images.faults import BadImage, Skipped, Stopped
-from bench.images.pixels import normalised
 
-__all__ = ["BadImage", "Dataset", "Skipped", "Stopped", "find", "normalised"]
+__all__ = ["BadImage", "Dataset", "Skipped", "Stopped", "find"]

@@ -32,11 +32,14 @@ class Batches:
     skipped   images left out so far; it may run ahead of the batches
     """
 
-    def __init__(self, dataset: Dataset, chunks: Iterator[Chunk], batch_size: int, repeat: bool) -> None:
+    def __init__(
+        self, dataset: Dataset, chunks: Iterator[Chunk], batch_size: int, repeat: bool, rest: bool = False
+    ) -> None:
         self.skipped = Skipped()
         self._dataset = dataset
         self._batch_size = batch_size
         self._repeat = repeat
+        self._rest = rest
         self._batches = self._whole(chunks)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -62,6 +65,10 @@ class Batches:
                 batch, waiting = _cut(waiting, self._batch_size)
                 made = True
                 yield batch.images.transpose(0, 3, 1, 2), batch.labels
+        if self._rest and waiting:
+            batch, _ = _cut(waiting, sum(len(one.labels) for one in waiting))
+            made = True
+            yield batch.images.transpose(0, 3, 1, 2), batch.labels
         if self._repeat or not made:
             raise ValueError(self._too_few(sum(len(one.labels) for one in waiting)))
 

@@ -6,6 +6,7 @@ tfrecord     train-00000-of-00008 or validation-..., of tf.train.Example with im
 webdataset   *.tar of <key>.jpg, .jpeg or .png beside <key>.cls
 Splits       a subfolder train, validation or val is used when there is one, and so is the split in
              the name of a TFRecord or a tar; a set without any serves for both
+Parent       a folder that holds no images, and in which one folder alone is a set, stands for that one
 Labels       0 to classes - 1 when read. In TFRecords they count from 1, as ImageNet's do (0 is its
              background), in tars from 0; `first_label` says otherwise. A label outside is a fault of
              that image; with `classes` unknown only the lower end is judged
@@ -36,12 +37,14 @@ _ALLOWED = "<class>/*.jpg, train-00000-of-00001 (TFRecord) or *.tar (WebDataset)
 class Dataset:
     """Where images are. Plain data: it crosses to workers.
 
-    root          the folder as given, absolute
+    root          the folder of the set, absolute: as given, or the one in it
     files         below root, in order: images, or the files that hold them
     labels        of each image of a folder, else empty
     classes       how many, where known
-    count         of images, where known without opening files
+    count         of images, bad ones included; None until `counting.counted` has opened the files
     first_label   what the first class is called in the files
+    counts        of images in each file that holds several; empty until they are counted
+    labelled      False: pictures without classes, whose labels here mean nothing
     """
 
     root: str
@@ -52,15 +55,25 @@ class Dataset:
     classes: Optional[int]
     count: Optional[int]
     first_label: int
+    counts: Tuple[int, ...] = ()
+    labelled: bool = True
 
     def path(self, file: str) -> str:
         return os.path.join(self.root, file)
 
 
 def find(
-    path: Union[str, Path], split: str = "train", *, classes: Optional[int] = None, first_label: Optional[int] = None
+    path: Union[str, Path],
+    split: str = "train",
+    *,
+    classes: Optional[int] = None,
+    first_label: Optional[int] = None,
+    labelled: bool = True,
 ) -> Dataset:
-    """Return what a folder holds. Raises ValueError, in one line, where that is nothing or not clear."""
+    """Return what a folder holds. Raises ValueError, in one line, where that is nothing or not clear.
+
+    labelled   False: pictures that lie in no class folder will do
+    """
     if split not in SPLITS:
         raise ValueError(f"split={split!r}; allowed are {' and '.join(SPLITS)}")
     if classes is not None and classes < 1:
@@ -69,10 +82,13 @@ def find(
         raise ValueError(f"first_label={first_label}; labels count from 0 or from 1")
     root = Path(os.path.abspath(path))
     try:
+        root = _set_of(root)
         place = _place(root, split)
         kind = _format(place)
         if kind == "folder":
             return _folder(root, place, split, classes, first_label)
+        if kind == "pictures":
+            return _pictures(root, place, split, labelled)
         names = _tfrecords(place, split) if kind == "tfrecord" else _tars(place, split)
     except OSError as error:
         raise ValueError(f"{one_line(root)} cannot be read: {error.strerror}") from None
@@ -81,13 +97,34 @@ def find(
     return Dataset(str(root), kind, split, files, (), classes, None, first)
 
 
+def format_of(path: Union[str, Path], split: str) -> str:
+    """The format of a set, without a look at all of it. Raises ValueError as `find` does."""
+    kind = _format(_place(_set_of(Path(os.path.abspath(path))), split))
+    return "folder" if kind == "pictures" else kind
+
+
+def _set_of(root: Path) -> Path:
+    """The folder itself, or where that holds no set, the one folder in it that does. ValueError: several do."""
+    if not root.is_dir() or _splits(root) or _holds(root):
+        return root
+    sets = [folder for folder in _folders(root) if _splits(folder) or _holds(folder)]
+    if len(sets) > 1:
+        names = ", ".join(one_line(folder.name) for folder in sets)
+        raise ValueError(f"{one_line(root)} holds several sets of images: {names}; give one of these folders")
+    return sets[0] if sets else root
+
+
+def _splits(root: Path) -> List[str]:
+    return [name for name in _SPLIT_OF if (root / name).is_dir()]
+
+
 def _place(root: Path, split: str) -> Path:
     """The folder itself, or its subfolder of a split. Raises ValueError when neither is there."""
     if not root.exists():
         raise ValueError(f"{one_line(root)} is not there; give a folder of images: {_ALLOWED}")
     if not root.is_dir():
         raise ValueError(f"{one_line(root)} is not a folder; give the folder that holds {_ALLOWED}")
-    there = [name for name in _SPLIT_OF if (root / name).is_dir()]
+    there = _splits(root)
     chosen = [name for name in there if _SPLIT_OF[name] == split]
     if there and not chosen:
         raise ValueError(f"{one_line(root)} has {' and '.join(there)} and no {split}; choose another split or folder")
@@ -98,20 +135,35 @@ def _place(root: Path, split: str) -> Path:
 
 def _format(place: Path) -> str:
     """The one format of which there is something. Raises ValueError at none and at several."""
+    there = _holds(place)
+    if len(there) > 1:
+        raise ValueError(f"{one_line(place)} holds {' and '.join(there)}; one format is allowed, move the others away")
+    if there:
+        return next(iter(there.values()))
+    raise ValueError(f"{one_line(place)} holds no images; allowed are {_ALLOWED}")
+
+
+def _holds(place: Path) -> Dict[str, str]:
+    """The formats of what lies in a folder, by what one calls it; pictures count where there is nothing else."""
     names = _names(place)
     found = {
         "class folders": ("folder", any(_images(folder) for folder in _folders(place))),
         "TFRecords": ("tfrecord", any(_TFRECORD.fullmatch(name) for name in names)),
         "tars": ("webdataset", any(name.endswith(".tar") for name in names)),
     }
-    there = [name for name, (_, seen) in found.items() if seen]
-    if len(there) > 1:
-        raise ValueError(f"{one_line(place)} holds {' and '.join(there)}; one format is allowed, move the others away")
-    if there:
-        return found[there[0]][0]
-    if any(_is_image(name) for name in names):
-        raise ValueError(f"{one_line(place)} holds images without classes; put them into a folder per class")
-    raise ValueError(f"{one_line(place)} holds no images; allowed are {_ALLOWED}")
+    there = {name: kind for name, (kind, seen) in found.items() if seen}
+    return there or ({"pictures": "pictures"} if _images(place) else {})
+
+
+def _pictures(root: Path, place: Path, split: str, labelled: bool) -> Dataset:
+    """Pictures that lie in no class folder: good for what looks at no label."""
+    if labelled:
+        raise ValueError(
+            f"{one_line(place)} holds images without classes; put them into a folder per class, since training and"
+            " losses need labels"
+        )
+    files = tuple(str((place / name).relative_to(root)) for name in _images(place))
+    return Dataset(str(root), "folder", split, files, (0,) * len(files), None, len(files), 0, labelled=False)
 
 
 def _folder(root: Path, place: Path, split: str, classes: Optional[int], first_label: Optional[int]) -> Dataset:
@@ -122,7 +174,9 @@ def _folder(root: Path, place: Path, split: str, classes: Optional[int], first_l
     if empty:
         raise ValueError(f"{one_line(empty[0])} holds no images; fill it, or remove it so that it is no class")
     if classes is not None and len(images) > classes:
-        raise ValueError(f"{one_line(place)} has {len(images)} class folders; at most {classes} are allowed here")
+        raise ValueError(
+            f"{one_line(place)} has {len(images)} class folders; at most {classes} are allowed here (--classes)"
+        )
     pairs = [
         (str((folder / name).relative_to(root)), label)
         for label, (folder, names) in enumerate(images.items())

@@ -47,3 +47,15 @@ def require(module: str, package: str) -> None:
     """Raise Unavailable when a package of the extra `images` is missing."""
     if importlib.util.find_spec(module) is None:
         raise Unavailable(f"not installed: {package} (pip install -e '.[images]' -c constraints/cpu.txt)")
+
+
+def require_packages(format: str, pipeline: str = "") -> None:
+    """Raise Unavailable when a package is missing that a format of images needs, read by that pipeline."""
+    require("PIL", "pillow")
+    if pipeline == "torch":
+        # Cases of other frameworks read with it as well.
+        require("torch", "torch")
+    if format == "tfrecord":
+        require("google_crc32c", "google-crc32c")
+    if format == "webdataset" and pipeline == "torch":
+        require("webdataset", "webdataset")

@@ -9,7 +9,7 @@ from bench import plugins
 from bench.images import pipelines
 from bench.images.batches import Batches
 from bench.images.dataset import Dataset
-from bench.images.faults import one_line, require
+from bench.images.faults import one_line, require_packages
 
 ERRORS = ("stop", "skip")
 
@@ -30,15 +30,21 @@ class Pipeline(Protocol):
         seed: int,
         errors: str,
         repeat: bool,
+        rest: bool = False,
+        replica: int = 0,
+        replicas: int = 1,
     ) -> ContextManager[Batches]:
         """Read, decode and cut images, in batches.
 
+        dataset    counted: see bench/images/counting.py
         workers    so many processes or threads decode; 0: the caller does, and nothing runs ahead
         training   random parts, mirrored or not, of shuffled images; else the middle, in order. Both
                    are the same again with the same seed and workers
         errors     stop: the first BadImage ends it; skip: it is counted and left out
         repeat     for ever, with the rest of an epoch in the next one's first batch; else one pass,
                    and the rest is dropped
+        rest       one pass ends with a batch of what is left, instead
+        replica    of so many `replicas`, each of which gets its share of every epoch
 
         Raises Unavailable without a package, ValueError without a whole batch, and Stopped when a
         process dies. Leaving the context ends every process.
@@ -66,6 +72,9 @@ class Asked:
     seed: int
     errors: str
     repeat: bool
+    rest: bool = False
+    replica: int = 0
+    replicas: int = 1
 
     def __post_init__(self) -> None:
         for name, least in {"batch_size": 1, "image_size": 1, "workers": 0, "seed": 0}.items():
@@ -73,12 +82,14 @@ class Asked:
                 raise ValueError(f"{name}={getattr(self, name)}; at least {least} is needed")
         if self.errors not in ERRORS:
             raise ValueError(f"errors={self.errors!r}; allowed are {' and '.join(ERRORS)}")
+        if not 0 <= self.replica < self.replicas:
+            raise ValueError(f"replica={self.replica} of {self.replicas}; they count from 0")
         count = self.dataset.count
-        if not self.repeat and count is not None and count < self.batch_size:
+        if count is None:
+            raise ValueError(f"{one_line(self.dataset.root)} is not counted yet: see bench/images/counting.py")
+        if not self.repeat and not self.rest and count < self.batch_size:
             raise ValueError(
                 f"{one_line(self.dataset.root)} has {count} images, fewer than a batch of {self.batch_size};"
                 " use a smaller batch, or repeat"
             )
-        require("PIL", "pillow")
-        if self.dataset.format == "tfrecord":
-            require("google_crc32c", "google-crc32c")
+        require_packages(self.dataset.format)

@@ -84,7 +84,7 @@ def decode_share(dataset: Dataset, image_size: int) -> Optional[float]:
     draw = random.Random(0)
     decode_s = rest_s = 0.0
     mark = perf_counter()
-    for record in islice(records.epoch(dataset, records.Part(), None, tars.grouped), SHARED_IMAGES):
+    for record in islice(records.epoch(dataset, records.Part(), 0, None, tars.grouped), SHARED_IMAGES):
         if isinstance(record, BadImage):
             continue
         try:

@@ -1,17 +1,20 @@
-"""The images of a set, undecoded, in the order of an epoch, and each worker's part of them.
+"""The images of a set, undecoded, in the order of an epoch, and each part of them.
 
-Folders    evaluation keeps their order, training shuffles all of them; workers take blocks in turn
-Shards     whole files go to workers where there are enough, else every worker reads all of them and
-           takes its blocks; training shuffles the files, and a buffer of images within the workers
-Blocks     of a batch each, so that batches of workers, taken in turn, keep the order
+A part is what one worker of one replica reads. Epochs follow each other without a gap: image `n` of all of them has
+the position `epoch * count + n`, and positions are dealt out to the parts in blocks of a batch. So after any number of
+batches all parts together have read each image equally often, but for the one epoch that is under way.
+
+Folders    a part reads the images at its positions; evaluation keeps the order, training shuffles all of them
+Shards     a part reads as many images as it has positions, but as one run of records behind each other, from few
+           files; training shuffles the files of each epoch, and a buffer of images within each part
 """
 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, BinaryIO, Callable, Iterable, Iterator, List, Optional, Sequence, Union
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, BinaryIO, Callable, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Union
 
 import numpy as np
 
@@ -24,6 +27,7 @@ Grouped = Callable[[BinaryIO, str], Iterable[tars.Sample]]
 SHUFFLED = 1024
 
 IMAGE, LABEL = "image/encoded", "image/class/label"
+NAMES = {"tfrecord": "TFRecords", "webdataset": "tars"}
 
 
 @dataclass(frozen=True)
@@ -40,30 +44,60 @@ Found = Union[Record, BadImage]
 
 @dataclass(frozen=True)
 class Part:
-    """One of `parts` equal parts of every epoch, in blocks of `block` images."""
+    """One of `parts` parts of all epochs, in blocks of `block` images."""
 
     index: int = 0
     parts: int = 1
     block: int = 1
 
-    def takes(self, number: int) -> bool:
-        return number // self.block % self.parts == self.index
+    def takes(self, position: int) -> bool:
+        return position // self.block % self.parts == self.index
+
+    def taken(self, stop: int) -> int:
+        """How many positions below `stop` are its own."""
+        rounds, rest = divmod(stop, self.block * self.parts)
+        return rounds * self.block + min(max(rest - self.index * self.block, 0), self.block)
 
 
-def epoch(dataset: Dataset, part: Part, draw: Optional[np.random.Generator], grouped: Grouped) -> Iterator[Found]:
-    """The records of one pass, shuffled with `draw`, which must be the same in all parts."""
+class Piece(NamedTuple):
+    """Images `first` to `stop` - 1 of a file; `last`: there are no more in it."""
+
+    path: str
+    first: int
+    stop: int
+    last: bool
+
+
+def epoch(dataset: Dataset, part: Part, number: int, seed: Optional[int], grouped: Grouped) -> Iterator[Found]:
+    """The records of one epoch; shuffled where there is a `seed`, which must be the same in all parts."""
+    draw = None if seed is None else np.random.default_rng([seed, number])
     if dataset.format == "folder":
-        yield from _of_folder(dataset, part, draw)
+        yield from _of_folder(dataset, part, number, draw)
         return
-    files = list(dataset.files)
-    if draw is not None:
-        files = [files[i] for i in draw.permutation(len(files))]
-    found = _of_shards(dataset, files, part, grouped)
+    found = (record for piece in pieces(dataset, part, number, draw) for record in of_piece(dataset, piece, grouped))
     if draw is None:
         yield from found
     else:
         own = random.Random(int(draw.integers(2**62)) + part.index)
         yield from shuffled(found, max(16, SHUFFLED // part.parts), own)
+
+
+def pieces(dataset: Dataset, part: Part, number: int, draw: Optional[np.random.Generator]) -> List[Piece]:
+    """What a part reads of shards in an epoch, in order."""
+    begin, end = number * sum(dataset.counts), (number + 1) * sum(dataset.counts)
+    every = [replace(part, index=index) for index in range(part.parts)]
+    sizes = [one.taken(end) - one.taken(begin) for one in every]
+    first = sum(sizes[: part.index])
+    stop = first + sizes[part.index]
+    found, before = [], 0
+    order = range(len(dataset.files)) if draw is None else draw.permutation(len(dataset.files))
+    for index in order:
+        count = dataset.counts[index]
+        a, b = max(first - before, 0), min(stop - before, count)
+        if a < b:
+            found.append(Piece(dataset.path(dataset.files[index]), a, b, b == count))
+        before += count
+    return found
 
 
 def shuffled(items: Iterable[Any], size: int, draw: random.Random) -> Iterator[Any]:
@@ -83,30 +117,35 @@ def _drawn(buffer: List[Any], draw: random.Random) -> Any:
     return buffer.pop()
 
 
-def _of_folder(dataset: Dataset, part: Part, draw: Optional[np.random.Generator]) -> Iterator[Found]:
+def _of_folder(dataset: Dataset, part: Part, number: int, draw: Optional[np.random.Generator]) -> Iterator[Found]:
     count = len(dataset.files)
     order: Sequence[int] = range(count) if draw is None else draw.permutation(count)
-    for number, index in enumerate(order):
-        if part.takes(number):
+    for position, index in enumerate(order, number * count):
+        if part.takes(position):
             yield Record(dataset.path(dataset.files[index]), None, dataset.labels[index])
 
 
-def _of_shards(dataset: Dataset, files: Sequence[str], part: Part, grouped: Grouped) -> Iterator[Found]:
-    if len(files) >= part.parts:
-        files, part = files[part.index :: part.parts], Part()
-    # Blocks go on from file to file, else every file would begin with the first worker.
-    before = 0
-    for file in files:
-        count = 0
-        for found in of_file(dataset, dataset.path(file), partial(_takes, part, before), grouped):
-            if found is not None and _takes(part, before, count):
-                yield found
-            count += 1
-        before += count
+def of_piece(dataset: Dataset, piece: Piece, grouped: Grouped) -> Iterator[Found]:
+    """The records of a piece, and a fault where the file does not hold what was counted."""
+    path, first, stop, last = piece
+    number = first
+    for found in islice(of_file(dataset, path, lambda other: first <= other < stop, grouped), first, stop + last):
+        if number < stop and found is not None:
+            yield found
+        number += 1
+    fault = miscounted(piece, number)
+    if fault is not None:
+        yield fault
 
 
-def _takes(part: Part, before: int, number: int) -> bool:
-    return part.takes(before + number)
+def miscounted(piece: Piece, number: int) -> Optional[BadImage]:
+    """What is wrong where a file turned out to hold `number` images, as far as the piece goes."""
+    if number == piece.stop:
+        return None
+    there = f"{number} images" if number < piece.stop else f"more than {piece.stop} images"
+    return BadImage(
+        piece.path, f"holds {there}, and was counted to hold {piece.stop}; it has changed, or sizes.json is wrong"
+    )
 
 
 def of_file(dataset: Dataset, path: str, wanted: Callable[[int], bool], grouped: Grouped) -> Iterator[Optional[Found]]:
@@ -148,10 +187,10 @@ def label_fault(dataset: Dataset, label: int) -> Optional[str]:
     """Why a label as it is in a file is none, or None."""
     first, classes = dataset.first_label, dataset.classes
     if label < first:
-        hint = "; with labels from 0, say first_label=0" if first and not label else ""
-        return f"label {label}; the first is {first}{hint}"
+        hint = "; write them again with labels from 1, or leave such images out by --data-errors skip" if first else ""
+        return f"label {label}; in {NAMES[dataset.format]} the first is {first}{hint}"
     if classes is not None and label >= first + classes:
-        return f"label {label}; with {classes} classes the last is {first + classes - 1}"
+        return f"label {label}; with {classes} classes the last is {first + classes - 1} (--classes)"
     return None
 
 

@@ -62,8 +62,17 @@ def _reason(error: Exception) -> str:
 
 def grouped(file: BinaryIO, path: str) -> Iterator[Sample]:
     """Samples without webdataset, which would load torch beside TensorFlow."""
+    return _grouped(_files(file))
+
+
+def named(file: BinaryIO, path: str) -> Iterator[Sample]:
+    """The same samples with nothing in them: headers only are read."""
+    return _grouped(_names(file))
+
+
+def _grouped(files: Iterable[Tuple[str, bytes]]) -> Iterator[Sample]:
     sample: Dict[str, Any] = {}
-    for name, data in _files(file):
+    for name, data in files:
         match = _NAME.fullmatch(name)
         if match is None:
             continue
@@ -87,6 +96,16 @@ def _files(file: BinaryIO) -> Iterator[Tuple[str, bytes]]:
                 yield member.name, content.read()
             # Else it would remember every file of every tar.
             tar.members = []  # type: ignore[attr-defined]
+
+
+def _names(file: BinaryIO) -> Iterator[Tuple[str, bytes]]:
+    size = os.fstat(file.fileno()).st_size
+    with tarfile.open(fileobj=file, mode="r:") as tar:
+        for member in tar:
+            if member.offset_data + member.size > size:
+                raise tarfile.ReadError("unexpected end of data")
+            if member.isreg():
+                yield member.name, b""
 
 
 def _labelled(sample: Sample, path: str) -> Optional[Union[Labelled, BadImage]]:

@@ -12,7 +12,7 @@ from bench.images import decoding, records, tars, tfrecords
 from bench.images.dataset import Dataset
 from bench.images.faults import BadImage, one_line
 from bench.images.pipeline import Asked
-from bench.images.records import Part, Record
+from bench.images.records import Part, Piece, Record
 
 SEPARATOR = "\0"
 
@@ -33,15 +33,14 @@ class Faults:
             raise fault
         self.reasons.extend([str(fault)] * images)
 
-    def samples(self, path: bytes) -> Iterator[Tuple[bytes, int, bytes, int]]:
-        """Path, number, image and label of each image of a tar, for TensorFlow."""
-        dataset = self.asked.dataset
+    def samples(self, path: bytes, first: int, stop: int, last: bool) -> Iterator[Tuple[bytes, int, bytes, int]]:
+        """Path, number, image and label of each image of a piece of a tar, for TensorFlow."""
+        piece = Piece(os.fsdecode(path), int(first), int(stop), bool(last))
         try:
-            found = records.of_file(dataset, os.fsdecode(path), lambda number: True, tars.grouped)
-            for number, record in enumerate(found):
+            for number, record in enumerate(records.of_piece(self.asked.dataset, piece, tars.grouped), piece.first):
                 if isinstance(record, BadImage):
                     self.tell(record)
-                elif record is not None:
+                else:
                     yield path, number, record.data or b"", record.label
         except (BadImage, GeneratorExit):
             raise
@@ -60,16 +59,20 @@ class Faults:
             self.tell(BadImage(file, f"cannot be read: {error.strerror}"))
         return False
 
-    def ended(self, path: Any, count: Any) -> bool:
-        """Judge a TFRecord file of which TensorFlow read `count` records. Returns False."""
-        file, read = os.fsdecode(path.numpy()), int(count)
+    def ended(self, path: Any, start: Any, stop: Any, last: Any, number: Any) -> bool:
+        """Judge a piece of a TFRecord file, which TensorFlow read up to record `number`. Returns False."""
+        file, read = os.fsdecode(path.numpy()), int(number)
+        piece = Piece(file, int(start), int(stop), bool(last))
         first: Optional[BadImage] = None
         lost = 0
-        for found in islice(tfrecords.records(file, lambda number: number >= read), read, None):
+        for found in islice(tfrecords.records(file, lambda other: other >= read), read, piece.stop + piece.last):
             lost += 1
             if first is None and isinstance(found, BadImage):
                 first = found
-        if lost:
+        fault = records.miscounted(piece, read + lost)
+        if fault is not None:
+            self.tell(fault)
+        elif lost:
             first = first or BadImage(tfrecords.where(file, read), "tensorflow cannot read it")
             rest = f"; {lost} records are left out with it" if lost > 1 else ""
             self.tell(BadImage(first.where, first.reason + rest), lost)
@@ -126,7 +129,7 @@ def _undecodable(address: bytes) -> BadImage:
 def require_usable(dataset: Dataset) -> None:
     """Raise ValueError where no image at all can be used: to repeat that would never end."""
     first: Optional[BadImage] = None
-    for found in records.epoch(dataset, Part(), None, tars.grouped):
+    for found in records.epoch(dataset, Part(), 0, None, tars.grouped):
         fault = found if isinstance(found, BadImage) else _fault(found)
         if fault is None:
             return

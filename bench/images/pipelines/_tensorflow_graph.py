@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from typing import Any, Callable, Tuple
 
+import numpy as np
 import tensorflow as tf
 
-from bench.images import geometry
+from bench.images import geometry, records
 from bench.images.decoding import MAX_PIXELS
 from bench.images.pipeline import Asked
 from bench.images.pipelines._tensorflow_faults import SEPARATOR, Faults
@@ -26,8 +27,6 @@ plain = tf.autograph.experimental.do_not_convert
 def batches(asked: Asked, faults: Faults) -> Any:
     """A tf.data.Dataset of (numbers, images, labels): numbers count all images, also those left out."""
     raw = _of_folder(asked) if asked.dataset.format == "folder" else _of_shards(asked, faults)
-    if asked.repeat:
-        raw = raw.repeat()
     shown = raw.enumerate().map(_shown(asked, faults), num_parallel_calls=asked.workers or None)
     if asked.errors == "skip":
         shown = shown.ignore_errors()
@@ -44,53 +43,77 @@ def batches(asked: Asked, faults: Faults) -> Any:
 
 
 def _of_folder(asked: Asked) -> Any:
-    """Indices of images: to shuffle paths would need ten times the memory."""
-    count = len(asked.dataset.files)
+    """Indices of images: to shuffle paths would need ten times the memory. All replicas shuffle alike."""
+    count, size, replicas = len(asked.dataset.files), asked.batch_size, asked.replicas
     indices = tf.data.Dataset.range(count)
-    return indices.shuffle(count, seed=asked.seed) if asked.training else indices
+    if asked.training:
+        indices = indices.shuffle(count, seed=asked.seed)
+    if asked.repeat:
+        indices = indices.repeat()
+    if replicas == 1:
+        return indices
+    own = indices.enumerate().filter(plain(lambda position, index: position // size % replicas == asked.replica))
+    return own.map(plain(lambda position, index: index))
 
 
 def _of_shards(asked: Asked, faults: Faults) -> Any:
     """(path, number in the file, data, label): of a TFRecord the data is all, and the label -1."""
-    paths = [os.fsencode(asked.dataset.path(file)) for file in asked.dataset.files]
-    files = tf.data.Dataset.from_tensor_slices(tf.constant(paths, tf.string))
-    if asked.training:
-        files = files.shuffle(len(paths), seed=asked.seed)
-    tfrecord = asked.dataset.format == "tfrecord"
-    if tfrecord:
-        # A file that cannot be opened is tried again for ever, once its errors are ignored.
-        files = files.filter(plain(lambda path: _asked_python(faults.opens, path)))
-    of_file = _of_tfrecord(faults) if tfrecord else _of_tar(faults)
-    readers = min(READERS, len(paths))
-    parallel = readers if asked.workers else None
-    raw = files.interleave(of_file, cycle_length=readers, num_parallel_calls=parallel)
-    return raw.shuffle(SHUFFLED, seed=asked.seed) if asked.training else raw
+    dataset = asked.dataset
+    part = records.Part(asked.replica, asked.replicas, asked.batch_size)
+    tfrecord = dataset.format == "tfrecord"
+    of_piece = plain(_of_tfrecord(faults) if tfrecord else _of_tar(faults))
+    readers = min(READERS, len(dataset.files))
+    kinds = (tf.string, tf.int64, tf.int64, tf.bool)
+
+    def planned(epoch: Any) -> Any:
+        draw = np.random.default_rng([asked.seed, int(epoch)]) if asked.training else None
+        found = records.pieces(dataset, part, int(epoch), draw)
+        values = [
+            [os.fsencode(piece.path) for piece in found],
+            [piece.first for piece in found],
+            [piece.stop for piece in found],
+            [piece.last for piece in found],
+        ]
+        return [tf.constant(column, kind, (len(found),)) for column, kind in zip(values, kinds)]
+
+    def of_epoch(epoch: Any) -> Any:
+        columns = tf.py_function(planned, [epoch], kinds)
+        pieces = tf.data.Dataset.from_tensor_slices(tuple(tf.ensure_shape(column, (None,)) for column in columns))
+        if tfrecord:
+            # A file that cannot be opened is tried again for ever, once its errors are ignored.
+            pieces = pieces.filter(plain(lambda path, *piece: _asked_python(faults.opens, path)))
+        raw = pieces.interleave(of_piece, cycle_length=readers, num_parallel_calls=readers if asked.workers else None)
+        return raw.shuffle(SHUFFLED, seed=asked.seed + epoch) if asked.training else raw
+
+    epochs = tf.data.Dataset.range(2**62 if asked.repeat else 1)
+    return epochs.flat_map(plain(of_epoch))
 
 
 def _of_tar(faults: Faults) -> Any:
     kinds = (tf.string, tf.int64, tf.string, tf.int64)
     signature = tuple(tf.TensorSpec((), kind) for kind in kinds)
-    return plain(lambda path: tf.data.Dataset.from_generator(faults.samples, output_signature=signature, args=(path,)))
+    return lambda *piece: tf.data.Dataset.from_generator(faults.samples, output_signature=signature, args=piece)
 
 
 def _of_tfrecord(faults: Faults) -> Any:
-    """The records, and after the last one a look at the file: did TensorFlow read all of it?"""
+    """The records, and after the last one a look at the file: did TensorFlow read all of them?"""
 
-    def real(path: Any, number: Any, data: Any, label: Any) -> Any:
-        return tf.cond(label < 0, lambda: True, lambda: _asked_python(faults.ended, path, number))
-
-    def of_file(path: Any) -> Any:
-        read = tf.data.TFRecordDataset(path, buffer_size=BUFFER_BYTES).ignore_errors()
-        labels = tf.data.Dataset.from_tensors(tf.constant(-1, tf.int64)).repeat()
-        end = tf.data.Dataset.from_tensors((tf.constant(""), tf.constant(0, tf.int64)))
-        marked = tf.data.Dataset.zip((read, labels)).concatenate(end)
-
+    def of_piece(path: Any, first: Any, stop: Any, last: Any) -> Any:
         def numbered(number: Any, item: Any) -> Any:
             return number + 1, (path, number, *item)
 
-        return marked.scan(tf.constant(0, tf.int64), plain(numbered)).filter(plain(real))
+        def real(path: Any, number: Any, data: Any, label: Any) -> Any:
+            return tf.cond(
+                label < 0, lambda: True, lambda: _asked_python(faults.ended, path, first, stop, last, number)
+            )
 
-    return plain(of_file)
+        read = tf.data.TFRecordDataset(path, buffer_size=BUFFER_BYTES).ignore_errors().skip(first).take(stop - first)
+        labels = tf.data.Dataset.from_tensors(tf.constant(-1, tf.int64)).repeat()
+        end = tf.data.Dataset.from_tensors((tf.constant(""), tf.constant(0, tf.int64)))
+        marked = tf.data.Dataset.zip((read, labels)).concatenate(end)
+        return marked.scan(first, plain(numbered)).filter(plain(real))
+
+    return of_piece
 
 
 def _asked_python(judge: Callable[..., bool], *tensors: Any) -> Any:
@@ -109,13 +132,19 @@ def _shown(asked: Asked, faults: Faults) -> Any:
             data = tf.io.read_file(tf.identity(address)) if kind == "folder" else tf.identity(data)
         if kind == "tfrecord":
             data, label = _parsed(asked, data)
-        pixels = _augmented(data, asked, number) if asked.training else _evaluated(data, size)
+        pixels = _augmented(data, asked, _position(asked, number)) if asked.training else _evaluated(data, size)
         with tf.control_dependencies([pixels, label]):
             struck = faults.table.remove(keys)
         with tf.control_dependencies([struck]):
             return number, tf.ensure_shape(tf.identity(pixels), (size, size, 3)), label
 
     return plain(shown)
+
+
+def _position(asked: Asked, number: Any) -> Any:
+    """The number of an image among those of all replicas, whose batches are dealt out in turn."""
+    size = asked.batch_size
+    return (number // size * asked.replicas + asked.replica) * size + number % size
 
 
 def _folder_fields(asked: Asked) -> Any:
@@ -160,12 +189,12 @@ def _evaluated(data: Any, image_size: int) -> Any:
     return _rounded(larger[first[0] : first[0] + image_size, first[1] : first[1] + image_size])
 
 
-def _augmented(data: Any, asked: Asked, number: Any) -> Any:
+def _augmented(data: Any, asked: Asked, position: Any) -> Any:
     jpeg = tf.io.is_jpeg(data)
     size = _size(data, jpeg)
     with tf.control_dependencies([_require_size(size)]):
         data = tf.identity(data)
-    seed = tf.stack([tf.constant(asked.seed, tf.int64), number])
+    seed = tf.stack([tf.constant(asked.seed, tf.int64), position])
     begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
         tf.concat([size, [3]], 0),
         tf.constant([[[0.0, 0.0, 1.0, 1.0]]]),

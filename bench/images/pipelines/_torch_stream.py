@@ -27,8 +27,11 @@ class Stream(IterableDataset):  # type: ignore[misc]
 
     def __iter__(self) -> Iterator[Sent]:
         info = get_worker_info()
-        index, parts = (info.id, info.num_workers) if info else (0, 1)
-        return _sent(self.asked, records.Part(index, parts, self.asked.batch_size))
+        worker, workers = (info.id, info.num_workers) if info else (0, 1)
+        asked = self.asked
+        # Of the batches of all replicas, dealt out in turn, those of a replica are dealt out to its workers.
+        index = worker * asked.replicas + asked.replica
+        return _sent(asked, records.Part(index, workers * asked.replicas, asked.batch_size))
 
 
 def _sent(asked: Asked, part: records.Part) -> Iterator[Sent]:
@@ -53,15 +56,15 @@ def _sent(asked: Asked, part: records.Part) -> Iterator[Sent]:
 
 def _shown(asked: Asked, part: records.Part) -> Iterator[Any]:
     """The pixels and label of each image, or its fault, of one pass or of all."""
+    seed = asked.seed if asked.training else None
+    unusable = 0
     for epoch in itertools.count() if asked.repeat else (0,):
-        usable = False
-        order = np.random.default_rng([asked.seed, epoch]) if asked.training else None
-        for found in records.epoch(asked.dataset, part, order, grouped):
+        for found in records.epoch(asked.dataset, part, epoch, seed, grouped):
             item = found if isinstance(found, BadImage) else _pixels(asked, found, epoch)
-            usable = usable or not isinstance(item, BadImage)
+            unusable = unusable + 1 if isinstance(item, BadImage) else 0
             yield item
-        # Nothing to do for this worker, or nothing that can be done: it must not spin for ever.
-        if not usable:
+        # Where nothing can be used, this worker must not spin for ever.
+        if unusable >= (asked.dataset.count or 0):
             return
 
 

@@ -36,10 +36,13 @@ def open(
     seed: int,
     errors: str,
     repeat: bool,
+    rest: bool = False,
+    replica: int = 0,
+    replicas: int = 1,
 ) -> Iterator[Batches]:
-    asked = Asked(dataset, batch_size, image_size, workers, training, seed, errors, repeat)
+    asked = Asked(dataset, batch_size, image_size, workers, training, seed, errors, repeat, rest, replica, replicas)
     require("tensorflow", "tensorflow-cpu")
-    batches = Batches(dataset, _chunks(asked), batch_size, repeat)
+    batches = Batches(dataset, _chunks(asked), batch_size, repeat, rest)
     try:
         yield batches
     finally:

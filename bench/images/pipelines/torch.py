@@ -16,7 +16,7 @@ from typing import Any, Iterator, List, Optional
 
 from bench.images.batches import Batches, Chunk
 from bench.images.dataset import Dataset
-from bench.images.faults import BadImage, Stopped, one_line, require
+from bench.images.faults import BadImage, Stopped, one_line, require_packages
 from bench.images.pipeline import Asked
 
 PACKAGE = "torch"
@@ -44,15 +44,16 @@ def open(
     seed: int,
     errors: str,
     repeat: bool,
+    rest: bool = False,
+    replica: int = 0,
+    replicas: int = 1,
 ) -> Iterator[Batches]:
-    asked = Asked(dataset, batch_size, image_size, workers, training, seed, errors, repeat)
-    require("torch", "torch")
-    if dataset.format == "webdataset":
-        require("webdataset", "webdataset")
+    asked = Asked(dataset, batch_size, image_size, workers, training, seed, errors, repeat, rest, replica, replicas)
+    require_packages(dataset.format, PACKAGE)
     before = set(multiprocessing.active_children())
     iterator = iter(_loader(asked))
     own = [process for process in multiprocessing.active_children() if process not in before]
-    batches = Batches(dataset, _chunks(iterator, own), batch_size, repeat)
+    batches = Batches(dataset, _chunks(iterator, own), batch_size, repeat, rest)
     try:
         # torch tells of a dead worker by a signal, so wherever the caller happens to be.
         with _deaths_in_one_line(own):
