@@ -17,8 +17,8 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
-from bench import backend, calibration, device, lease, poplar
-from bench.case import Case, Settings, Unavailable
+from bench import backend, calibration, device, lease, poplar, workload
+from bench.case import Refused, Settings, Unavailable
 from bench.devices import cpu, cuda
 from bench.group import Hub
 
@@ -62,11 +62,13 @@ def _version(package: str) -> str:
 
 
 def require(case: Mapping[str, Any]) -> str:
-    """Why a case cannot run here, or nothing."""
+    """Why a case cannot run here, or nothing. Raises ValueError where its workload does not load."""
     try:
-        backend.require(Case(**case))
+        backend.require(workload.received(case))
     except Unavailable as error:
         return str(error)
+    except Refused as error:
+        raise ValueError(str(error)) from None
     return ""
 
 

@@ -187,7 +187,7 @@ def test_a_size_by_name_selects_the_layers_that_have_it():
 
 def test_an_unknown_size_is_refused_with_those_there_are():
     with pytest.raises(ValueError, match=r"no size 'h1_t1'; there are first, all, or names such as u1024 \(dense\)"):
-        ids(workloads=["dense"], sizes=["h1_t1"])
+        Selection(["dense"], ["h1_t1"]).require_known_sizes()
 
 
 def test_an_impossible_size_is_refused_with_its_layer_before_anything_runs():
