@@ -14,7 +14,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Dict, Mapping, Optional
 
-from bench import size as sizes
 from bench.case import Refused
 from bench.size import Dimension
 
@@ -52,8 +51,6 @@ def _fault_of_sizes(dimensions: Any, named: Any) -> Optional[str]:
         for key, dimension in dimensions.items():
             if key not in values and dimension.start is None:
                 return f"{key!r} has no value in {dict(values)} of SIZES"
-        if "-" in sizes.name(dimensions, sizes.completed(dimensions, values)):
-            return "a hyphen in the letter of a dimension: it would part the names of cases"
     return None
 
 

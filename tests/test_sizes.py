@@ -202,7 +202,7 @@ def test_cases_and_settings_survive_as_plain_data():
 
     assert Case(**case.plain()) == case
     assert Settings(**Settings(cores=[1]).plain()) == Settings(cores=[1])
-    assert set(AXES) | {"dimensions"} == set(case.plain())
+    assert set(AXES) | {"dimensions", "own"} == set(case.plain())
 
 
 @pytest.mark.parametrize("layer", plugins.names(layers))
