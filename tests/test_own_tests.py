@@ -345,3 +345,35 @@ def test_tests_without_a_case_are_none_of_our_business(suite: Suite) -> None:
 
     assert result.returncode == 0, result.text
     assert "1 passed" in result.stdout
+
+
+def test_a_test_measures_one_case(own_file: Suite) -> None:
+    text = "\n\ndef test_two(case, measure):\n    measure(case)\n    measure(case)\n"
+    own_file.add("mine/test_gated.py", EXAMPLE + text)
+
+    result = own_file.run(*FAST, "-k", "two")
+
+    assert result.returncode == 1, result.text
+    assert "measure is for one case a test: pytest-benchmark keeps one result of each" in result.stdout
+    assert "Traceback" not in result.text
+
+
+def test_a_case_made_by_hand_has_the_samples_of_its_worker(suite: Suite) -> None:
+    suite.add(
+        "mine/test_hand.py",
+        """
+        from bench.case import Case
+
+        def test_hand(measure):
+            measure(Case("dense", "u8", {"units": 8, "activation": "none"}, "inference", 3, "fp32", 1, "numpy", "cpu"))
+        """,
+    )
+    suite.paths = ["mine"]
+
+    result = suite.run("--steps=7", "--benchmark-json=run.json")
+
+    assert result.returncode == 0, result.text
+    (entry,) = suite.read("run.json")["benchmarks"]
+    assert entry["extra_info"]["id"] == "dense-u8-inference-b3-fp32-x1-numpy-cpu"
+    assert len(entry["stats"]["data"]) == 7
+    assert entry["stats"]["median"] == pytest.approx(entry["extra_info"]["step_median_s"])

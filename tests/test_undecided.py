@@ -11,11 +11,11 @@ from suite import PACED, SMALL, XDIST, Result, Suite
 
 STEP_S = 0.01
 ID = "dense-u8-inference-b1-fp32-x1-paced-cpu"
-ARGS = (*SMALL, "--backend=paced", "--batch-size=1", "--baseline-tolerance=25", "--benchmark-only")
-# The first process of a run takes twice as long as those that follow.
+ARGS = (*SMALL, "--backend=paced", "--batch-size=1", "--baseline-tolerance=60", "--benchmark-only")
+# The first process of a run takes four times as long as those that follow.
 FALTERING = """
 first = (Path(__file__).parents[2] / "workers.txt").read_text().count(case.id) == 1
-""" + PACED.format(seconds=f"({2 * STEP_S} if first else {STEP_S})")
+""" + PACED.format(seconds=f"({4 * STEP_S} if first else {STEP_S})")
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_an_undecided_case_does_what_the_option_says(
 
 
 def test_a_retry_that_decides_ends_there(suite: Suite, stored: Dict[str, Any]) -> None:
-    """Half the rate is within a noise of 100 %; the second process has the whole of it."""
+    """A quarter of the rate is within a noise of 100 %; the second process has the whole of it."""
     result = met(suite, stored, 1.0, 100.0, "--undecided=retry", pace=FALTERING)
 
     assert result.returncode == 0, result.text
