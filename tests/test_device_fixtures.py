@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from typing import Any, Callable, Dict, List
 
 import pytest
@@ -165,6 +166,17 @@ def test_where_there_is_no_device_of_the_size_a_test_skips(mine: Suite) -> None:
 
     assert "1 skipped" in result.stdout
     assert "not present: a device of 8 IPUs; gc-info -l lists 0: 1 IPU" in result.stdout
+
+
+def test_a_device_of_another_host_cannot_be_held_here(mine: Suite) -> None:
+    text = "def test_it(ipu):\n    raise RuntimeError('not reached')\n"
+
+    result = run(mine, text, f"--worker-host=popen//python={sys.executable}")
+
+    assert result.returncode == 1, result.text
+    assert "leave --worker-host and launchers out" in result.stdout
+    assert "not reached" not in result.stdout
+    assert "Traceback" not in result.text
 
 
 def test_two_tests_at_once_hold_different_ipus(mine: Suite) -> None:
