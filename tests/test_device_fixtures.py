@@ -370,6 +370,15 @@ def test_a_parameter_of_its_own(device):
     assert device == "mine"
 
 
+class TestOfItsOwn:
+    @pytest.fixture
+    def device(self):
+        return "own"
+
+    def test_stays(self, device):
+        assert device == "own"
+
+
 @pytest.mark.workload("dense")
 def test_of_a_case(case, device, device_facts):
     assert (device, "cores" in device_facts) == (case.device, case.device == "cpu")
@@ -387,6 +396,7 @@ def test_a_test_runs_once_for_each_device_and_knows_it(devices: Dict[str, str]) 
     assert plain == {
         **{f"test_{test}[{name}]": "PASSED" for test in ("named", "described") for name in ("cpu", "ipu")},
         "test_a_parameter_of_its_own[mine]": "PASSED",
+        "test_stays": "PASSED",
     }
 
 
