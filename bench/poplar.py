@@ -181,6 +181,15 @@ def require(case: Case, settings: Settings) -> None:
     _require_full_pipeline(case, settings)
 
 
+def refusal(case: Case, settings: Settings) -> str:
+    """What `require` says of a case; empty where it says nothing."""
+    try:
+        require(case, settings)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 def _require_simulable(case: Case, poplar: Poplar) -> None:
     if poplar.ipu_model and case.replicas > 1:
         raise ValueError(f"--ipu-model simulates one replica, not {case.replicas}")
