@@ -17,8 +17,8 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
-from bench import backend, calibration, device, lease, material, poplar
-from bench.case import Case, Settings, Unavailable
+from bench import backend, calibration, device, lease, material, poplar, workload
+from bench.case import Refused, Settings, Unavailable
 from bench.devices import cpu, cuda
 from bench.group import Hub
 
@@ -62,18 +62,21 @@ def _version(package: str) -> str:
 
 
 def require(case: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-    """Why a case cannot run here, or nothing."""
+    """Why a case cannot run here, or nothing. Raises ValueError where its workload does not load."""
     try:
-        backend.require(Case(**case))
-        material.require_readers(Case(**case), Settings(**settings))
+        received = workload.received(case)
+        backend.require(received)
+        material.require_readers(received, Settings(**settings))
     except Unavailable as error:
         return str(error)
+    except Refused as error:
+        raise ValueError(str(error)) from None
     return ""
 
 
 def require_images(case: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     """Raise ValueError where the folder of images does not have what a case needs."""
-    material.require(Case(**case), Settings(**settings))
+    material.require(workload.received(case), Settings(**settings))
 
 
 def environment(name: str, settings: Mapping[str, Any], device_name: str) -> Dict[str, str]:

@@ -151,9 +151,14 @@ def require_own_machine(path: Path, records: Iterable[Record], devices: Mapping[
 def accept(path: Path, records: Iterable[Record], who: str, why: str) -> List[Record]:
     """Store records in a file, beside those of other cases that it has; who, when and why with them.
 
-    Returns what was left out: a record of a disturbed machine, or of none, is no baseline.
+    Returns what was left out: a record of a disturbed machine, or of none, is no baseline. Raises ValueError where two
+    records are of one case: a baseline holds one.
     """
     records = list(records)
+    ids = [record["id"] for record in records]
+    twice = sorted({id for id in ids if ids.count(id) > 1})
+    if twice:
+        raise ValueError(f"several tests measured {', '.join(twice)}; select one of them (-k)")
     kept = [record for record in records if _counts(record)]
     path.parent.mkdir(parents=True, exist_ok=True)
     before = _parsed(path) if path.exists() else {"accepted": [], "benchmarks": []}

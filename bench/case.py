@@ -18,7 +18,10 @@ AXES = ("workload", "size", "mode", "batch_size", "precision", "replicas", "back
 
 @dataclass(frozen=True)
 class Case:
-    """What is measured. `dimensions` are the values behind the name `size`; `batch_size` is per replica."""
+    """What is measured. `dimensions` are the values behind the name `size`; `batch_size` is per replica.
+
+    own   where the workload comes from that is not one of the suite's: what `bench/own.py` tells of it
+    """
 
     workload: str
     size: str
@@ -29,6 +32,7 @@ class Case:
     replicas: int
     backend: str
     device: str
+    own: Dict[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def id(self) -> str:
@@ -70,6 +74,7 @@ class Settings:
     validation         count hits behind --epochs
     export_onnx        a folder for the ONNX models; empty: none
     parallel_timing    others may be timed beside, on other cores
+    ipus_held          IPUs that the process that runs pytest holds for this case already
     """
 
     data: str = "synthetic"
@@ -98,6 +103,7 @@ class Settings:
     validation: bool = True
     export_onnx: str = ""
     parallel_timing: bool = False
+    ipus_held: int = 0
 
     def __post_init__(self) -> None:
         if isinstance(self.recipe, dict):  # it crossed to a worker

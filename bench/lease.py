@@ -97,6 +97,15 @@ def some(kind: str, wanted: int, there: int, blocked: Blocked = _unsaid) -> Iter
         yield found
 
 
+def taken(stack: contextlib.ExitStack, names: Sequence[str]) -> bool:
+    """Hold several things by name until `stack` ends, if nobody holds one of them; do not wait."""
+    with contextlib.ExitStack() as tried:
+        if all([_taken(tried, name) for name in names]):
+            stack.enter_context(tried.pop_all())
+            return True
+    return False
+
+
 def _taken(stack: contextlib.ExitStack, name: str) -> bool:
     """Take a lock that is free, until `stack` ends."""
     try:

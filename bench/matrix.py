@@ -7,18 +7,25 @@ from dataclasses import dataclass, field
 from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from bench import backend as engines
-from bench import cnn, workload
+from bench import cnn, own, workload
 from bench import size as sizes
 from bench.case import Case
 from bench.size import Dimension, Value
 
 
 def require_possible(case: Case) -> None:
-    """Raise ValueError, naming workload and value, when a case's size is impossible."""
+    """Raise ValueError, naming workload and value, when a case's size is impossible, or when a workload that is not
+    one of the suite's does not build."""
+    module = workload.load(case.workload)
     try:
-        workload.record(workload.load(case.workload), case.dimensions, 1, "inference")
+        workload.record(module, case.dimensions, 1, case.mode if case.own and hasattr(module, "loss") else "inference")
     except ValueError as error:
         raise ValueError(f"{case.workload}: {error}") from None
+    except Exception as error:
+        if not case.own:
+            raise
+        text = own.failure(error, case.own["file"])
+        raise ValueError(f"{case.own['shown']}: {case.workload} of size {case.size} does not build: {text}") from None
 
 
 @dataclass(frozen=True)
@@ -43,11 +50,10 @@ class Selection:
     backends_named: bool = True
 
     def cases(self) -> Iterator[Case]:
-        """Every case once; the backends of one workload side by side.
+        """Every case once; the backends of one workload side by side. A workload that has none of the sizes has none.
 
-        Raises ValueError, naming workload and value, for an unknown size or an impossible one.
+        Raises ValueError, naming workload and value, for an impossible size.
         """
-        self._require_known_sizes()
         for name in self.workloads:
             for size, dimensions, batch_size in self._sizes(name):
                 batches = self.batch_sizes or [batch_size]
@@ -87,7 +93,8 @@ class Selection:
         for values in itertools.product(*(self.dimensions[key] for key in keys)):
             yield dict(zip(keys, values))
 
-    def _require_known_sizes(self) -> None:
+    def require_known_sizes(self) -> None:
+        """Raise ValueError, with examples, for a size that no workload has."""
         if list(self.sizes) in (["first"], ["all"]):
             return
         known = {name: list(workload.named_sizes(workload.load(name))) for name in self.workloads}

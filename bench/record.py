@@ -13,7 +13,7 @@ import platform
 from typing import Any, Dict, List, Mapping, Sequence
 
 from bench import protocol, workload
-from bench.case import Case, Settings, Wrong
+from bench.case import AXES, Case, Settings, Wrong
 from bench.graph import Graph
 from bench.measure import Samples, noise_percent
 from bench.precision import PRECISIONS
@@ -36,6 +36,7 @@ FIELDS = {
     "schema": "version of this dictionary",
     "id": "workload-size-mode-b<batch>-precision-x<replicas>-backend-device",
     "workload": "axis",
+    "workload_file": "the file of a workload that is not one of the suite's; else empty",
     "size": "axis: the dimensions, abbreviated",
     "mode": "axis",
     "batch_size": "axis: items per replica and batch",
@@ -152,7 +153,7 @@ def build(
     batches = step.items / batch
     record: Record = dict.fromkeys(FIELDS)
     record.update(schema=SCHEMA, id=case.id)
-    record.update({k: v for k, v in case.plain().items() if k != "dimensions"})
+    record.update({axis: getattr(case, axis) for axis in AXES}, workload_file=case.own.get("shown", ""))
     record.update(
         source="measured",
         item=workload.load(case.workload).ITEM,

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bench import workload
+from bench import baseline, workload
 from bench.baseline import Verdict
 from bench.protocol import PROGRAMS
 from bench.record import Record
@@ -36,6 +36,43 @@ def render(rows: Sequence[Row], color: bool = False) -> str:
     if max(len(Text.from_ansi(line).plain) for line in lines) > WIDTH:
         lines = _below_cases(rows, [axis for axis in varying if axis != "backend"], color)
     return "\n".join([title, *lines, *_notes(rows)])
+
+
+def compared(file: str, rows: Sequence[Tuple[Record, Record]], strangers: Sequence[str]) -> str:
+    """Rates beside those of a file of another run, of which pytest-benchmark's table tells the steps.
+
+    rows        records of this run, each with the file's of the same case
+    strangers   cases of this run of which the file has no record of the suite's
+    """
+    lines = []
+    if rows:
+        table = Table(box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
+        for head in ("items/s", "then", "ratio"):
+            table.add_column(head, justify="right", no_wrap=True)
+        table.add_column("case", no_wrap=True)
+        for now, then in rows:
+            rates = now["items_per_s"], then.get("items_per_s")
+            ratio = f"{rates[0] / rates[1]:.3f}" if rates[0] and rates[1] else "-"
+            table.add_row(rate(rates[0]), rate(rates[1]), ratio, now["id"])
+        lines += [
+            f"layerbench: items/s now, and then in {file} (pytest-benchmark's OPS counts steps)",
+            *_printed(table, False),
+        ]
+    for now, then in rows:
+        different = [text.split(" ")[0] for text in baseline.differences(now, then)]
+        if different:
+            lines.append(f"measured in another way then: {now['id']}: {', '.join(different)}")
+    if strangers:
+        more = f" and {len(strangers) - 1} more" if len(strangers) > 1 else ""
+        lines.append(f"{file} has no record of {strangers[0]}{more}, so no items/s")
+    return "\n".join(lines)
+
+
+def _printed(table: Table, color: bool) -> List[str]:
+    out = io.StringIO()
+    console = Console(file=out, width=400, force_terminal=color, no_color=not color, highlight=False)
+    console.print(table)
+    return [line.rstrip() for line in out.getvalue().splitlines() if line.strip()]
 
 
 def _beside_best(rows: Sequence[Row]) -> List[Row]:
@@ -67,10 +104,7 @@ def _lines(rows: Sequence[Row], axes: Sequence[str], color: bool) -> List[str]:
     for record, verdict in rows:
         cells = [_value(record, axis) for axis in axes] + [cell(record, verdict) for _, cell in columns]
         table.add_row(*cells, style="red" if verdict and verdict.kind == "slower" else None)
-    out = io.StringIO()
-    console = Console(file=out, width=400, force_terminal=color, no_color=not color, highlight=False)
-    console.print(table)
-    return [line.rstrip() for line in out.getvalue().splitlines() if line.strip()]
+    return _printed(table, color)
 
 
 def _below_cases(rows: Sequence[Row], axes: Sequence[str], color: bool) -> List[str]:

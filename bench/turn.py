@@ -30,7 +30,8 @@ def to_compile(
     if settings.compile_cores:
         cpu.bind(settings.compile_cores)
     if attached is not None and not settings.poplar.compile_only:
-        devices.enter_context(attached(poplar.ipus(case, settings), lambda: tell("waiting")))
+        wanted = max(0, poplar.ipus(case, settings) - settings.ipus_held)
+        devices.enter_context(attached(wanted, lambda: tell("waiting")))
     _one_by_one(group, machines, lambda cores: compiling.enter_context(lease.compiling(cores, lambda: tell("waiting"))))
 
 

@@ -14,8 +14,8 @@ import sys
 import traceback
 from typing import Any, Callable, Dict, Iterator, List, Mapping
 
-from bench import calibration, device, run
-from bench.case import Broken, Case, Lost, Refused, Settings, Unavailable, Wrong
+from bench import calibration, device, run, workload
+from bench.case import Broken, Lost, Refused, Settings, Unavailable, Wrong
 from bench.group import ALONE, Group, Member
 
 Reply = Dict[str, Any]
@@ -47,7 +47,7 @@ def answer(request: Mapping[str, Any], tell: Tell, launched: Group = ALONE) -> R
         if request["do"] == "calibrate":
             tell("waiting")
             return {"kind": "calibration", **calibration.measured(**request["what"], begun=lambda: tell("calibrating"))}
-        case, settings = Case(**request["case"]), Settings(**request["settings"])
+        case, settings = workload.received(request["case"]), Settings(**request["settings"])
         with contextlib.closing(Member(request["place"])) if request.get("place") else _kept(launched) as group:
             return {"kind": "record", **run.run(case, settings, tell, request.get("canary_s"), group)}
     except Lost as error:

@@ -7,7 +7,7 @@ import itertools
 from types import ModuleType
 from typing import Any, Dict, Iterable, Mapping, Optional, Protocol, Tuple, cast
 
-from bench import cnn, host_pipeline, layers, plugins
+from bench import cnn, host_pipeline, layers, own, plugins
 from bench import size as sizes
 from bench.case import Case
 from bench.graph import Graph, Tensor
@@ -33,7 +33,8 @@ class Workload(Protocol):
     batch_size, mode)` (the same by hand), `sampled(size)` (a small size with the same weights, which are
     measured there), `implausible(output, **size)`, which judges the numbers of a timed step that draws its
     own random numbers, and, for --protocol tensorflow_layers, `program_items(batch_size=, **size)` where the
-    original program counts other items, and AVERAGES_SECONDS where it averages seconds.
+    original program counts other items, and AVERAGES_SECONDS where it averages seconds. A module that is not
+    one of the suite's needs no TINY (see `add`).
     """
 
     ITEM: str
@@ -44,6 +45,10 @@ class Workload(Protocol):
     def build(self, net: Graph, **size: Any) -> Tensor: ...
 
 
+# Workloads of files that are not the suite's, by name; `add` and `received` put them here.
+_own: Dict[str, Workload] = {}
+
+
 def names(kind: str = "") -> Tuple[str, ...]:
     """Every workload, or those of a kind: layers, cnns or pipelines."""
     found = {"layers": plugins.names(layers), "cnns": list(cnn.models()), "pipelines": [host_pipeline.NAME]}
@@ -52,11 +57,43 @@ def names(kind: str = "") -> Tuple[str, ...]:
 
 def load(name: str) -> Workload:
     """Import one workload. Raises ValueError with the choices when there is none of that name."""
+    if name in _own:
+        return _own[name]
     if name in cnn.models():
         return cast(Workload, cnn.models()[name])
     if name == host_pipeline.NAME:
         return cast(Workload, host_pipeline)
     return cast(Workload, plugins.load(layers, name))
+
+
+def add(module: ModuleType) -> str:
+    """Make a module that is not the suite's a workload, named as its file without `test_`; return the name.
+
+    Raises ValueError where it is no workload or its name is taken.
+    """
+    name = module.__name__.rsplit(".", 1)[-1]
+    name = name[len("test_") :] if name.startswith("test_") else name
+    known = _own.get(name)
+    fault = own.fault(module, name)
+    if known is not None and getattr(known, "__file__", "") != module.__file__:
+        fault = f"there is a workload {name!r} in {getattr(known, '__file__', '')} already; rename the file"
+    elif name in names():
+        fault = f"the suite has a workload {name!r} of its own; rename the file"
+    if fault:
+        raise ValueError(fault)
+    _own[name] = cast(Workload, module)
+    return name
+
+
+def received(plain: Mapping[str, Any]) -> Case:
+    """A case from another process; its workload is loaded from the text of its file where it is not one of the suite's.
+
+    Raises Refused, in one line, where that fails.
+    """
+    case = Case(**plain)
+    if case.own and case.workload not in _own:
+        _own[case.workload] = cast(Workload, own.load(case.own))
+    return case
 
 
 def named_sizes(workload: Workload) -> Dict[str, Dict[str, Value]]:
@@ -96,9 +133,9 @@ def record(
     """
     net = Graph(batch_size, random_as_inputs, mode == "training", recipe)
     net.sample = functools.partial(_sample, workload, size)
-    net.output = workload.build(net, **size)
+    net.output = _tensor("build", workload.build(net, **size))
     if mode != "inference":
-        net.loss = workload.loss(net, net.output, **size)  # type: ignore[attr-defined]
+        net.loss = _tensor("loss", workload.loss(net, net.output, **size))  # type: ignore[attr-defined]
     return net
 
 
@@ -106,6 +143,12 @@ def _sample(workload: Workload, size: Mapping[str, Value]) -> Graph:
     """The graph of a few rows of a small size, with the same weights."""
     small = workload.sampled(size) if hasattr(workload, "sampled") else size
     return record(workload, small, SAMPLED_ROWS, "inference", random_as_inputs=True)
+
+
+def _tensor(function: str, found: Any) -> Tensor:
+    if not isinstance(found, Tensor):
+        raise ValueError(f"{function} returned {found!r}; it has to return one of the graph's tensors")
+    return found
 
 
 def of_case(case: Case, recipe: Recipe = PLAIN) -> Graph:

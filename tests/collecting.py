@@ -29,7 +29,7 @@ def pytest_cmdline_main(config):
     Path("collected.json").write_text(json.dumps(found))
     return 0
 """
-ALWAYS = ("bench", "--collect-only", "-q", "-p", "pytest_benchmark.plugin", "-p", "no:cacheprovider")
+ALWAYS = ("--collect-only", "-q", "-p", "pytest_benchmark.plugin", "-p", "no:cacheprovider")
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,15 @@ class Collected:
         return list(dict.fromkeys(name.rsplit("-", 2)[0] for name in self.ids))
 
 
-def collect(suite: Suite, lines: Iterable[Sequence[str]]) -> Dict[Sequence[str], Collected]:
-    """Run each line, given as its arguments behind `pytest bench`, with --collect-only; numpy is the backend where it
-    names none."""
+def collect(
+    suite: Suite, lines: Iterable[Sequence[str]], paths: Sequence[str] = ("bench",), **env: str
+) -> Dict[Sequence[str], Collected]:
+    """Run each line, given as its arguments behind `pytest bench`, or behind `pytest` of other paths, with
+    --collect-only; numpy is the backend where it names none."""
     distinct = list(dict.fromkeys(tuple(line) for line in lines))
     backend = [[] if "--backend" in line else ["--backend", "numpy"] for line in distinct]
     suite.add("collecting.py", PLUGIN)
-    suite.add("lines.json", json.dumps([[*ALWAYS, *more, *line] for more, line in zip(backend, distinct)]))
-    done = suite.run("-p", "collecting")
+    suite.add("lines.json", json.dumps([[*paths, *ALWAYS, *more, *line] for more, line in zip(backend, distinct)]))
+    done = suite.run("-p", "collecting", **env)
     assert done.returncode == 0, done.text
     return {line: Collected(code, text) for line, (code, text) in zip(distinct, suite.read("collected.json"))}

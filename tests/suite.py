@@ -102,6 +102,8 @@ class Suite:
 
     def __init__(self, root: Path, cache: Path) -> None:
         self.root, self.cache = root, cache
+        # What pytest is to collect.
+        self.paths = ["bench"]
         root.mkdir(parents=True, exist_ok=True)
         for name in PARTS:
             if (ROOT / name).is_dir():
@@ -110,14 +112,14 @@ class Suite:
                 shutil.copy(str(ROOT / name), str(root / name))
 
     def run(self, *args: str, **env: str) -> Result:
-        """`pytest bench` with these arguments; `--backend numpy` and a short time budget unless given."""
+        """`pytest` of `paths` with these arguments; `--backend numpy` and a short time budget unless given."""
         with self.start(*args, **env) as process:
             return finished(process)
 
     def start(self, *args: str, **env: str) -> subprocess.Popen[str]:
         """The same, not waited for, in a session of its own as under a terminal of its own."""
         return subprocess.Popen(
-            [sys.executable, "-m", "pytest", "bench", *_defaults(args), *args],
+            [sys.executable, "-m", "pytest", *self.paths, *_defaults(args), *args],
             cwd=str(self.root),
             env={**self._environment(), **env},
             stdin=subprocess.DEVNULL,

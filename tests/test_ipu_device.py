@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
 import pytest
 
+from bench import lease
 from bench.case import Unavailable
 from bench.devices import ipu
 
@@ -139,3 +141,36 @@ def test_a_tool_that_hangs_or_fails_tells_nothing(machine, tmp_path):
     tool.write_text("#!/bin/sh\nexit 3\n")
     ipu._list_of_devices.cache_clear()
     assert ipu.listed() == []
+
+
+def test_a_held_device_has_no_chip_of_another_that_is_held(machine, tmp_path):
+    """Devices 4 and 5 are the chips 0 and 1, and 2 and 3."""
+    machine.setenv("LAYERBENCH_CACHE", str(tmp_path))
+
+    with ipu.held(1) as one, ipu.held(2) as two, ipu.held(1) as third:
+        held = [(device.id, device.chips) for device in (one, two, third)]
+
+    assert held == [(0, (0,)), (5, (2, 3)), (1, (1,))]
+    with ipu.held(4) as every:
+        assert every.chips == (0, 1, 2, 3)
+
+
+def test_a_held_device_can_be_named_and_is_refused_where_it_is_in_use(machine, tmp_path):
+    machine.setenv("LAYERBENCH_CACHE", str(tmp_path))
+    machine.setenv("FAKE_IPU_BUSY", "3")
+
+    with ipu.held(2, device_id=4) as found:
+        assert found.id == 4
+    with pytest.raises(Unavailable, match="held by 3: somebody"), ipu.held(2, device_id=5):
+        pass
+
+
+def test_several_locks_are_taken_all_or_none(machine, tmp_path):
+    machine.setenv("LAYERBENCH_CACHE", str(tmp_path))
+
+    with contextlib.ExitStack() as other, contextlib.ExitStack() as own:
+        assert lease.taken(other, ["b"])
+        assert not lease.taken(own, ["a", "b"])
+        assert lease.taken(own, ["a"])
+        other.close()
+        assert lease.taken(own, ["b"])

@@ -9,7 +9,8 @@ from pytest_benchmark import stats
 
 
 @pytest.mark.parametrize(
-    "name", ["quiet", "json", "storage", "save", "autosave", "only", "skip", "disabled", "benchmarks"]
+    "name",
+    ["quiet", "json", "storage", "save", "autosave", "only", "skip", "disabled", "benchmarks", "compared_mapping"],
 )
 def test_the_session_of_pytest_benchmark_has_the_attribute(pytestconfig, name):
     assert hasattr(pytestconfig._benchmarksession, name)
@@ -32,3 +33,13 @@ def test_the_loader_of_torch_can_end_its_processes():
     data = pytest.importorskip("torch.utils.data")
 
     assert callable(data.dataloader._MultiProcessingDataLoaderIter._shutdown_workers)
+
+
+def pytest_generate_tests(metafunc):
+    if "told" in metafunc.fixturenames:
+        metafunc.parametrize("told", [metafunc._arg2fixturedefs["tmp_path"][-1].func.__module__])
+
+
+def test_pytest_tells_whose_a_fixture_is(tmp_path, told):
+    """As fixtures/devices.py asks of the fixture `device`."""
+    assert told.startswith("_pytest.")

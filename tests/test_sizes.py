@@ -187,7 +187,7 @@ def test_a_size_by_name_selects_the_layers_that_have_it():
 
 def test_an_unknown_size_is_refused_with_those_there_are():
     with pytest.raises(ValueError, match=r"no size 'h1_t1'; there are first, all, or names such as u1024 \(dense\)"):
-        ids(workloads=["dense"], sizes=["h1_t1"])
+        Selection(["dense"], ["h1_t1"]).require_known_sizes()
 
 
 def test_an_impossible_size_is_refused_with_its_layer_before_anything_runs():
@@ -202,7 +202,7 @@ def test_cases_and_settings_survive_as_plain_data():
 
     assert Case(**case.plain()) == case
     assert Settings(**Settings(cores=[1]).plain()) == Settings(cores=[1])
-    assert set(AXES) | {"dimensions"} == set(case.plain())
+    assert set(AXES) | {"dimensions", "own"} == set(case.plain())
 
 
 @pytest.mark.parametrize("layer", plugins.names(layers))

@@ -55,3 +55,21 @@ def test_installing_puts_nothing_on_the_path(tmp_path):
     done = run(sys.executable, "-c", "import sys; sys.path.pop(0); import bench")
 
     assert "No module named 'bench'" in done.stdout
+
+
+def test_tox_has_benchmarks_for_ci(tmp_path):
+    need("tox")
+
+    done = run(sys.executable, "-m", "tox", "config", "-e", "bench", "-k", "commands", "--workdir", str(tmp_path))
+
+    assert done.returncode == 0, done.stdout
+    assert f"python scripts/bench_ci.py {tmp_path}/baselines" in done.stdout
+
+
+def test_what_the_readme_installs_has_pytest_xdist():
+    """`-n` is among the commands that it shows."""
+    extras = (ROOT / "pyproject.toml").read_text().split("[project.optional-dependencies]")[1].split("\n[")[0]
+    (cpu,) = [line for line in extras.splitlines() if line.startswith("cpu = ")]
+
+    assert "'.[cpu]'" in (ROOT / "README.md").read_text()
+    assert '"pytest-xdist"' in cpu

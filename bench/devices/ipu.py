@@ -32,11 +32,12 @@ _MEMBER = re.compile(r"^\s*\|--- (?:PCIe )?Id:\s+\[(\d+)\],\s+DNC Id:\s+\[(\d+)\
 
 @dataclass(frozen=True)
 class Listed:
-    """A device that `gc-info -l` lists: one chip, or several that belong together."""
+    """A device that `gc-info -l` lists: one chip, or several that belong together; `chips` are their own ids."""
 
     id: int
     kind: str
     ipus: int
+    chips: Tuple[int, ...] = ()
 
 
 class NoneFree(Exception):
@@ -65,6 +66,24 @@ def attached(ipus: int, blocked: Callable[[], None]) -> Iterator[None]:
     singles = len([device for device in listed() if device.ipus == 1])
     with locks.some("ipu", min(ipus, singles), singles, blocked):
         yield
+
+
+@contextlib.contextmanager
+def held(ipus: int, wait_s: float = 0.0, device_id: Optional[int] = None) -> Iterator[Listed]:
+    """Keep a device of so many IPUs, to which no process is attached, from this user's other cases: a framework then
+    attaches to it by its id. Raises Unavailable."""
+    with contextlib.ExitStack() as stack, attached(ipus, lambda: None):
+        yield attach(lambda: _free(stack, ipus, device_id), ipus, wait_s, device_id)
+
+
+def _free(stack: contextlib.ExitStack, ipus: int, device_id: Optional[int]) -> Listed:
+    """A free device, locked until `stack` ends. Raises NoneFree."""
+    for device in listed():
+        fits = device.ipus == ipus and device_id in (None, device.id)
+        unused = fits and not any(_owner(chip) for chip in device.chips)
+        if unused and locks.taken(stack, [f"ipu-chip{chip}" for chip in device.chips]):
+            return device
+    raise NoneFree("each of this size is in use")
 
 
 def describe() -> Dict[str, Any]:
@@ -97,14 +116,15 @@ def peak(precision: str, threads: int) -> Dict[str, Any]:
 
 def listed() -> List[Listed]:
     """Every device, single chips and groups."""
-    found: List[Tuple[int, str, int]] = []
+    found: List[Tuple[int, str, List[int]]] = []
     for line in _list_of_devices(os.environ.get("PATH", "")).splitlines():
         device = _DEVICE.match(line)
         if device:
-            found.append((int(device[1]), device[2], 0))
-        elif _MEMBER.match(line) and found:
-            found[-1] = (*found[-1][:2], found[-1][2] + 1)
-    return [Listed(id, kind, max(1, members)) for id, kind, members in found]
+            found.append((int(device[1]), device[2], []))
+        member = _MEMBER.match(line)
+        if member and found:
+            found[-1][2].append(int(member[1]))
+    return [Listed(id, kind, max(1, len(chips)), tuple(chips or [id])) for id, kind, chips in found]
 
 
 def clock_hz() -> float:
@@ -144,15 +164,16 @@ def _sizes(sizes: Dict[int, int]) -> str:
 
 def _owners() -> str:
     """Who holds single chips: `device: user, program (pid)`."""
-    found = []
-    for device in listed():
-        facts = _information(device.id) if device.ipus == 1 else {}
-        if facts.get("user process id", "") not in ("", "0"):
-            found.append(
-                f"{device.id}: {facts.get('user name', '?')}, {facts.get('user executable', '?')}"
-                f" ({facts['user process id']})"
-            )
-    return "; ".join(found)
+    singles = [device.id for device in listed() if device.ipus == 1]
+    return "; ".join(f"{id}: {owner}" for id, owner in zip(singles, map(_owner, singles)) if owner)
+
+
+def _owner(id: int) -> str:
+    """Who is attached to a chip; empty where nobody is."""
+    facts = _information(id)
+    if facts.get("user process id", "") in ("", "0"):
+        return ""
+    return f"{facts.get('user name', '?')}, {facts.get('user executable', '?')} ({facts['user process id']})"
 
 
 def _information(id: Optional[int] = None) -> Dict[str, str]:

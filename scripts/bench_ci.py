@@ -1,0 +1,46 @@
+"""A short set of benchmarks for CI: `python scripts/bench_ci.py FOLDER [options of pytest]`.
+
+The first run on a kind of machine stores its rates in FOLDER; later runs are held against them, and a case that got
+slower fails. With --baseline-accept WHY a run stores its rates anew.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import List
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from bench import baseline  # noqa: E402
+from bench.devices import cpu  # noqa: E402
+
+# Two layers on every framework that is installed.
+CASES = ("-k", "test_layer and (dense or lstm) and not lstm_multi", "--benchmark-only")
+FIRST = "the first run of scripts/bench_ci.py on this kind of machine"
+
+
+def main(folder: str, *more: str) -> int:
+    """Run the benchmarks and return pytest's exit code."""
+    file = Path(folder).absolute() / f"{baseline.machine_class(cpu.describe())}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    arguments: List[str] = [*CASES, "--baseline", str(file)]
+    if not _stored(file) and not any(each.startswith("--baseline-accept") for each in more):
+        arguments += ["--baseline-accept", FIRST]
+    return subprocess.call([sys.executable, "-m", "pytest", "bench", *arguments, *more], cwd=str(ROOT))
+
+
+def _stored(file: Path) -> bool:
+    """Whether there is a baseline; one that was stored while the machine was disturbed has no case."""
+    return file.exists() and bool(baseline.load(file))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit("scripts/bench_ci.py FOLDER [options of pytest]: name the folder of the baselines")
+    try:
+        sys.exit(main(*sys.argv[1:]))
+    except (OSError, ValueError) as error:
+        sys.exit(f"ERROR: {error}")
