@@ -22,7 +22,7 @@ UNKNOWN: List[Tuple[List[str], List[str]]] = [
     (["--backend=numpy,tourch"], ["'tourch'", "numpy, onnxruntime"]),
     (["--device=gpu"], ["'gpu'", "cpu, cuda, ipu"]),
     (["--precision=fp8"], ["'fp8'", "fp32, fp16, bf16"]),
-    (["--mode=train"], ["'train'", "did you mean training?", "inference, eval, training"]),
+    (["--mode=tran"], ["'tran'", "did you mean training?", "inference, eval, training"]),
     (["-k", "nolayer"], ["'nolayer'", "conv, dense, grouped_conv, gru, hmc"]),
     (["--sizes=u7"], ["'u7'", "first, all", "u1024 (dense)"]),
     (["--sizes=u1024,u7"], ["'u7'", "first, all", "u1024 (dense)"]),
