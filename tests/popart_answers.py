@@ -18,7 +18,11 @@ TRAINED = [*COMPILED, "S.weightsFromHost", "S.initAnchorArrays"]
 
 
 def environment(**more):
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("FAKE_IPU", "POPLAR_", "POPART_"))}
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("FAKE_IPU", "POPLAR_", "POPART_", "PYTEST_"))
+    }
     own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{FAKES}{os.pathsep}{TESTS.parent}"}
     tools = f"{FAKES / 'bin'}{os.pathsep}{os.environ['PATH']}"
     return {**kept, **own, "PATH": tools, "POPLAR_SDK_ENABLED": "/opt/fake", **more}

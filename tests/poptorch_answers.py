@@ -23,7 +23,8 @@ def environment(**more):
     """That of a process for which the fakes are the SDK."""
     path = os.pathsep.join([str(FAKES), str(ROOT), str(ROOT / "tests")])
     there = {"PYTHONPATH": path, "PATH": f"{FAKES / 'bin'}{os.pathsep}{os.environ['PATH']}"}
-    dropped = ("FAKE_", "POPLAR_", "POPTORCH_")
+    # PYTEST_: a run within a run is no worker of the outer one.
+    dropped = ("FAKE_", "POPLAR_", "POPTORCH_", "PYTEST_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
     return {**kept, **there, "POPLAR_SDK_ENABLED": "/opt/fake", "OMP_NUM_THREADS": "1", **more}
 

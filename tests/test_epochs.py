@@ -29,9 +29,9 @@ class Nothing:
 @pytest.fixture
 def train(monkeypatch):
     """A function that trains on 40 images in batches of 4, and returns the rates and the samples."""
-    monkeypatch.setattr(feeding, "dataset", lambda settings, kind: SimpleNamespace(root="here", count=IMAGES))
+    images = dict.fromkeys(("train", "validation"), SimpleNamespace(root="here", count=IMAGES))
     monkeypatch.setattr(feeding, "images", lambda *args, **changed: contextlib.nullcontext(Nothing()))
-    monkeypatch.setattr(feeding, "named", lambda *args: dict)
+    monkeypatch.setattr(feeding, "named", lambda *args, **changed: dict)
     monkeypatch.setattr(epochs, "score", lambda *args: {})
 
     def run(recipe, **changed):
@@ -51,7 +51,7 @@ def train(monkeypatch):
             set_learning_rate=rates.append,
         )
         settings = Settings(recipe=recipe, **changed)
-        samples, _ = epochs.train(program, workload.of_case(case, recipe), case, settings, lambda phase: None)
+        samples, _ = epochs.train(program, workload.of_case(case, recipe), case, settings, lambda phase: None, images)
         return rates, samples
 
     return run

@@ -123,7 +123,8 @@ def test_a_whole_run_is_recorded_as_a_fake_and_has_no_rate(tmp_path):
     command = [sys.executable, "-m", "pytest", "bench", "-k", "dense", "--device", "ipu", "--backend", cases.ENGINE]
     command += ["--sizes", "first", "--batches-per-step", "2", "--steps", "2", "--pin", "none", "--benchmark-only"]
     command += ["--benchmark-json", str(path), "-p", "no:cacheprovider"]
-    env = {**os.environ, **ENV, "LAYERBENCH_CACHE": str(tmp_path / "cache")}
+    outer = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    env = {**outer, **ENV, "LAYERBENCH_CACHE": str(tmp_path / "cache")}
     done = subprocess.run(command, env=env, cwd=FAKES.parent.parent, capture_output=True, text=True, timeout=300)
 
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
