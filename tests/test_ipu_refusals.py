@@ -73,6 +73,8 @@ def test_a_preset_selects_a_case_of_each_backend_of_an_ipu(name, collected):
 
 
 def test_the_backend_that_cannot_skips_and_another_runs(suite):
+    pytest.importorskip("onnx")
+
     done = suite.run(
         *("--backend", "popart,tensorflow_ipu", *CUT, "--gradient-accumulation", "5", "--benchmark-disable", "-rA"),
         PATH=f"{FAKES / 'bin'}{os.pathsep}{os.environ['PATH']}",

@@ -71,4 +71,6 @@ def test_a_case_above_the_limit_of_the_device_fails_in_one_line_and_is_not_recor
     assert any("wrong measurement, not recorded:" in line for line in result.text.splitlines())
     assert "is more than this device can do (2e-12)" in result.text
     assert "Traceback" not in result.text
-    assert not (suite.root / "run.json").exists() or not suite.read("run.json")["benchmarks"]
+    # pytest-benchmark 4 leaves an empty file.
+    left = suite.root / "run.json"
+    assert not left.exists() or not left.read_text() or not suite.read("run.json")["benchmarks"]
