@@ -81,6 +81,31 @@ def test_without_norms_each_convolution_has_the_size_that_its_reader_wants(model
         assert got == pytest.approx(wanted, rel=0.02)
 
 
+@pytest.mark.parametrize("model", ["resnet8", "mobilenet_v3_small", "efficientnet_b0"])
+def test_running_statistics_are_those_of_what_arrives(model):
+    """Drawn around a variance of 1 and a mean of 0, then scaled: what a norm lets through has the size that its reader
+    wants, 4 before silu and hardswish."""
+    graph = recorded(model, image_size=64).sample()
+    weights = values.weights(graph, "float32")
+    readers = {t.node: node.op for node in reversed(graph.nodes) for t in node.inputs}
+    sizes = []
+
+    def noted(index, node, arguments, result):
+        if node.op == "batch_norm":
+            named = {weight.kind: weights[weight.name].astype("float64") for weight in node.weights}
+            spread = np.sqrt(named["variance"].mean())
+            wanted = {"silu": 4.0, "hardswish": 4.0}.get(readers[index], 1.0)
+            sizes.append((rms(arguments[0]) / spread / wanted, np.abs(named["mean"]).max() / spread))
+        return result
+
+    evaluate(graph, weights, values.inputs(graph, "float32", values.MEASURED_BATCH), "float64", noted)
+
+    assert sizes
+    for size, mean in sizes:
+        assert size == pytest.approx(1, rel=0.2)
+        assert 0.01 < mean < 0.3
+
+
 @pytest.mark.parametrize("norm_type", NORMS)
 def test_modes_and_sizes_of_images_have_the_same_weights(norm_type):
     one = values.weights(recorded("mobilenet_v3_small", image_size=224, norm_type=norm_type), "float32")
