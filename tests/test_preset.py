@@ -154,6 +154,15 @@ def test_a_preset_of_tensorflow_has_what_its_program_told_an_ipu_by_default(name
     assert found.max_cross_replica_buffer_size == (100_000_000 if name == "mk1_resnet50_16ipus" else 10 * 2**20)
 
 
+@pytest.mark.parametrize("name", [name for name in preset.names() if preset.load(name).source == "TensorFlow 2.0"])
+def test_a_preset_of_tensorflow_pads_and_normalises_as_its_program_did(name):
+    case = next(options.parse(["--config", name]).selection().cases())
+
+    assert case.dimensions["padding_rule"] == "same"
+    # Bytes are always normalised on the device.
+    assert case.dimensions["eight_bit_io"] == "on" or case.dimensions["normalization_location"] == "device"
+
+
 def test_the_command_line_switches_off_what_a_preset_tells_an_ipu():
     line = ["--config", "mk2_resnet50_bn_16ipus", "--device", "ipu", "--no-stochastic-rounding"]
 
