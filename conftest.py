@@ -1,15 +1,20 @@
+import pytest
+
+# Before the first of them is imported: they import each other.
+pytest.register_assert_rewrite("fixtures")
+
 pytest_plugins = [
-    "fixtures.hosts",
-    "fixtures.launched",
     "fixtures.options",
+    "fixtures.processes.hosts",
+    "fixtures.processes.launched",
     "fixtures.own",
     "fixtures.cases",
     "fixtures.devices",
-    "fixtures.xdist",
-    "fixtures.baseline",
+    "fixtures.processes.xdist",
+    "fixtures.judge",
     "fixtures.publish",
     "fixtures.measure",
     "fixtures.saving",
-    "fixtures.report",
-    "fixtures.gather",
+    "fixtures.terminal",
+    "fixtures.processes.gather",
 ]

@@ -15,13 +15,12 @@ from __future__ import annotations
 import math
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
-from bench import values
 from bench.backends.numpy import evaluate
-from bench.case import Case, Wrong
-from bench.graph import Graph, Node
+from bench.cases.case import Case, Wrong
+from bench.cases.precision import PRECISIONS
+from bench.graph import Graph, Node, draws
 from bench.group import ALONE, Group
-from bench.precision import PRECISIONS
-from bench.step import Program
+from bench.program import Program
 
 Array = Any
 
@@ -80,7 +79,7 @@ def _compared(
 ) -> Dict[str, Any]:
     precision = PRECISIONS[case.precision]
     tolerance = precision.tolerance * (DEEP if graph.blocks and graph.training else 1)
-    inputs = values.inputs(graph, precision.compute, batch + KINKED * group.rank)
+    inputs = draws.inputs(graph, precision.compute, batch + KINKED * group.rank)
     program.feed([inputs])
     update = None
     if case.mode == "training":
@@ -131,10 +130,10 @@ def _tolerance_of_rounding(
     name = PRECISIONS[case.precision].compute
 
     def rounded(index: int, node: Node, args: List[Array], result: Array) -> Array:
-        return np.asarray(values.rounded(result, name), "float64")
+        return np.asarray(draws.rounded(result, name), "float64")
 
     with np.errstate(over="ignore", invalid="ignore"):
-        narrow = {key: values.rounded(np.asarray(array), name) for key, array in weights.items()}
+        narrow = {key: draws.rounded(np.asarray(array), name) for key, array in weights.items()}
         moved = float(np.linalg.norm(evaluate(graph, narrow, inputs, "float64", rounded)[0] - output))
     moved /= max(float(np.linalg.norm(output)), 1e-30)
     if ROUNDINGS * moved <= tolerance:
@@ -218,7 +217,7 @@ class _Update:
     ) -> None:
         self.graph, self.weights, self.inputs, self.group = graph, weights, inputs, group
         precision = PRECISIONS[case.precision]
-        self.computed = {name: values.rounded(array, precision.compute) for name, array in weights.items()}
+        self.computed = {name: draws.rounded(array, precision.compute) for name, array in weights.items()}
         head = graph.blocks[-1] if graph.blocks and precision.bytes == 2 else ""
         chosen = [w for node in graph.nodes if not head or node.block == head for w in node.weights if w.trained]
         self.sizes = {w.name: math.sqrt(float((weights[w.name].astype("float64") ** 2).mean())) or 1.0 for w in chosen}

@@ -10,15 +10,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Tuple
 
-from bench import backend, cache, check, device, host_pipeline, material, record, stored, timing, turn, values, workload
-from bench.case import Broken, Case, Refused, Settings, Unavailable, Wrong
-from bench.graph import Graph
+from bench import backends, cache, check, workloads
+from bench import devices as device
+from bench.cases.case import Broken, Case, Refused, Settings, Unavailable, Wrong
+from bench.cases.precision import PRECISIONS
+from bench.cases.recipe import PLAIN
+from bench.clock import surroundings, turn
+from bench.clock.sampling import measure
+from bench.graph import Graph, draws, weight_files
 from bench.group import ALONE, Group
 from bench.images import Dataset, Stopped
-from bench.measure import measure
-from bench.precision import PRECISIONS
-from bench.recipe import PLAIN
-from bench.step import Program, Step, repeat
+from bench.program import Program, Step, repeat
+from bench.real_data import material
+from bench.results import record
+from bench.workloads import host_pipeline
 
 Reply = Dict[str, Any]
 Tell = Callable[[str], None]
@@ -70,14 +75,14 @@ def _pipeline(
     compiling: contextlib.ExitStack,
 ) -> Reply:
     """An input pipeline without a model, which uses all cores: it is timed with nobody beside."""
-    from bench import bounds
+    from bench.real_data import bottleneck
 
-    def alone(timed: bounds.Timed) -> Any:
+    def alone(timed: bottleneck.Timed) -> Any:
         with contextlib.ExitStack() as stack:
             turn.to_time(stack, compiling, case, replace(settings, parallel_timing=False), tell, ALONE)
-            return timing.beside_canaries(settings, canary_s, timed)
+            return surroundings.beside_canaries(settings, canary_s, timed)
 
-    return bounds.pipeline_alone(case, settings, tell, alone, images, group)
+    return bottleneck.pipeline_alone(case, settings, tell, alone, images, group)
 
 
 def _network(
@@ -90,8 +95,8 @@ def _network(
     compiling: contextlib.ExitStack,
 ) -> Reply:
     tell("loading")
-    engine = backend.load(case.backend)
-    graph = workload.of_case(case, settings.recipe)
+    engine = backends.load(case.backend)
+    graph = workloads.of_case(case, settings.recipe)
     _require_memory(graph, case)
     material.require_files(graph, case, settings)
     try:
@@ -118,10 +123,10 @@ def _checked(
     """The program that is to be timed, its weights, and what the check of it, or of a smaller one, found."""
     # The update of any other optimiser does not tell the gradient.
     careful = replace(settings, recipe=settings.recipe.checkable, data="synthetic")
-    checkable = getattr(backend.load(case.backend), "checkable", None)
+    checkable = getattr(backends.load(case.backend), "checkable", None)
     if checkable is not None:
         careful = checkable(case, careful)
-    checked = workload.checked(case, careful.recipe)
+    checked = workloads.checked(case, careful.recipe)
     alike = graph.fingerprint == checked.fingerprint and settings.recipe == careful.recipe
     alike = alike and settings.data != "real" and (checkable is None or settings == careful)
     tell("compiling")
@@ -153,15 +158,15 @@ def _compile(
 ) -> Tuple[Program, Dict[str, Any], float]:
     """The program, which lets its device go when `stack` ends, its weights, and the seconds that it took."""
     precision = PRECISIONS[case.precision]
-    weights = values.weights(graph, precision.weights)
+    weights = draws.weights(graph, precision.weights)
     if settings.weights:
-        weights.update(stored.load(Path(settings.weights), graph, precision.weights))
+        weights.update(weight_files.load(Path(settings.weights), graph, precision.weights))
     count = settings.recipe.gradient_accumulation if case.mode == "training" else 1
     own = range(group.rank * count, (group.rank + 1) * count)
-    inputs = [values.inputs(graph, precision.compute, batch) for batch in own]
+    inputs = [draws.inputs(graph, precision.compute, batch) for batch in own]
     averaging = _averaging(case, settings, group)
     start = time.perf_counter()
-    engine: Any = backend.load(case.backend)
+    engine: Any = backends.load(case.backend)
     if case.device == "ipu":
         # Under poprun each process has its share of the replicas, and the SDK averages.
         case = replace(case, replicas=case.replicas // group.count)
@@ -188,9 +193,9 @@ def _feed(
     pipeline of real images."""
     if program.set_learning_rate is not None and program.load is not None:
         program.load(weights)
-        program.set_learning_rate(workload.load(case.workload).LEARNING_RATE)  # type: ignore[attr-defined]
+        program.set_learning_rate(workloads.load(case.workload).LEARNING_RATE)  # type: ignore[attr-defined]
     if settings.data == "real" and not _learns(case, settings):
-        from bench import feeding
+        from bench.real_data import feeding
 
         size = next(iter(graph.inputs.values())).shape[2]
         training = case.mode == "training"
@@ -204,7 +209,7 @@ def _feed(
     count = max(count, settings.recipe.gradient_accumulation if case.mode == "training" else 1)
     compute = PRECISIONS[case.precision].compute
     own = range(group.rank * count, (group.rank + 1) * count)
-    program.feed([values.inputs(graph, compute, batch, settings.zero_values) for batch in own])
+    program.feed([draws.inputs(graph, compute, batch, settings.zero_values) for batch in own])
     return None
 
 
@@ -223,28 +228,28 @@ def _timed_record(
 ) -> Reply:
     latencies: List[float] = []
     step = Step(
-        repeat(timing.noting(program, latencies), 1 if program.looped else settings.batches_per_step),
-        batch_items=workload.items(case) * (settings.recipe.gradient_accumulation if case.mode == "training" else 1),
+        repeat(surroundings.noting(program, latencies), 1 if program.looped else settings.batches_per_step),
+        batch_items=workloads.items(case) * (settings.recipe.gradient_accumulation if case.mode == "training" else 1),
         replicas=case.replicas,
         iterations=settings.batches_per_step * program.batches,
     )
     with contextlib.ExitStack() as stack:
         turn.to_time(stack, compiling, case, settings, tell, group)
         if _learns(case, settings) and settings.data == "real":
-            from bench import epochs
+            from bench.real_data import epochs
 
             step = step if program.looped else replace(step, iterations=1)
-            samples, seen = timing.beside_canaries(
+            samples, seen = surroundings.beside_canaries(
                 settings, canary_s, lambda: epochs.train(program, graph, case, settings, tell, images, group)
             )
-            samples, own = timing.together(samples, step, group)
+            samples, own = surroundings.together(samples, step, group)
             seen = {**seen, **own}
         else:
-            samples, seen = timing.beside_canaries(
+            samples, seen = surroundings.beside_canaries(
                 settings, canary_s, lambda: (measure(step.run, settings, group=group), {})
             )
-            samples, own = timing.together(samples, step, group)
-            seen = {**seen, **own, **timing.communication(program, samples, settings, group)}
+            samples, own = surroundings.together(samples, step, group)
+            seen = {**seen, **own, **surroundings.communication(program, samples, settings, group)}
         check.require_finite(program)
         _require_plausible(program, case)
         found.update(seen, batches_in_flight=program.batches)
@@ -269,11 +274,11 @@ def _of_real_images(
     program: Program, graph: Graph, case: Case, settings: Settings, opened: Any, images: Images, group: Group
 ) -> Dict[str, Any]:
     """What bounds a case that decodes images, how many were left out, and the hits of given weights."""
-    from bench import bounds, epochs
+    from bench.real_data import bottleneck, epochs
 
     found: Dict[str, Any] = {"images_skipped": sum(group.all(opened.skipped))}
     found.update({f"tuned_{key}": value for key, value in opened.facts.items()})
-    found.update(bounds.of(program, graph, case, settings, opened))
+    found.update(bottleneck.of(program, graph, case, settings, opened))
     (dataset,) = images.values()
     if settings.weights and case.mode == "inference" and dataset.labelled:
         found.update(epochs.score(program, graph, case, settings, dataset, group))
@@ -309,7 +314,7 @@ def _require_memory(graph: Graph, case: Case) -> None:
 
 def _require_plausible(program: Program, case: Case) -> None:
     """Judge a step that drew its own random numbers by the workload's own statistics."""
-    judge = getattr(workload.load(case.workload), "implausible", None)
+    judge = getattr(workloads.load(case.workload), "implausible", None)
     if judge is not None:
         reason = judge(program.outputs()["output"], **case.dimensions)
         if reason:

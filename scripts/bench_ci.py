@@ -14,8 +14,8 @@ from typing import List
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from bench import baseline  # noqa: E402
 from bench.devices import cpu  # noqa: E402
+from bench.results import baseline  # noqa: E402
 
 # Two layers on every framework that is installed.
 CASES = ("-k", "test_layer and (dense or lstm) and not lstm_multi", "--benchmark-only")

@@ -47,19 +47,20 @@ def main() -> None:
 
 def pair(given: argparse.Namespace) -> Tuple[Callable[[], float], Callable[[], float]]:
     """Seconds of a step, ours and theirs."""
-    from bench import backend, values, workload
-    from bench.case import Case, Settings
+    from bench import backends, workloads
+    from bench.cases.case import Case, Settings
+    from bench.graph import draws
 
     settings = Settings(threads=given.threads)
-    made = backend.load(given.backend)
+    made = backends.load(given.backend)
     os.environ.update(made.environment(settings, "cpu"))
-    module = workload.load("resnet50")
-    size = next(iter(workload.named_sizes(module).values()))
+    module = workloads.load("resnet50")
+    size = next(iter(workloads.named_sizes(module).values()))
     dimensions = {key: size[key] for key in module.DIMENSIONS}
     case = Case("resnet50", "i224", dimensions, "inference", given.batch, given.precision, 1, given.backend, "cpu")
-    graph = workload.of_case(case)
-    weights = values.weights(graph, "float32")
-    program = made.compile(graph, weights, [values.inputs(graph, "float32")], case, settings)
+    graph = workloads.of_case(case)
+    weights = draws.weights(graph, "float32")
+    program = made.compile(graph, weights, [draws.inputs(graph, "float32")], case, settings)
     theirs = THEIRS[given.backend](given, graph, weights, program)
     for _ in range(3):
         program.run()
@@ -143,9 +144,9 @@ def openvino_app(given: argparse.Namespace, graph: Any, weights: Any, program: A
 
 
 def exported(given: argparse.Namespace, graph: Any, weights: Any) -> str:
-    from bench import backend
+    from bench import backends
 
-    Path(given.file).write_bytes(backend.load(given.backend).exported(graph, weights))  # type: ignore[attr-defined]
+    Path(given.file).write_bytes(backends.load(given.backend).exported(graph, weights))  # type: ignore[attr-defined]
     return str(given.file)
 
 

@@ -3,7 +3,7 @@
     python scripts/harness_cost.py [--repeats 10] [--only cost|idioms]
 
 Both sides of every ratio run in one process, in turn (A B B A), and the median over the repeats is shown
-with its range. `cost` times a spin of known length through bench.measure and through a bare loop. `idioms`
+with its range. `cost` times a spin of known length through bench.clock.sampling and through a bare loop. `idioms`
 times what the suite makes of a layer against what a user of the framework would write by hand; each
 framework has a process of its own.
 """
@@ -58,8 +58,8 @@ def bare(run: Callable[[], Any], seconds: float) -> float:
 
 def harness(run: Callable[[], Any], seconds: float) -> float:
     """The median step as the suite measures it, in seconds."""
-    from bench.case import Settings
-    from bench.measure import measure
+    from bench.cases.case import Settings
+    from bench.clock.sampling import measure
 
     return measure(run, Settings(max_time_s=seconds)).median_s
 

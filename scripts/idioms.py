@@ -14,24 +14,24 @@ def pairs(backend: str, batch: int) -> Iterator[Tuple[str, Run, Run]]:
     until the next pair is asked for."""
     import os
 
-    from bench import backend as backends
-    from bench import size as sizes
-    from bench import values, workload
-    from bench.case import Case, Settings
+    from bench import backends, workloads
+    from bench.cases import dimension
+    from bench.cases.case import Case, Settings
+    from bench.graph import draws
 
     settings = Settings(threads=1)
     os.environ.update(backends.load(backend).environment(settings, "cpu"))
     for name in LAYERS:
-        module = workload.load(name)
-        dims = {**next(iter(workload.named_sizes(module).values())), **SMALLER.get(name, {})}
+        module = workloads.load(name)
+        dims = {**next(iter(workloads.named_sizes(module).values())), **SMALLER.get(name, {})}
         dims.pop("batch_size")
         for mode in ("inference", "training"):
             if mode not in backends.load(backend).MODES:
                 continue
-            size = sizes.name(module.DIMENSIONS, dims)
+            size = dimension.name(module.DIMENSIONS, dims)
             case = Case(name, size, dims, mode, batch, "fp32", 1, backend, "cpu")
-            graph = workload.of_case(case)
-            weights, inputs = values.weights(graph, "float32"), values.inputs(graph, "float32")
+            graph = workloads.of_case(case)
+            weights, inputs = draws.weights(graph, "float32"), draws.inputs(graph, "float32")
             program = backends.load(backend).compile(graph, weights, [inputs], case, settings)
             if program.set_learning_rate is not None:
                 program.set_learning_rate(1e-9)
@@ -135,7 +135,7 @@ def tensorflow_hand(name: str, graph: Any, weights: Any, inputs: Any, mode: str)
 def onnx_hand(name: str, graph: Any, weights: Any, inputs: Any, mode: str) -> Any:
     import onnxruntime as ort
 
-    from bench.backends import _onnx_model
+    from bench.backends._onnx import model as _onnx_model
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
@@ -147,7 +147,7 @@ def onnx_hand(name: str, graph: Any, weights: Any, inputs: Any, mode: str) -> An
 def openvino_hand(name: str, graph: Any, weights: Any, inputs: Any, mode: str) -> Any:
     import openvino as ov
 
-    from bench.backends import _onnx_model
+    from bench.backends._onnx import model as _onnx_model
 
     core = ov.Core()
     model = core.read_model(_onnx_model.model(graph, weights).SerializeToString())

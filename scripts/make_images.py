@@ -15,8 +15,8 @@ from typing import Callable, List, Optional, Tuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench.case import Unavailable
-from bench.images import samples
+from bench.cases.case import Unavailable
+from bench.images import generated
 from bench.images.dataset import FORMATS
 
 EVERY_S = 0.5
@@ -29,7 +29,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
     out = Path(options.out)
     start = time.monotonic()
     try:
-        samples.make(
+        generated.make(
             out,
             images=options.images,
             classes=options.classes,

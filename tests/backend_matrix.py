@@ -14,10 +14,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
-from bench import backend, check, values, workload
+from bench import backends, check, workloads
 from bench.backends.numpy import evaluate
-from bench.case import MODES, Case, Settings, Unavailable, Wrong
-from bench.precision import PRECISIONS
+from bench.cases.case import MODES, Case, Settings, Unavailable, Wrong
+from bench.cases.precision import PRECISIONS
+from bench.graph import draws as values
 
 BATCH = 4
 SIXTEEN = ("torch", "tensorflow", "openvino")
@@ -27,14 +28,14 @@ def keys(engine):
     """Every case that a backend claims to run: (layer, variant, mode, precision, data, tuning)."""
     for key in every(engine):
         layer, _, mode, precision, _, _ = key
-        module, made = workload.load(layer), backend.load(engine)
-        refused = workload.unsupported(module, mode, precision) or made.unsupported(precision, mode, "cpu")
+        module, made = workloads.load(layer), backends.load(engine)
+        refused = workloads.unsupported(module, mode, precision) or made.unsupported(precision, mode, "cpu")
         if mode in made.MODES and not refused:
             yield key
 
 
 def every(engine):
-    for layer in workload.names("layers"):
+    for layer in workloads.names("layers"):
         for variant in variants(layer):
             for mode in MODES:
                 yield layer, variant, mode, "fp32", "synthetic", "default"
@@ -51,15 +52,15 @@ def every(engine):
 def variants(layer):
     """The ways to run a layer that its dimensions with choices offer, one at a time; the first is plain."""
     found = ["plain"]
-    for name, dimension in workload.load(layer).DIMENSIONS.items():
+    for name, dimension in workloads.load(layer).DIMENSIONS.items():
         found += [f"{name}={choice}" for choice in dimension.choices[1:]]
     return found
 
 
 def case_of(engine, key):
     layer, variant, mode, precision, _, _ = key
-    module = workload.load(layer)
-    first = next(iter(workload.named_sizes(module).values()))
+    module = workloads.load(layer)
+    first = next(iter(workloads.named_sizes(module).values()))
     changed = dict([variant.split("=")]) if "=" in variant else {}
     size = {**first, **module.TINY, **changed}
     dimensions = {name: size[name] for name in module.DIMENSIONS}
@@ -69,7 +70,7 @@ def case_of(engine, key):
 def outcome_of(engine, key):
     case, settings = case_of(engine, key), Settings(data=key[4], tuning=key[5])
     try:
-        backend.require(case)
+        backends.require(case)
     except Unavailable as error:
         return {"outcome": "skipped", "text": str(error)}
     try:
@@ -86,12 +87,12 @@ def compiled(graph, case, settings):
     precision = PRECISIONS[case.precision]
     weights = values.weights(graph, precision.weights)
     inputs = [values.inputs(graph, precision.compute)]
-    return backend.load(case.backend).compile(graph, weights, inputs, case, settings), weights
+    return backends.load(case.backend).compile(graph, weights, inputs, case, settings), weights
 
 
 def tried(case, settings):
     """What a program was seen to do; Wrong where its numbers are."""
-    graph = workload.checked(case)
+    graph = workloads.checked(case)
     program, weights = compiled(graph, case, settings)
     seen = {"compute": program.compute, "held": program.held, "check": check.require(program, graph, case, weights)}
     seen["facts"] = program.facts
@@ -139,7 +140,7 @@ def zeroed(program, graph, weights, precision):
 def draws(engine):
     """Two runs of a chain that draws its own numbers."""
     case = case_of(engine, ("hmc", "plain", "inference", "fp32", "synthetic", "default"))
-    program, _ = compiled(workload.of_case(case), case, Settings(tuning="default"))
+    program, _ = compiled(workloads.of_case(case), case, Settings(tuning="default"))
     found = []
     for _ in range(3):
         program.run()
@@ -151,12 +152,12 @@ def models():
     """What the ONNX model of each case is made of; all of them pass the checker."""
     import onnx
 
-    from bench.backends import _onnx_model
+    from bench.backends._onnx import model as _onnx_model
 
     found = {}
     for key in keys("onnxruntime"):
         case = case_of("onnxruntime", key)
-        for graph in (workload.of_case(case), workload.checked(case)):
+        for graph in (workloads.of_case(case), workloads.checked(case)):
             model = _onnx_model.model(graph, values.weights(graph, "float32"))
             onnx.checker.check_model(model, full_check=True)
             facts = {"opsets": [(o.domain, o.version) for o in model.opset_import], "ir": model.ir_version}

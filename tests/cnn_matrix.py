@@ -15,12 +15,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
-from bench import backend, check, values, workload
+from bench import backends, check, workloads
 from bench.backends.numpy import evaluate
-from bench.case import MODES, Case, Settings, Unavailable, Wrong
-from bench.graph import Graph
-from bench.precision import PRECISIONS
-from bench.recipe import Recipe
+from bench.cases.case import MODES, Case, Settings, Unavailable, Wrong
+from bench.cases.precision import PRECISIONS
+from bench.cases.recipe import Recipe
+from bench.graph import Graph, draws
 
 # Images of 33 pixels in 5 classes; odd, so that paddings and strides have an end to be wrong at.
 BATCH = 3
@@ -66,7 +66,7 @@ PLAIN = ("plain", "synthetic", "default")
 
 def keys(engine):
     """Every case that a backend claims to run: (model, variant, mode, precision, recipe, data, tuning)."""
-    made = backend.load(engine)
+    made = backends.load(engine)
     for key in every():
         _, _, mode, precision, *_ = key
         if mode in made.MODES and not made.unsupported(precision, mode, "cpu"):
@@ -78,7 +78,7 @@ def every():
         yield from ((model, "plain", mode, "fp32", *PLAIN) for mode in (MODES[:1] if model in LARGE else MODES))
     for model in VARIED:
         for variant in list(VARIANTS)[1:]:
-            if set(VARIANTS[variant]) <= {*workload.load(model).DIMENSIONS}:
+            if set(VARIANTS[variant]) <= {*workloads.load(model).DIMENSIONS}:
                 yield model, variant, "inference", "fp32", *PLAIN
                 if (model, variant) in TRAINED or model == "resnet8":
                     yield model, variant, "training", "fp32", *PLAIN
@@ -97,10 +97,10 @@ def every():
 
 def case_of(engine, key):
     model, variant, mode, precision, *_ = key
-    module = workload.load(model)
-    first = next(iter(workload.named_sizes(module).values()))
+    module = workloads.load(model)
+    first = next(iter(workloads.named_sizes(module).values()))
     size = {**first, **module.TINY, **VARIANTS[variant]}
-    size = workload.settled(module, {name: size[name] for name in module.DIMENSIONS})
+    size = workloads.settled(module, {name: size[name] for name in module.DIMENSIONS})
     return Case(model, "tiny", size, mode, BATCH, precision, 1, engine, "cpu")
 
 
@@ -111,8 +111,8 @@ def settings_of(key):
 def compiled(graph, case, settings):
     precision = PRECISIONS[case.precision]
     weights = drawn(graph, case, precision.weights)
-    inputs = [values.inputs(graph, precision.compute)]
-    return backend.load(case.backend).compile(graph, weights, inputs, case, settings), weights
+    inputs = [draws.inputs(graph, precision.compute)]
+    return backends.load(case.backend).compile(graph, weights, inputs, case, settings), weights
 
 
 DRAWN = {}
@@ -123,14 +123,14 @@ def drawn(graph, case, dtype):
     key = (case.workload, dtype, tuple((weight.name, weight.shape) for weight in graph.weights))
     if key not in DRAWN:
         DRAWN.clear()
-        DRAWN[key] = values.weights(graph, dtype)
+        DRAWN[key] = draws.weights(graph, dtype)
     return DRAWN[key]
 
 
 def outcome_of(engine, key):
     case, settings = case_of(engine, key), settings_of(key)
     try:
-        backend.require(case)
+        backends.require(case)
         return {"outcome": "passed", **tried(case, settings)}
     except Unavailable as error:
         return {"outcome": "unavailable", "text": str(error)}
@@ -142,7 +142,7 @@ def outcome_of(engine, key):
 
 def tried(case, settings):
     """What a program was seen to do; Wrong where its numbers are."""
-    graph = workload.checked(case, settings.recipe)
+    graph = workloads.checked(case, settings.recipe)
     program, weights = compiled(graph, case, settings)
     seen = {"compute": program.compute, "held": program.held, "check": check.require(program, graph, case, weights)}
     if settings.data == "generated":
@@ -152,7 +152,7 @@ def tried(case, settings):
 
 def taken(program, graph, weights):
     """Which of three host batches each of six runs has answered; -1: none."""
-    batches = [values.inputs(graph, "float32", batch) for batch in range(3)]
+    batches = [draws.inputs(graph, "float32", batch) for batch in range(3)]
     expected = [evaluate(graph, weights, batch, "float64")[0] for batch in batches]
     if program.set_learning_rate is not None:
         program.set_learning_rate(0.0)
@@ -170,13 +170,13 @@ def predicted(engine, model, recipe="plain"):
     updates leave, and when they are put back. `moved`, `left`: how far running statistics are from where they began."""
     key = (model, "plain", "training", "fp32", recipe, "synthetic", "default")
     case, settings = case_of(engine, key), settings_of(key)
-    graph = workload.of_case(case, settings.recipe)
+    graph = workloads.of_case(case, settings.recipe)
     program, weights = compiled(graph, case, settings)
     program.set_learning_rate(1e-3)
     for _ in range(3):
         program.run()
-    batch = values.inputs(graph, "float32", 7)
-    plain = workload.of_case(dataclasses.replace(case, mode="inference"))
+    batch = draws.inputs(graph, "float32", 7)
+    plain = workloads.of_case(dataclasses.replace(case, mode="inference"))
     images = {"input0": batch["input0"]}
     found = []
     for _ in range(2):
@@ -193,12 +193,12 @@ def mean_of_many(engine, precision):
     net = Graph(1)
     x = net.normalise(net.image(3, 200), (-0.3,) * 3, (0.1,) * 3)
     net.output = net.global_mean(net.add(x, x))
-    if backend.load(engine).unsupported(precision, "inference", "cpu"):
+    if backends.load(engine).unsupported(precision, "inference", "cpu"):
         return None
     case = Case("mean", "many", {}, "inference", 1, precision, 1, engine, "cpu")
-    inputs = values.inputs(net, PRECISIONS[precision].compute)
+    inputs = draws.inputs(net, PRECISIONS[precision].compute)
     try:
-        program = backend.load(engine).compile(net, {}, [inputs], case, Settings(tuning="default"))
+        program = backends.load(engine).compile(net, {}, [inputs], case, Settings(tuning="default"))
     except Unavailable:
         return None
     return apart(program.outputs()["output"], evaluate(net, {}, inputs, "float64")[0])
@@ -212,7 +212,7 @@ def sabotaged(model, spoil):
     """What check.require says of torch's training program: of the right one, and of one that has a block wrong."""
     key = (model, "plain", "training", "fp32", *PLAIN)
     case = case_of("torch", key)
-    graph = workload.checked(case)
+    graph = workloads.checked(case)
     program, weights = compiled(graph, case, settings_of(key))
     found = {"": said(program, graph, case, weights)}
     for block in SABOTAGED[model]:
@@ -269,7 +269,7 @@ def name(key):
 if __name__ == "__main__":
     backend_name, path = sys.argv[1:]
     answer = {name(key): outcome_of(backend_name, key) for key in keys(backend_name)}
-    if "training" in backend.load(backend_name).MODES:
+    if "training" in backends.load(backend_name).MODES:
         answer["predicted"] = {model: predicted(backend_name, model) for model in PREDICTED}
         answer["predicted"]["mixed"] = predicted(backend_name, "resnet8", "both")
     if backend_name == "torch":

@@ -17,9 +17,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
-from bench import backend, values, workload
+from bench import backends, workloads
 from bench.backends.numpy import evaluate
-from bench.case import Case, Settings
+from bench.cases.case import Case, Settings
+from bench.graph import draws
 
 BATCH = 2
 GROUPED = {"norm_type": "group"}
@@ -60,27 +61,27 @@ JOBS = {"torchvision": TORCHVISION, "keras": KERAS}
 
 def sized(job):
     model, _, changed = job
-    module = workload.load(model)
-    first = next(iter(workload.named_sizes(module).values()))
-    return workload.settled(module, {key: {**first, **changed}[key] for key in module.DIMENSIONS})
+    module = workloads.load(model)
+    first = next(iter(workloads.named_sizes(module).values()))
+    return workloads.settled(module, {key: {**first, **changed}[key] for key in module.DIMENSIONS})
 
 
 def given(job):
     """The graph, its weights and its inputs; nothing is dropped."""
     model, mode, _ = job
-    graph = workload.record(workload.load(model), sized(job), BATCH, mode, random_as_inputs=True)
-    inputs = values.inputs(graph, "float32")
+    graph = workloads.record(workloads.load(model), sized(job), BATCH, mode, random_as_inputs=True)
+    inputs = draws.inputs(graph, "float32")
     for name, node in graph.inputs.items():
         if node.attrs["values"] == "kept":
             inputs[name] = np.ones_like(inputs[name])
-    return graph, values.weights(graph, "float32"), inputs
+    return graph, draws.weights(graph, "float32"), inputs
 
 
 def by_our_torch(job, graph, weights, inputs):
     """What our lowering gives, and leaves behind of running statistics."""
     model, mode, _ = job
     case = Case(model, "small", sized(job), mode, BATCH, "fp32", 1, "torch", "cpu")
-    program = backend.load("torch").compile(graph, weights, [inputs], case, Settings(tuning="default"))
+    program = backends.load("torch").compile(graph, weights, [inputs], case, Settings(tuning="default"))
     if mode == "training":
         # To compile was to run once, and to move the statistics.
         program.load(weights)

@@ -17,28 +17,30 @@ os.environ.update(OMP_NUM_THREADS="1", TF_NUM_INTRAOP_THREADS="1", TF_CPP_MIN_LO
 
 import numpy as np
 
-from bench import backend, epochs, material, values, workload
-from bench.case import Case, Settings
+from bench import backends, workloads
+from bench.cases.case import Case, Settings
+from bench.cases.recipe import Recipe
+from bench.graph import draws
 from bench.group import ALONE, Member
-from bench.recipe import Recipe
+from bench.real_data import epochs, material
 
 
 def main(engine, place, batch, folder, out):
     place = json.loads(place)
-    module = workload.load("resnet8")
-    size = {**next(iter(workload.named_sizes(module).values())), **module.TINY, "norm_type": "none", "image_size": 16}
+    module = workloads.load("resnet8")
+    size = {**next(iter(workloads.named_sizes(module).values())), **module.TINY, "norm_type": "none", "image_size": 16}
     dimensions = {key: size[key] for key in module.DIMENSIONS}
     case = Case("resnet8", "tiny", dimensions, "training", int(batch), "fp32", place["count"], engine, "cpu")
     # The base rate is that of the global batch: 2^-7 of 4 images.
     recipe = Recipe(epochs=1.0, optimiser="momentum", base_learning_rate_exponent=-7.0, lr_schedule="cosine")
     settings = Settings(data="real", data_dir=folder, data_workers=1, recipe=recipe)
-    graph = workload.of_case(case, recipe)
-    weights = values.weights(graph, "float32")
+    graph = workloads.of_case(case, recipe)
+    weights = draws.weights(graph, "float32")
     with contextlib.closing(Member(place)) if place["count"] > 1 else contextlib.nullcontext(ALONE) as group:
         images = material.images(case, settings, lambda phase: None)
         together = {"group": group} if group.count > 1 else {}
-        inputs = [values.inputs(graph, "float32", group.rank)]
-        program = backend.load(engine).compile(graph, weights, inputs, case, settings, **together)
+        inputs = [draws.inputs(graph, "float32", group.rank)]
+        program = backends.load(engine).compile(graph, weights, inputs, case, settings, **together)
         _, learnt = epochs.train(program, graph, case, settings, lambda phase: None, images, group)
         np.savez(out, **program.weights())
         Path(out).with_suffix(".json").write_text(json.dumps(learnt))

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Tuple
 
-from bench import poplar, workload
-from bench.case import Case
+from bench import workloads
+from bench.cases import poplar
+from bench.cases.case import Case
 from fixtures import options
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -299,7 +300,7 @@ def _one(values: Tuple[Any, ...]) -> Any:
 
 def _epsilon(ours: Ours) -> float:
     text = ours.size("norm_eps")
-    return float(workload.load(ours.case.workload).family.EPS if text == "family" else text)  # type: ignore[attr-defined]
+    return float(workloads.load(ours.case.workload).family.EPS if text == "family" else text)  # type: ignore[attr-defined]
 
 
 def _smoothed_over(ours: Ours) -> str:

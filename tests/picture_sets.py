@@ -107,13 +107,13 @@ def write_tfrecords(root, images, shards=2, first_label=1):
 
 
 def write_records(root, examples_of, shards=2):
-    from bench.images import examples, tfrecords
+    from bench.images import tf_example, tfrecords
 
     Path(root).mkdir(parents=True, exist_ok=True)
     for shard in range(shards):
         with (Path(root) / f"train-{shard:05}-of-{shards:05}").open("wb") as file:
             for values in examples_of[shard::shards]:
-                tfrecords.write(file, examples.example(values))
+                tfrecords.write(file, tf_example.example(values))
 
 
 def write_tars(root, images, shards=2):

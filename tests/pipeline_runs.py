@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
-from bench.images import find, pipeline, rate
+from bench.images import find, pipelines, rate
 from bench.images.counting import counted
 
 DEFAULTS = {
@@ -53,7 +53,7 @@ def seen_of(name, run, folder):
 
 
 def watched(name, run, folder, seen):
-    engine = pipeline.load(sys.argv[1])
+    engine = pipelines.load(sys.argv[1])
     if "silence_s" in run:
         engine.SILENCE_S = run["silence_s"]
     dataset = counted(find(run["root"], **run.get("find", {})), "skip")

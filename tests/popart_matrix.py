@@ -21,9 +21,10 @@ import popart_fake
 from popart_options import FAULTS, OPTIONED, faulted, option_of
 from popart_runs import MANY, case_of, compiled, outcome, require, settings_of
 
-from bench import backend, values, workload
+from bench import backends, workloads
 from bench.backends.numpy import evaluate
-from bench.case import MODES
+from bench.cases.case import MODES
+from bench.graph import draws
 
 NETWORKS = ("resnet8", "mobilenet_v3_small", "efficientnet_b0")
 WAYS = {
@@ -48,7 +49,7 @@ OPTIMISERS = ("sgd", "momentum", "rmsprop", "rmsprop_tf", "adam", "adamw")
 
 def numbers():
     """Every case that is checked: (name, variant, mode, precision)."""
-    for layer in workload.names("layers"):
+    for layer in workloads.names("layers"):
         for variant in backend_matrix.variants(layer):
             yield from ((layer, variant, mode, "fp32") for mode in MODES if told(layer, mode, "fp32"))
         for precision in ("fp16", "fp16m"):
@@ -56,14 +57,14 @@ def numbers():
     for model in NETWORKS:
         yield from ((model, "plain", mode, "fp32") for mode in MODES)
     for variant in list(cnn_matrix.VARIANTS)[1:]:
-        if set(cnn_matrix.VARIANTS[variant]) <= {*workload.load("resnet8").DIMENSIONS}:
+        if set(cnn_matrix.VARIANTS[variant]) <= {*workloads.load("resnet8").DIMENSIONS}:
             yield from (("resnet8", variant, mode, "fp32") for mode in ("inference", "training"))
     for precision in ("fp16", "fp16m"):
         yield from (("resnet8", "plain", mode, precision) for mode in ("inference", "training"))
 
 
 def told(name, mode, precision):
-    return not workload.unsupported(workload.load(name), mode, precision)
+    return not workloads.unsupported(workloads.load(name), mode, precision)
 
 
 def sabotaged(name):
@@ -82,10 +83,10 @@ def optimised(name):
     settings = settings_of("lstm", mode="training", recipe=recipe)
     case = case_of("lstm", mode="training")
     program, graph, weights = compiled(case, settings)
-    other = backend.load("torch").compile(
+    other = backends.load("torch").compile(
         graph,
         weights,
-        [values.inputs(graph, "float32")],
+        [draws.inputs(graph, "float32")],
         dataclasses.replace(case, backend="torch", device="cpu"),
         settings,
     )
@@ -105,7 +106,7 @@ def fed():
     """Which of five host batches runs of 2 steps on 2 replicas end with; and what a call of too few says."""
     case = case_of("dense", replicas=2)
     program, graph, weights = compiled(case, settings_of("dense", steps=2))
-    batches = [values.inputs(graph, "float32", batch) for batch in range(5)]
+    batches = [draws.inputs(graph, "float32", batch) for batch in range(5)]
     expected = [evaluate(graph, weights, batch, "float64")[0] for batch in batches]
     found = []
     for given in (batches, batches[:3], iter(batches * 2)):

@@ -10,19 +10,20 @@ import cnn_matrix
 import contract
 import popart_fake
 
-from bench import check, values, workload
-from bench.backends import popart as engine
-from bench.case import Broken, Refused, Settings, Unavailable, Wrong
-from bench.poplar import Poplar
-from bench.precision import PRECISIONS
-from bench.recipe import Recipe
+from bench import check, workloads
+from bench.backends import popart
+from bench.cases.case import Broken, Refused, Settings, Unavailable, Wrong
+from bench.cases.poplar import Poplar
+from bench.cases.precision import PRECISIONS
+from bench.cases.recipe import Recipe
+from bench.graph import draws
 
 # What more than one batch, replica or IPU is tried on, and where its pipeline is cut.
 MANY = {"dense": "", "lstm": "", "resnet8": "layer2.0"}
 
 
 def case_of(name, variant="plain", mode="inference", precision="fp32", replicas=1):
-    matrix = backend_matrix if name in workload.names("layers") else cnn_matrix
+    matrix = backend_matrix if name in workloads.names("layers") else cnn_matrix
     case = matrix.case_of("popart", (name, variant, mode, precision, "", ""))
     return dataclasses.replace(case, device="ipu", replicas=replicas)
 
@@ -45,11 +46,11 @@ def settings_of(
 
 
 def compiled(case, settings, checked=True):
-    graph = workload.checked(case, settings.recipe) if checked else workload.of_case(case, settings.recipe)
+    graph = workloads.checked(case, settings.recipe) if checked else workloads.of_case(case, settings.recipe)
     precision = PRECISIONS[case.precision]
-    weights = values.weights(graph, precision.weights)
-    inputs = [values.inputs(graph, precision.compute)]
-    return engine.compile(graph, weights, inputs, case, settings), graph, weights
+    weights = draws.weights(graph, precision.weights)
+    inputs = [draws.inputs(graph, precision.compute)]
+    return popart.compile(graph, weights, inputs, case, settings), graph, weights
 
 
 def outcome(run):

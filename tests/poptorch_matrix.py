@@ -17,12 +17,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
-from bench import backend, check, run, values, workload
+from bench import backends, check, run, workloads
 from bench.backends.numpy import evaluate
-from bench.case import MODES, Broken, Case, Refused, Settings, Unavailable, Wrong
-from bench.poplar import Poplar
-from bench.precision import PRECISIONS
-from bench.recipe import Recipe
+from bench.cases.case import MODES, Broken, Case, Refused, Settings, Unavailable, Wrong
+from bench.cases.poplar import Poplar
+from bench.cases.precision import PRECISIONS
+from bench.cases.recipe import Recipe
+from bench.graph import draws
 
 BATCH = 3
 LAYERS = ("dense", "lstm", "rnn", "gru", "lstm_multi", "conv", "grouped_conv", "hmc")
@@ -35,10 +36,10 @@ def numbers():
     """(workload, variant, mode, precision, replicas, way of training) of everything whose numbers are checked."""
     for layer in LAYERS:
         for mode in MODES:
-            if workload.unsupported(workload.load(layer), mode, "fp32"):
+            if workloads.unsupported(workloads.load(layer), mode, "fp32"):
                 continue
             for precision in ("fp32", "fp16", "fp16m"):
-                if not workload.unsupported(workload.load(layer), mode, precision):
+                if not workloads.unsupported(workloads.load(layer), mode, precision):
                     yield layer, "", mode, precision, 1, ""
             yield layer, "", mode, "fp32", 2, ""
         for variant in VARIANTS.get(layer, ()):
@@ -60,10 +61,10 @@ def numbers():
 
 
 def case_of(name, variant="", mode="inference", precision="fp32", replicas=1):
-    module = workload.load(name)
-    first = next(iter(workload.named_sizes(module).values()))
+    module = workloads.load(name)
+    first = next(iter(workloads.named_sizes(module).values()))
     changed = dict([variant.split("=")]) if variant else {}
-    size = workload.settled(module, {**first, **module.TINY, **changed})
+    size = workloads.settled(module, {**first, **module.TINY, **changed})
     size = {key: size[key] for key in module.DIMENSIONS}
     return Case(name, "tiny", size, mode, BATCH, precision, replicas, "poptorch", "ipu")
 
@@ -80,17 +81,17 @@ def settings_of(name, mode, way):
 
 
 def compiled(case, settings, batches=1):
-    graph = workload.checked(case, settings.recipe)
+    graph = workloads.checked(case, settings.recipe)
     precision = PRECISIONS[case.precision]
-    weights = values.weights(graph, precision.weights)
-    inputs = [values.inputs(graph, precision.compute, batch) for batch in range(batches)]
-    return backend.load(case.backend).compile(graph, weights, inputs, case, settings), graph, weights
+    weights = draws.weights(graph, precision.weights)
+    inputs = [draws.inputs(graph, precision.compute, batch) for batch in range(batches)]
+    return backends.load(case.backend).compile(graph, weights, inputs, case, settings), graph, weights
 
 
 def checked(name, variant, mode, precision, replicas, way):
     """What the check finds of a program, compiled as the driver compiles it to be checked."""
     case = case_of(name, variant, mode, precision, replicas)
-    settings = backend.load("poptorch").checkable(case, settings_of(name, mode, way))
+    settings = backends.load("poptorch").checkable(case, settings_of(name, mode, way))
     program, graph, weights = compiled(case, settings)
     with contextlib.closing(program):
         found = check.require(program, graph, case, weights)
@@ -164,7 +165,7 @@ def weights_after(engine, recipe, runs=3, load_between=False):
     """The weights that some updates leave, each of its own batch."""
     case = replace(case_of("conv", mode="training"), backend=engine, device="cpu" if engine == "torch" else "ipu")
     program, graph, weights = compiled(case, Settings(data="generated", recipe=recipe), recipe.gradient_accumulation)
-    batches = [values.inputs(graph, "float32", batch) for batch in range(runs * recipe.gradient_accumulation)]
+    batches = [draws.inputs(graph, "float32", batch) for batch in range(runs * recipe.gradient_accumulation)]
     program.load(weights)
     program.set_learning_rate(1e-2)
     program.feed(batches if engine == "torch" else iter(batches))
@@ -188,7 +189,7 @@ def apart(one, other):
 def answered(case, settings, batches=6):
     """Which host batch each copy of some calls has answered."""
     program, graph, weights = compiled(case, settings)
-    fed = [values.inputs(graph, "float32", batch) for batch in range(batches)]
+    fed = [draws.inputs(graph, "float32", batch) for batch in range(batches)]
     expected = [evaluate(graph, weights, batch, "float64")[0] for batch in fed]
     found = []
     with contextlib.closing(program):

@@ -10,9 +10,9 @@ import poptorch_matrix as matrix
 from poptorch_matrix import case_of, compiled, environment, recorded, said, weights_after, whole
 
 from bench import check
-from bench.case import Settings
-from bench.poplar import Poplar
-from bench.recipe import Recipe
+from bench.cases.case import Settings
+from bench.cases.poplar import Poplar
+from bench.cases.recipe import Recipe
 
 EXECUTOR = "poptorch.PoplarExecutor"
 PLAIN = Settings(data="generated", steps=1, max_time_s=0.0, min_rounds=1, min_warmup_s=0.0)
@@ -212,11 +212,11 @@ def programs():
 
     def drawn():
         """Two runs of chains that draw their own numbers."""
-        from bench import backend, workload
+        from bench import backends, workloads
 
         case = case_of("hmc")
         settings = replace(PLAIN, data="synthetic", batches_per_step=2)
-        program = backend.load("poptorch").compile(workload.of_case(case), {}, [{}], case, settings)
+        program = backends.load("poptorch").compile(workloads.of_case(case), {}, [{}], case, settings)
         found = []
         for _ in range(2):
             program.run()
@@ -259,8 +259,9 @@ def predicted(precision):
     """How far a training program's `predict` is from the inference graph, at weights that three updates moved."""
     import numpy as np
 
-    from bench import values, workload
+    from bench import workloads
     from bench.backends.numpy import evaluate
+    from bench.graph import draws
 
     case = case_of("resnet8", mode="training", precision=precision)
     program, graph, weights = compiled(case, PLAIN)
@@ -268,8 +269,8 @@ def predicted(precision):
     program.set_learning_rate(1e-3)
     for _ in range(3):
         program.run()
-    batch = values.inputs(graph, "float32", 7)
-    plain = workload.of_case(replace(case, mode="inference"))
+    batch = draws.inputs(graph, "float32", 7)
+    plain = workloads.of_case(replace(case, mode="inference"))
     held = {key: array.copy() for key, array in program.weights().items()}
     expected = evaluate(plain, held, {"input0": batch["input0"]}, "float64")[0]
     got = program.predict(batch)

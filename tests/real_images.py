@@ -12,7 +12,7 @@ import numpy as np
 import picture_sets
 from suite import Result, Suite
 
-from bench import workload
+from bench import workloads
 
 REAL = ("--model=resnet8", "--data=real", "--data-workers=1", "--benchmark-json=run.json")
 SMALL = (*REAL, "--backend=onnxruntime", "--image-size=16", "--batch-size=4")
@@ -33,10 +33,10 @@ def network(norm_type: str) -> Dict[str, Any]:
 
     A bias of 0.1 in every block keeps relus away from zero, where the gradient that is checked has a kink.
     """
-    module = workload.load("resnet8")
-    (size, *_) = workload.named_sizes(module).values()
+    module = workloads.load("resnet8")
+    (size, *_) = workloads.named_sizes(module).values()
     size = {**{name: size[name] for name in module.DIMENSIONS}, "image_size": 16, "classes": 6, "norm_type": norm_type}
-    graph = workload.record(module, workload.settled(module, size), 1, "inference")
+    graph = workloads.record(module, workloads.settled(module, size), 1, "inference")
     found = {weight.name: np.zeros(weight.shape, np.float32) for weight in graph.weights}
     for name, array in found.items():
         if name.endswith("bias") and not name.startswith("fc"):

@@ -16,10 +16,11 @@ os.environ.update(OMP_NUM_THREADS="1", TF_NUM_INTRAOP_THREADS="1", TF_CPP_MIN_LO
 
 import numpy as np
 
-from bench import backend, values, workload
-from bench.case import Case, Settings
+from bench import backends, workloads
+from bench.cases.case import Case, Settings
+from bench.cases.recipe import Recipe
+from bench.graph import draws
 from bench.group import ALONE, Member
-from bench.recipe import Recipe
 
 UPDATES = 2
 BATCH = 2
@@ -27,20 +28,20 @@ BATCH = 2
 
 def main(engine, name, accumulation, place, out):
     place = json.loads(place)
-    module = workload.load(name)
-    size = {**next(iter(workload.named_sizes(module).values())), **module.TINY}
+    module = workloads.load(name)
+    size = {**next(iter(workloads.named_sizes(module).values())), **module.TINY}
     if "norm_type" in module.DIMENSIONS:
         size["norm_type"] = "none"
     dimensions = {key: size[key] for key in module.DIMENSIONS}
     case = Case(name, "tiny", dimensions, "training", BATCH, "fp32", place["count"], engine, "cpu")
     recipe = Recipe(gradient_accumulation=int(accumulation))
     settings = Settings(recipe=recipe)
-    graph = workload.of_case(case, recipe)
-    weights = values.weights(graph, "float32")
+    graph = workloads.of_case(case, recipe)
+    weights = draws.weights(graph, "float32")
     with contextlib.closing(Member(place)) if place["count"] > 1 else contextlib.nullcontext(ALONE) as group:
         own = range(group.rank * int(accumulation), (group.rank + 1) * int(accumulation))
-        inputs = [values.inputs(graph, "float32", batch) for batch in own]
-        made = backend.load(engine)
+        inputs = [draws.inputs(graph, "float32", batch) for batch in own]
+        made = backends.load(engine)
         together = {"group": group} if group.count > 1 else {}
         program = made.compile(graph, weights, inputs, case, settings, **together)
         program.load(weights)

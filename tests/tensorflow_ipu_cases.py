@@ -11,10 +11,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench import workload
-from bench.case import MODES, Case, Settings
-from bench.poplar import Poplar
-from bench.recipe import Recipe
+from bench import workloads
+from bench.cases.case import MODES, Case, Settings
+from bench.cases.poplar import Poplar
+from bench.cases.recipe import Recipe
 
 ENGINE = "tensorflow_ipu"
 NETWORKS = ("resnet8", "mobilenet_v3_small", "efficientnet_b0")
@@ -32,20 +32,20 @@ def fault(name, message, kind="InternalError", **more):
 
 
 def case_of(layer, mode, precision="fp32", replicas=1, batch=3, engine=ENGINE, **changed):
-    module = workload.load(layer)
-    first = next(iter(workload.named_sizes(module).values()))
+    module = workloads.load(layer)
+    first = next(iter(workloads.named_sizes(module).values()))
     size = {**first, **module.TINY, **changed}
-    size = workload.settled(module, {name: size[name] for name in module.DIMENSIONS})
+    size = workloads.settled(module, {name: size[name] for name in module.DIMENSIONS})
     return Case(layer, "tiny", size, mode, batch, precision, replicas, engine, "ipu" if engine == ENGINE else "cpu")
 
 
 def layers():
     """(layer, mode, changed dimensions) of every layer, in every mode and every way to run it."""
-    for layer in workload.names("layers"):
-        module = workload.load(layer)
+    for layer in workloads.names("layers"):
+        module = workloads.load(layer)
         ways = [{}, *({name: c} for name, dimension in module.DIMENSIONS.items() for c in dimension.choices[1:])]
         for mode in MODES:
-            if not workload.unsupported(module, mode, "fp32"):
+            if not workloads.unsupported(module, mode, "fp32"):
                 yield from ((layer, mode, way) for way in ways)
 
 

@@ -31,20 +31,21 @@ from tensorflow_ipu_cases import (
     settings_of,
 )
 
-from bench import backend, check, values, workload
+from bench import backends, check, workloads
 from bench.backends.numpy import evaluate
-from bench.case import Broken, Refused, Unavailable, Wrong
-from bench.poplar import Poplar
-from bench.precision import PRECISIONS
-from bench.recipe import Recipe
+from bench.cases.case import Broken, Refused, Unavailable, Wrong
+from bench.cases.poplar import Poplar
+from bench.cases.precision import PRECISIONS
+from bench.cases.recipe import Recipe
+from bench.graph import draws
 
 
 def compiled(case, settings):
-    graph = workload.checked(case, settings.recipe)
+    graph = workloads.checked(case, settings.recipe)
     precision = PRECISIONS[case.precision]
-    weights = values.weights(graph, precision.weights)
-    inputs = [values.inputs(graph, precision.compute, 5)]
-    program = backend.load(case.backend).compile(graph, weights, inputs, case, settings)
+    weights = draws.weights(graph, precision.weights)
+    inputs = [draws.inputs(graph, precision.compute, 5)]
+    program = backends.load(case.backend).compile(graph, weights, inputs, case, settings)
     return program, graph, weights
 
 
@@ -102,7 +103,7 @@ def order(told, mode="inference", replicas=2, **changed):
     settings = settings_of({"batches_per_step": 2, **told})
 
     def look(program, graph, weights):
-        batches = [values.inputs(graph, "float32", batch) for batch in range(5)]
+        batches = [draws.inputs(graph, "float32", batch) for batch in range(5)]
         expected = [evaluate(graph, weights, batch, "float64")[0] for batch in batches]
         found = []
         for fed in (batches, batches[3:], iter(batches * 4)):
@@ -128,7 +129,7 @@ def resident(case, told):
     """A synthetic program's own result, and the reference's."""
 
     def look(program, graph, weights):
-        batch = values.inputs(graph, "float32", 2)
+        batch = draws.inputs(graph, "float32", 2)
         program.feed([batch])
         program.run()
         got, expected = program.outputs()["output"], evaluate(graph, weights, batch, "float64")[0]
@@ -145,7 +146,7 @@ def resident(case, told):
 
 def chained():
     """Whether the next synthetic batch depends on the last result: it does where the factor of that is not nothing."""
-    from bench.backends import _tensorflow_ipu_calls as made
+    from bench.backends.tensorflow_ipu import calls as made
 
     kept, made.NOTHING = made.NOTHING, 1.0
     try:
@@ -160,7 +161,7 @@ def statistics(engine, accumulation):
     recipe = Recipe(gradient_accumulation=accumulation)
 
     def look(program, graph, weights):
-        batch = values.inputs(graph, "float32", 2)
+        batch = draws.inputs(graph, "float32", 2)
         program.feed([batch])
         program.load(weights)
         program.set_learning_rate(0.0)
@@ -180,7 +181,7 @@ def optimised(name, accumulation, precision="fp32", **more):
 
         def look(program, graph, weights):
             program.load(weights)
-            program.feed([values.inputs(graph, "float32", 2)])
+            program.feed([draws.inputs(graph, "float32", 2)])
             program.set_learning_rate(0.01)
             for _ in range(3):
                 program.run()
@@ -194,10 +195,10 @@ def predicted():
     case = case_of("resnet8", "training")
 
     def look(program, graph, weights):
-        batch = values.inputs(graph, "float32", 7)
+        batch = draws.inputs(graph, "float32", 7)
         program.compute_only()
         program.load(weights)
-        plain = workload.of_case(dataclasses.replace(case, mode="inference"))
+        plain = workloads.of_case(dataclasses.replace(case, mode="inference"))
         expected = evaluate(plain, weights, {"input0": batch["input0"]}, "float64")[0]
         return float(np.linalg.norm(program.predict(batch) - expected) / np.linalg.norm(expected))
 
@@ -206,7 +207,7 @@ def predicted():
 
 def cycles():
     settings = settings_of({"poplar": Poplar(output_mode="all", cycle_count=True)})
-    changed = backend.load(ENGINE).environment(settings, "ipu")
+    changed = backends.load(ENGINE).environment(settings, "ipu")
     return seen(case_of("dense", "inference"), settings, changed, lambda program, graph, weights: program.told())
 
 
@@ -236,7 +237,7 @@ def interrupted():
         raise ValueError("an image is no image")
 
     def look(program, graph, weights):
-        program.feed(broken(values.inputs(graph, "float32", 0)))
+        program.feed(broken(draws.inputs(graph, "float32", 0)))
         for _ in range(4):
             program.run()
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bench import values, workload
+from bench import workloads
 from bench.backends.numpy import evaluate
-from bench.precision import PRECISIONS
+from bench.cases.precision import PRECISIONS
+from bench.graph import draws
 
 NORMS = ("batch", "group", "none")
 INPUTS = {"floats": {}, "bytes": {"eight_bit_io": "on"}}
@@ -16,10 +17,10 @@ DEEP = ("resnet50", "mobilenet_v2", "mobilenet_v3_large", "efficientnet_b4")
 
 
 def recorded(model, mode="inference", batch_size=1, **changed):
-    network = workload.load(model)
-    size = {**next(iter(workload.named_sizes(network).values())), **changed}
-    size = workload.settled(network, {name: size[name] for name in network.DIMENSIONS})
-    return workload.record(network, size, batch_size, mode, random_as_inputs=True)
+    network = workloads.load(model)
+    size = {**next(iter(workloads.named_sizes(network).values())), **changed}
+    size = workloads.settled(network, {name: size[name] for name in network.DIMENSIONS})
+    return workloads.record(network, size, batch_size, mode, random_as_inputs=True)
 
 
 def rms(array):
@@ -28,12 +29,12 @@ def rms(array):
 
 def moved(graph, dtype):
     """How far one rounding of every result to `dtype` moves the logits, of their norm."""
-    weights = {name: values.rounded(array, dtype) for name, array in values.weights(graph, "float32").items()}
-    inputs = values.inputs(graph, dtype, 1)
+    weights = {name: draws.rounded(array, dtype) for name, array in draws.weights(graph, "float32").items()}
+    inputs = draws.inputs(graph, dtype, 1)
     exact, _ = evaluate(graph, weights, inputs, "float64")
 
     def rounded(index, node, arguments, result):
-        return np.asarray(values.rounded(result, dtype), "float64")
+        return np.asarray(draws.rounded(result, dtype), "float64")
 
     near, _ = evaluate(graph, weights, inputs, "float64", rounded)
     return float(np.linalg.norm(near - exact) / np.linalg.norm(exact))
@@ -51,7 +52,7 @@ def test_a_signal_neither_grows_nor_fades_from_block_to_block(model, norm_type, 
             sizes[node.block] = rms(result)
         return result
 
-    logits, _ = evaluate(graph, values.weights(graph, "float32"), values.inputs(graph, "float32"), "float64", noted)
+    logits, _ = evaluate(graph, draws.weights(graph, "float32"), draws.inputs(graph, "float32"), "float64", noted)
 
     assert len(sizes) == len(ends)
     assert all(0.05 < size < 50 for size in sizes.values())
@@ -62,7 +63,7 @@ def test_a_signal_neither_grows_nor_fades_from_block_to_block(model, norm_type, 
 def test_without_norms_each_convolution_has_the_size_that_its_reader_wants(model):
     """On the inputs on which it was measured: 1, 4 before silu and hardswish, 0.3 at the end of a residual branch."""
     graph = recorded(model, image_size=64, norm_type="none").sample()
-    weights = {name: np.asarray(array, "float64") for name, array in values.weights(graph, "float32").items()}
+    weights = {name: np.asarray(array, "float64") for name, array in draws.weights(graph, "float32").items()}
     readers = {t.node: (node.op, t.node == node.inputs[0].node) for node in reversed(graph.nodes) for t in node.inputs}
     sizes = []
 
@@ -74,7 +75,7 @@ def test_without_norms_each_convolution_has_the_size_that_its_reader_wants(model
             sizes.append((rms(bare), 1.0 if result.shape[2:] == (1, 1) else wanted))
         return result
 
-    evaluate(graph, weights, values.inputs(graph, "float32", values.MEASURED_BATCH), "float64", noted)
+    evaluate(graph, weights, draws.inputs(graph, "float32", draws.MEASURED_BATCH), "float64", noted)
 
     assert len({wanted for _, wanted in sizes}) > 1
     for got, wanted in sizes:
@@ -86,7 +87,7 @@ def test_running_statistics_are_those_of_what_arrives(model):
     """Drawn around a variance of 1 and a mean of 0, then scaled: what a norm lets through has the size that its reader
     wants, 4 before silu and hardswish."""
     graph = recorded(model, image_size=64).sample()
-    weights = values.weights(graph, "float32")
+    weights = draws.weights(graph, "float32")
     readers = {t.node: node.op for node in reversed(graph.nodes) for t in node.inputs}
     sizes = []
 
@@ -98,7 +99,7 @@ def test_running_statistics_are_those_of_what_arrives(model):
             sizes.append((rms(arguments[0]) / spread / wanted, np.abs(named["mean"]).max() / spread))
         return result
 
-    evaluate(graph, weights, values.inputs(graph, "float32", values.MEASURED_BATCH), "float64", noted)
+    evaluate(graph, weights, draws.inputs(graph, "float32", draws.MEASURED_BATCH), "float64", noted)
 
     assert sizes
     for size, mean in sizes:
@@ -108,12 +109,12 @@ def test_running_statistics_are_those_of_what_arrives(model):
 
 @pytest.mark.parametrize("norm_type", NORMS)
 def test_modes_and_sizes_of_images_have_the_same_weights(norm_type):
-    one = values.weights(recorded("mobilenet_v3_small", image_size=224, norm_type=norm_type), "float32")
+    one = draws.weights(recorded("mobilenet_v3_small", image_size=224, norm_type=norm_type), "float32")
     for other in (
         recorded("mobilenet_v3_small", "training", 8, image_size=224, norm_type=norm_type),
         recorded("mobilenet_v3_small", "eval", 2, image_size=256, norm_type=norm_type),
     ):
-        found = values.weights(other, "float32")
+        found = draws.weights(other, "float32")
 
         assert one.keys() == found.keys()
         assert all((one[name] == found[name]).all() for name in one)
@@ -123,14 +124,14 @@ def test_modes_and_sizes_of_images_have_the_same_weights(norm_type):
 def test_weights_do_not_depend_on_the_order_of_sums(norm_type, monkeypatch):
     """Replicas on other cores add up in another order, and must start from the same weights, bit by bit."""
     graph = recorded("efficientnet_b0", image_size=64, norm_type=norm_type)
-    first = values.weights(graph, "float32")
-    drawn = values.inputs
+    first = draws.weights(graph, "float32")
+    drawn = draws.inputs
 
     def nudged(*args, **kwargs):
         return {name: np.asarray(a, "float64") * (1 + 1e-14) for name, a in drawn(*args, **kwargs).items()}
 
-    monkeypatch.setattr(values, "inputs", nudged)
-    second = values.weights(graph, "float32")
+    monkeypatch.setattr(draws, "inputs", nudged)
+    second = draws.weights(graph, "float32")
 
     assert all((first[name] == second[name]).all() for name in first)
 
@@ -138,11 +139,11 @@ def test_weights_do_not_depend_on_the_order_of_sums(norm_type, monkeypatch):
 def test_where_training_starts_the_norms_are_as_they_should_be():
     graph = recorded("resnet8", "training")
 
-    found = values.weights(graph, "float32", start=True)
+    found = draws.weights(graph, "float32", start=True)
 
-    by_kind = {kind: [found[w.name] for w in graph.weights if w.kind == kind] for kind in values.STARTS}
+    by_kind = {kind: [found[w.name] for w in graph.weights if w.kind == kind] for kind in draws.STARTS}
     assert all(by_kind.values())
-    for kind, value in values.STARTS.items():
+    for kind, value in draws.STARTS.items():
         assert all((array == value).all() for array in by_kind[kind])
 
 
@@ -156,7 +157,7 @@ def test_one_rounding_of_every_result_moves_the_logits_by_less_than_half_of_the_
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("model", workload.names("cnns"))
+@pytest.mark.parametrize("model", workloads.names("cnns"))
 @pytest.mark.parametrize("norm_type", NORMS)
 @pytest.mark.parametrize("fed", INPUTS)
 def test_so_it_does_at_the_size_of_each_network(model, norm_type, fed):

@@ -12,10 +12,11 @@ import backend_matrix
 import numpy as np
 import pytest
 
-from bench import backend, backends, layers, plugins, values, workload
-from bench.backends import _onnx_model, _onnx_ops
-from bench.case import Settings
-from bench.precision import PRECISIONS
+from bench import backends, workloads
+from bench.backends._onnx import model, primitives
+from bench.cases.case import Settings
+from bench.cases.precision import PRECISIONS
+from bench.graph import draws
 
 # What PopART 3.4 reads of opset 11.
 OPERATORS = set(
@@ -25,7 +26,7 @@ OPERATORS = set(
     " Squeeze Sub Sum Tanh Transpose Unsqueeze Where".split()
 )
 # Those of IPUs have tests of their own, on fakes.
-ENGINES = [engine for engine in plugins.names(backends) if "cpu" in backend.load(engine).DEVICES]
+ENGINES = [engine for engine in backends.names() if "cpu" in backends.load(engine).DEVICES]
 KEYS = [(engine, key) for engine in ENGINES for key in backend_matrix.keys(engine)]
 IDS = [f"{engine}-{backend_matrix.name(key)}" for engine, key in KEYS]
 
@@ -45,7 +46,7 @@ def ask(tmp_path_factory):
         if what not in known:
             path = tmp_path_factory.mktemp("matrix") / f"{what}.json"
             quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-            own = {} if what == "models" else backend.load(what).environment(Settings(), "cpu")
+            own = {} if what == "models" else backends.load(what).environment(Settings(), "cpu")
             command = [sys.executable, backend_matrix.__file__, what, str(path)]
             done = subprocess.run(command, env={**os.environ, **own, **quiet}, stderr=subprocess.PIPE, timeout=300)
             known[what] = json.loads(path.read_text()) if done.returncode == 0 else done.stderr.decode()
@@ -58,8 +59,8 @@ def ask(tmp_path_factory):
 @pytest.fixture
 def seen(ask, engine, key):
     """What was seen of one case; skips where it cannot run here, and fails where it is wrong."""
-    if importlib.util.find_spec(backend.load(engine).PACKAGE) is None:
-        pytest.skip(f"{backend.load(engine).PACKAGE} is not installed")
+    if importlib.util.find_spec(backends.load(engine).PACKAGE) is None:
+        pytest.skip(f"{backends.load(engine).PACKAGE} is not installed")
     found = ask(engine)[backend_matrix.name(key)]
     if found["outcome"] == "skipped" or (found["outcome"] == "unavailable" and key[3] != "fp32"):
         pytest.skip(found["text"])
@@ -69,13 +70,13 @@ def seen(ask, engine, key):
 
 def test_every_backend_runs_every_layer_in_fp32():
     assert {(engine, key[0]) for engine, key in KEYS if key[2:4] == ("inference", "fp32")} == {
-        (engine, layer) for engine in ENGINES for layer in plugins.names(layers)
+        (engine, layer) for engine in ENGINES for layer in workloads.names("layers")
     }
 
 
 def test_every_layer_with_a_loss_is_trained_somewhere():
     assert {key[0] for _, key in KEYS if key[2] == "training"} == {
-        layer for layer in plugins.names(layers) if hasattr(workload.load(layer), "loss")
+        layer for layer in workloads.names("layers") if hasattr(workloads.load(layer), "loss")
     }
 
 
@@ -128,8 +129,8 @@ def test_generated_data_takes_one_host_batch_after_the_other(seen, engine, key):
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_timed_chain_draws_new_numbers_in_every_step(ask, engine):
-    if importlib.util.find_spec(backend.load(engine).PACKAGE) is None:
-        pytest.skip(f"{backend.load(engine).PACKAGE} is not installed")
+    if importlib.util.find_spec(backends.load(engine).PACKAGE) is None:
+        pytest.skip(f"{backends.load(engine).PACKAGE} is not installed")
 
     traces = ask(engine)["draws"]
 
@@ -161,27 +162,27 @@ def test_every_model_keeps_to_the_operators_that_popart_reads(models):
 def test_gates_go_into_onnx_order(kind, ours, onnx):
     rows = np.repeat(list(ours), 2)[:, None]
 
-    assert "".join(_onnx_ops.regate(rows, kind)[::2, 0]) == onnx
+    assert "".join(primitives.regate(rows, kind)[::2, 0]) == onnx
 
 
 @pytest.mark.parametrize("shape", [(2,), (2, 3), (2, 3, 4), (2, 3, 4, 5)])
 def test_an_array_comes_back_from_onnx_as_it_went(shape):
     array = np.arange(float(np.prod(shape))).reshape(shape)
 
-    native = _onnx_model.native(array, np.float32)
+    native = model.native(array, np.float32)
 
     assert native.dtype == np.float32
     assert native.flags["C_CONTIGUOUS"]
-    np.testing.assert_array_equal(_onnx_model.canonical(native), array)
+    np.testing.assert_array_equal(model.canonical(native), array)
 
 
-@pytest.mark.parametrize("layer", plugins.names(layers))
+@pytest.mark.parametrize("layer", workloads.names("layers"))
 def test_weights_and_inputs_are_the_same_wherever_they_are_drawn(layer):
-    graph = workload.record(
-        workload.load(layer), backend_matrix.case_of("numpy", (layer, *5 * [""])).dimensions, 4, "inference", True
+    graph = workloads.record(
+        workloads.load(layer), backend_matrix.case_of("numpy", (layer, *5 * [""])).dimensions, 4, "inference", True
     )
 
-    for draw in (values.weights, values.inputs):
+    for draw in (draws.weights, draws.inputs):
         once, again = draw(graph, "float32"), draw(graph, "float32")
         assert [name for name in once if not np.array_equal(once[name], again[name])] == []
         assert all(np.abs(array).max() > 0 for array in once.values())
@@ -202,7 +203,7 @@ def test_weights_and_inputs_are_the_same_wherever_they_are_drawn(layer):
     ],
 )
 def test_values_are_rounded_to_the_nearest_that_a_precision_holds(dtype, value, expected):
-    rounded = values.rounded(np.array([value]), dtype)
+    rounded = draws.rounded(np.array([value]), dtype)
 
     assert rounded.dtype == np.float32
     assert rounded.tolist() == [expected]
@@ -211,15 +212,15 @@ def test_values_are_rounded_to_the_nearest_that_a_precision_holds(dtype, value, 
 def test_integers_are_not_rounded():
     labels = np.array([0, 257])
 
-    assert values.rounded(labels, "bfloat16").tolist() == [0, 257]
-    assert values.rounded(labels, "bfloat16").dtype == labels.dtype
+    assert draws.rounded(labels, "bfloat16").tolist() == [0, 257]
+    assert draws.rounded(labels, "bfloat16").dtype == labels.dtype
 
 
-@pytest.mark.parametrize("engine", plugins.names(backends))
+@pytest.mark.parametrize("engine", backends.names())
 def test_naming_a_backend_loads_no_framework(engine):
-    package = backend.load(engine).PACKAGE
-    code = f"import sys; from bench import backend; backend.load({engine!r}); print({package!r} in sys.modules)"
-    root = os.path.dirname(os.path.dirname(os.path.abspath(backend.__file__)))
+    package = backends.load(engine).PACKAGE
+    code = f"import sys; from bench import backends; backends.load({engine!r}); print({package!r} in sys.modules)"
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(backends.__file__))))
 
     done = subprocess.run([sys.executable, "-c", code], cwd=root, stdout=subprocess.PIPE, text=True)
 

@@ -9,9 +9,9 @@ from typing import Any, Callable, Dict, List, Tuple
 import pytest
 from suite import SMALL, Suite
 
-from bench import workload
+from bench import workloads
 
-DIMENSIONS = workload.dimensions(workload.names())
+DIMENSIONS = workloads.dimensions(workloads.names())
 WHOLE = sorted("--" + name.replace("_", "-") for name, each in DIMENSIONS.items() if not each.choices)
 CHOSEN = sorted("--" + name.replace("_", "-") for name, each in DIMENSIONS.items() if each.choices and not each.flag)
 FLAGS = sorted("--" + name.replace("_", "-") for name, each in DIMENSIONS.items() if each.flag)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bench.mixing import Box, Mixing, clipped_box, inner_box, mixed
+from bench.training.mixing import Box, Mixing, clipped_box, inner_box, mixed
 
 
 class Scripted:

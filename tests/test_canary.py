@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from bench import canary, timing
-from bench.case import Settings
-from bench.measure import measure
+from bench.cases.case import Settings
+from bench.clock import canary, surroundings
+from bench.clock.sampling import measure
 
 
 @pytest.fixture
@@ -65,19 +65,19 @@ def test_a_slow_canary_on_either_side_marks_a_case_as_disturbed(monkeypatch, bef
     found = iter([before, after])
     monkeypatch.setattr(canary, "slowdown", lambda threads, known_s: next(found))
 
-    _, seen = timing.beside_canaries(Settings(), 0.5, timed)
+    _, seen = surroundings.beside_canaries(Settings(), 0.5, timed)
 
     assert (seen["canary_before"], seen["canary_after"], seen["disturbed"]) == (before, after, disturbed)
 
 
 def test_without_a_known_time_there_is_no_canary():
-    _, seen = timing.beside_canaries(Settings(), None, timed)
+    _, seen = surroundings.beside_canaries(Settings(), None, timed)
 
     assert (seen["canary_before"], seen["canary_after"], seen["disturbed"]) == (None, None, False)
 
 
 def test_what_was_timed_comes_back_with_what_it_saw_and_when():
-    samples, seen = timing.beside_canaries(Settings(), None, timed)
+    samples, seen = surroundings.beside_canaries(Settings(), None, timed)
 
     assert len(samples.seconds) == 1
     assert seen["top1_percent"] == 50.0

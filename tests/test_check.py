@@ -7,18 +7,18 @@ import dataclasses
 import numpy as np
 import pytest
 
-from bench import check, values, workload
+from bench import check, workloads
 from bench.backends.numpy import evaluate
-from bench.case import Case, Wrong
-from bench.graph import Graph
-from bench.step import Program
+from bench.cases.case import Case, Wrong
+from bench.graph import Graph, draws
+from bench.program import Program
 
 RIGHT = object()
 
 
 def case_of(layer="dense", mode="inference", precision="fp32", batch_size=4, **size):
-    module = workload.load(layer)
-    dimensions = {**next(iter(workload.named_sizes(module).values())), **module.TINY, **size}
+    module = workloads.load(layer)
+    dimensions = {**next(iter(workloads.named_sizes(module).values())), **module.TINY, **size}
     return Case(
         layer,
         "tiny",
@@ -80,8 +80,8 @@ def program_of(graph: Graph, weights, output=RIGHT, loss=RIGHT, gradient=RIGHT, 
 
 
 def checked(case, **spoiled):
-    graph = workload.checked(case)
-    weights = values.weights(graph, "float32")
+    graph = workloads.checked(case)
+    weights = draws.weights(graph, "float32")
     return check.require(program_of(graph, weights, **spoiled), graph, case, weights)
 
 
@@ -148,8 +148,8 @@ def test_noise_as_small_as_fp32_passes():
 def test_one_wrong_element_in_a_large_output_fails():
     """Its share of the norm would pass: 0.03 of one in the norm of 200,000 elements."""
     case = case_of("dense", batch_size=200, units=1000, activation="none")
-    graph = workload.checked(case)
-    weights = values.weights(graph, "float32")
+    graph = workloads.checked(case)
+    weights = draws.weights(graph, "float32")
 
     def spoil(array):
         rms = float(np.sqrt((array**2).mean()))
@@ -229,8 +229,8 @@ def test_an_update_that_is_not_finite_fails():
 
 def test_the_check_puts_the_weights_back():
     case = case_of("dense", "training", units=2, batch_size=2)
-    graph = workload.checked(case)
-    weights = values.weights(graph, "float32")
+    graph = workloads.checked(case)
+    weights = draws.weights(graph, "float32")
     program = program_of(graph, weights)
 
     check.require(program, graph, case, weights)
@@ -240,7 +240,7 @@ def test_the_check_puts_the_weights_back():
 
 def test_a_large_batch_is_checked_on_its_first_rows_where_a_wrong_one_is_found(monkeypatch):
     case = case_of("dense", activation="none")
-    monkeypatch.setattr(check, "REFERENCE_FLOPS", workload.checked(case).flops // 2)
+    monkeypatch.setattr(check, "REFERENCE_FLOPS", workloads.checked(case).flops // 2)
 
     assert checked(case)["checked_rows"] == 2
     with pytest.raises(Wrong, match="output is off by"):
@@ -255,9 +255,9 @@ def test_a_reference_that_is_not_finite_proves_nothing(expected):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_what_the_timed_steps_leave_must_be_finite(value):
-    graph = workload.checked(case_of("dense"))
-    program = program_of(graph, values.weights(graph, "float32"), output=at((0, 0), value))
-    program.feed([values.inputs(graph, "float32")])
+    graph = workloads.checked(case_of("dense"))
+    program = program_of(graph, draws.weights(graph, "float32"), output=at((0, 0), value))
+    program.feed([draws.inputs(graph, "float32")])
     program.run()
 
     with pytest.raises(Wrong, match="output is not finite after the timed steps"):

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from test_check import case_of
 
-from bench import check, values, workload
+from bench import check, workloads
 from bench.backends.numpy import evaluate
-from bench.case import Case, Wrong
-from bench.graph import Graph
-from bench.precision import PRECISIONS
-from bench.step import Program
+from bench.cases.case import Case, Wrong
+from bench.cases.precision import PRECISIONS
+from bench.graph import Graph, draws
+from bench.program import Program
 
 SIZES = ((128, 4), (256, 128), (1024, 32), (2048, 4))
 ROWS, UNITS = 128, 256
@@ -26,12 +26,12 @@ def program_of(graph, weights, slopes_of, precision="fp32", factor=1.0):
     state = {"weights": dict(weights), "rate": 0.0}
 
     def run():
-        computed = {name: values.rounded(array, types.compute) for name, array in state["weights"].items()}
+        computed = {name: draws.rounded(array, types.compute) for name, array in state["weights"].items()}
         output, terms = evaluate(graph, computed, state["inputs"], "float64")
-        state["output"], state["loss"] = values.rounded(output, types.compute), terms.sum()
+        state["output"], state["loss"] = draws.rounded(output, types.compute), terms.sum()
         for name, slope in slopes_of(computed, state["inputs"]).items():
             moved = np.float64(state["weights"][name]) - factor * state["rate"] * slope
-            state["weights"][name] = values.rounded(moved, types.weights)
+            state["weights"][name] = draws.rounded(moved, types.weights)
 
     return Program(
         run,
@@ -59,14 +59,14 @@ def dense_slopes(derivative):
 
 
 def checked(graph, slopes_of, precision="fp32", scale=1.0, factor=1.0):
-    weights = values.weights(graph, PRECISIONS[precision].weights)
+    weights = draws.weights(graph, PRECISIONS[precision].weights)
     weights = {name: np.float32(scale) * array for name, array in weights.items()}
     case = Case("tiny", "tiny", {}, "training", graph.batch_size, precision, 1, "numpy", "cpu")
     return check.require(program_of(graph, weights, slopes_of, precision, factor), graph, case, weights)
 
 
 def relu_layer(units, batch_size):
-    return workload.checked(case_of("dense", "training", batch_size=batch_size, units=units, activation="relu"))
+    return workloads.checked(case_of("dense", "training", batch_size=batch_size, units=units, activation="relu"))
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -196,8 +196,8 @@ def many_terms(relu):
 @pytest.mark.parametrize("relu", [False, True])
 def test_the_slope_of_many_terms_near_one_is_known_beside_kinks(relu):
     graph = many_terms(relu)
-    weights = values.weights(graph, "float32")
-    inputs = values.inputs(graph, "float32", 1)
+    weights = draws.weights(graph, "float32")
+    inputs = draws.inputs(graph, "float32", 1)
     case = Case("tiny", "tiny", {}, "training", 1, "fp32", 1, "numpy", "cpu")
 
     found = check._Update(graph, case, weights, inputs)
@@ -222,7 +222,7 @@ def slope_of_softmax(weights, image, labels, direction, relu):
 def test_a_larger_step_is_taken_where_rounding_spoils_the_smallest():
     """1 + y / 10,000: at the smallest step, rounding may be a tenth of what changes."""
     graph = dense_then(lambda net, y: net.affine(net.relu(y), 1e-4, 1.0))
-    weights, inputs = values.weights(graph, "float32"), values.inputs(graph, "float32", 1)
+    weights, inputs = draws.weights(graph, "float32"), draws.inputs(graph, "float32", 1)
     case = Case("tiny", "tiny", {}, "training", ROWS, "fp32", 1, "numpy", "cpu")
 
     found = check._Update(graph, case, weights, inputs)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from test_check import at, program_of
 
-from bench import check, values
-from bench.case import Case, Wrong
-from bench.graph import Graph
+from bench import check
+from bench.cases.case import Case, Wrong
+from bench.graph import Graph, draws
 
 DEEP = ("fp32", "fp16", "bf16", "fp16m", "bf16m")
 SIXTEEN = DEEP[1:]
@@ -43,7 +43,7 @@ def checked(mode="training", precision="fp32", scale=None, **spoiled):
     """What the check finds in a program that is right but for what `spoiled` does to it."""
     graph = network(mode)
     # In mixed precision too: what the program computes with has no rounding of its own.
-    weights = values.weights(graph, TYPES[precision][0])
+    weights = draws.weights(graph, TYPES[precision][0])
     weights.update({name: factor * weights[name] for name, factor in (scale or {}).items()})
     case = Case("tiny", "tiny", {}, mode, 4, precision, 1, "numpy", "cpu")
     program = program_of(graph, weights, **{**dict(zip(("compute", "held"), TYPES[precision])), **spoiled})
@@ -95,11 +95,11 @@ def test_a_wrong_update_fails(name):
 def test_the_update_of_a_small_weight_is_held_as_tightly_as_that_of_a_large_one(small):
     """Directions are in units of each weight's own size: a hundredth of the others is not a hundredth of the check."""
     graph = network()
-    weights = values.weights(graph, "float32")
+    weights = draws.weights(graph, "float32")
     weights[small] = 0.01 * weights[small]
     case = Case("tiny", "tiny", {}, "training", 4, "fp32", 1, "numpy", "cpu")
 
-    update = check._Update(graph, case, weights, values.inputs(graph, "float32"))
+    update = check._Update(graph, case, weights, draws.inputs(graph, "float32"))
 
     for name in ("conv.weight", "norm.weight", "fc.weight"):
         steps = np.concatenate([direction[name].ravel() for direction, _, _ in update.directions])
@@ -169,7 +169,7 @@ def test_a_layer_has_one_try():
     net = Graph(4, training=True)
     net.output = net.relu(net.dense(net.input(3), 2))
     net.loss = net.mean(net.output)
-    weights = values.weights(net, "float32")
+    weights = draws.weights(net, "float32")
     case = Case("tiny", "tiny", {}, "training", 4, "fp32", 1, "numpy", "cpu")
 
     with pytest.raises(Wrong, match=r"update of one training step .* 0.002 is allowed"):
@@ -189,7 +189,7 @@ def test_one_wrong_logit_is_named():
 
 def test_the_check_puts_the_weights_back_after_every_try():
     graph = network()
-    weights = values.weights(graph, "float32")
+    weights = draws.weights(graph, "float32")
     case = Case("tiny", "tiny", {}, "training", 4, "fp32", 1, "numpy", "cpu")
     program = program_of(graph, weights, gradient=for_the_first(2, times(2)))
 

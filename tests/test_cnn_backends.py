@@ -15,16 +15,18 @@ import numpy as np
 import pytest
 from cnn_matrix import SABOTAGED, VARIANTS
 
-from bench import backend, backends, check, cnn, cnns, plugins, values, workload
+from bench import backends, check, registry, workloads
 from bench.backends.numpy import evaluate
-from bench.case import Settings, Wrong
-from bench.precision import PRECISIONS
+from bench.cases.case import Settings, Wrong
+from bench.cases.precision import PRECISIONS
+from bench.graph import draws
+from bench.workloads import network as cnn
 
-ENGINES = [engine for engine in plugins.names(backends) if "cpu" in backend.load(engine).DEVICES]
-FAMILIES = plugins.names(cnns)
+ENGINES = [engine for engine in backends.names() if "cpu" in backends.load(engine).DEVICES]
+FAMILIES = registry.names("bench.workloads.cnns")
 KEYS = [(engine, key) for engine in ENGINES for key in cnn_matrix.keys(engine)]
 IDS = [f"{engine}-{cnn_matrix.name(key)}" for engine, key in KEYS]
-TRAINERS = [engine for engine in ENGINES if "training" in backend.load(engine).MODES]
+TRAINERS = [engine for engine in ENGINES if "training" in backends.load(engine).MODES]
 # Those that take longest, first: all of them run side by side.
 ORDER = sorted(ENGINES, key=lambda engine: -sum(pair[0] == engine for pair in KEYS))
 
@@ -40,7 +42,7 @@ def family_of(model):
 
 
 def installed(engine):
-    return importlib.util.find_spec(backend.load(engine).PACKAGE) is not None
+    return importlib.util.find_spec(backends.load(engine).PACKAGE) is not None
 
 
 @pytest.fixture(scope="session")
@@ -51,14 +53,14 @@ def ask(tmp_path_factory):
 
     def start(engine):
         quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-        env = {**os.environ, **backend.load(engine).environment(Settings(), "cpu"), **quiet}
+        env = {**os.environ, **backends.load(engine).environment(Settings(), "cpu"), **quiet}
         command = [sys.executable, cnn_matrix.__file__, engine, str(folder / engine)]
         with (folder / f"{engine}.stderr").open("w") as stderr:
             return subprocess.Popen(command, env=env, stderr=stderr)
 
     def answer(engine):
         if not installed(engine):
-            pytest.skip(f"{backend.load(engine).PACKAGE} is not installed")
+            pytest.skip(f"{backends.load(engine).PACKAGE} is not installed")
         if not processes:
             processes.update({name: start(name) for name in ORDER if installed(name)})
         if engine not in known:
@@ -88,7 +90,7 @@ def seen(ask, engine, key):
 def test_every_backend_runs_every_family_in_every_mode_that_it_has():
     for engine in ENGINES:
         ran = {(family_of(key[0]), key[2]) for own, key in KEYS if own == engine}
-        assert ran == {(family, mode) for family in FAMILIES for mode in backend.load(engine).MODES}
+        assert ran == {(family, mode) for family in FAMILIES for mode in backends.load(engine).MODES}
 
 
 def test_every_choice_of_a_network_s_dimensions_is_run():
@@ -96,7 +98,7 @@ def test_every_choice_of_a_network_s_dimensions_is_run():
     ran = {(name, value) for changed in VARIANTS.values() for name, value in changed.items()}
     there = {
         (name, choice)
-        for name, dimension in workload.load("efficientnet_b0").DIMENSIONS.items()
+        for name, dimension in workloads.load("efficientnet_b0").DIMENSIONS.items()
         for choice in dimension.choices[1:]
     }
 
@@ -163,8 +165,8 @@ def test_the_mean_of_many_pixels_does_not_overflow(ask, engine, precision):
 def recorded(model):
     """The case, graph and weights of a small model for inference by the reference."""
     case = cnn_matrix.case_of("numpy", (model, "plain", "inference", "fp32", *cnn_matrix.PLAIN))
-    graph = workload.checked(case)
-    return case, graph, values.weights(graph, "float32")
+    graph = workloads.checked(case)
+    return case, graph, draws.weights(graph, "float32")
 
 
 @pytest.mark.parametrize("model, block", [(m, b) for m in cnn_matrix.VARIED for b in recorded(m)[1].blocks])
@@ -173,7 +175,7 @@ def test_one_norm_that_is_one_per_cent_off_is_refused_in_inference(model, block)
     name, factors = cnn_matrix.off(graph, block)
     spoilt = {**weights, name: weights[name] * factors}
 
-    program = backend.load("numpy").compile(graph, spoilt, [values.inputs(graph, "float32")], case, Settings())
+    program = backends.load("numpy").compile(graph, spoilt, [draws.inputs(graph, "float32")], case, Settings())
 
     with pytest.raises(Wrong, match=r"output is off by|reference has"):
         check.require(program, graph, case, weights)
@@ -200,12 +202,12 @@ def test_a_gradient_that_misses_a_block_is_refused(ask, model, block):
 def test_the_image_weighs_more_than_a_16_bit_program_may_err(model):
     """Else a program that looks at no image would pass: what is drawn for one must reach the logits. At the
     size that is measured; fewer pixels say less."""
-    network = workload.load(model)
-    size = next(iter(workload.named_sizes(network).values()))
-    graph = workload.record(network, {name: size[name] for name in network.DIMENSIONS}, 1, "inference")
-    weights = values.weights(graph, "float32")
+    network = workloads.load(model)
+    size = next(iter(workloads.named_sizes(network).values()))
+    graph = workloads.record(network, {name: size[name] for name in network.DIMENSIONS}, 1, "inference")
+    weights = draws.weights(graph, "float32")
 
-    one, other = (evaluate(graph, weights, values.inputs(graph, "float32", batch), "float64")[0] for batch in (1, 2))
+    one, other = (evaluate(graph, weights, draws.inputs(graph, "float32", batch), "float64")[0] for batch in (1, 2))
 
     assert np.linalg.norm(one - other) / np.linalg.norm(one) > 2 * PRECISIONS["bf16"].tolerance
 
@@ -216,8 +218,8 @@ def test_logits_are_of_an_ordinary_size(model, norm_type):
     """Far from where fp16 ends, at either end."""
     case, _, _ = recorded(model)
     size = {**case.dimensions, "norm_type": norm_type}
-    graph = workload.record(workload.load(model), size, cnn_matrix.BATCH, "inference")
+    graph = workloads.record(workloads.load(model), size, cnn_matrix.BATCH, "inference")
 
-    logits, _ = evaluate(graph, values.weights(graph, "float32"), values.inputs(graph, "float32", 1), "float64")
+    logits, _ = evaluate(graph, draws.weights(graph, "float32"), draws.inputs(graph, "float32", 1), "float64")
 
     assert 1e-3 < float(np.abs(logits).mean()) < 1e3

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from cnn_oracles import KERAS, MODELS, TORCHVISION
 
-from bench import workload
+from bench import workloads
 
 TOLERANCE = 1e-4
 INSTALLED = {"torchvision": ("torch", "torchvision"), "keras": ("tensorflow", "keras")}
@@ -53,7 +53,7 @@ def apart(one, other):
 def recorded(name, mode):
     """The graph of a job, in a mode."""
     job = TORCHVISION[name]
-    return workload.record(workload.load(job[0]), cnn_oracles.sized(job), cnn_oracles.BATCH, mode)
+    return workloads.record(workloads.load(job[0]), cnn_oracles.sized(job), cnn_oracles.BATCH, mode)
 
 
 @pytest.mark.parametrize("name", TORCHVISION)

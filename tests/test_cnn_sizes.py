@@ -6,10 +6,12 @@ import itertools
 
 import pytest
 
-from bench import cnn, size, workload
-from bench.matrix import Selection, require_possible
+from bench import workloads
+from bench.cases import dimension
+from bench.selection import Selection, require_possible
+from bench.workloads import network
 
-MODELS = sorted(cnn.models())
+MODELS = sorted(network.models())
 # Every choice of every dimension of a network, with a number of groups that is not the model's own; but that host and
 # none differ only where images are real.
 CHOICES = {
@@ -102,14 +104,14 @@ def test_one_network_has_one_name(model, changed, name):
 
 def test_names_and_networks_are_one_to_one():
     """All 576 combinations of the choices: as many fingerprints as names, and as pairs of both."""
-    module = workload.load("resnet8")
-    first = next(iter(workload.named_sizes(module).values()))
+    module = workloads.load("resnet8")
+    first = next(iter(workloads.named_sizes(module).values()))
     pairs = set()
     for values in itertools.product(*CHOICES.values()):
         changed = {**first, "image_size": 9, **dict(zip(CHOICES, values))}
-        settled = workload.settled(module, {key: changed[key] for key in module.DIMENSIONS})
-        graph = workload.record(module, settled, 1, "inference")
-        pairs.add((size.name(module.DIMENSIONS, settled), graph.fingerprint))
+        settled = workloads.settled(module, {key: changed[key] for key in module.DIMENSIONS})
+        graph = workloads.record(module, settled, 1, "inference")
+        pairs.add((dimension.name(module.DIMENSIONS, settled), graph.fingerprint))
 
     # Batch, none, or four group norms; two eps for a norm; two paddings, two depths, bytes or one of two places.
     assert len(pairs) == (2 * (1 + 4) + 1) * 2 * 2 * 3
@@ -192,7 +194,7 @@ def test_an_image_of_one_pixel_is_padded_to_what_a_network_needs(model, rule):
 )
 def test_a_value_that_no_network_takes_is_refused(model, key, text, message):
     with pytest.raises(ValueError, match=message):
-        workload.load(model).DIMENSIONS[key].parse(text)
+        workloads.load(model).DIMENSIONS[key].parse(text)
 
 
 @pytest.mark.parametrize(
@@ -200,9 +202,9 @@ def test_a_value_that_no_network_takes_is_refused(model, key, text, message):
     [("norm_type", "bn", "batch"), ("norm_type", "gn", "group"), ("normalization_location", "ipu", "device")],
 )
 def test_the_programs_own_words_are_taken(key, text, value):
-    assert workload.load("resnet50").DIMENSIONS[key].parse(text) == value
+    assert workloads.load("resnet50").DIMENSIONS[key].parse(text) == value
 
 
 @pytest.mark.parametrize("model", [model for model in MODELS if not model.startswith("efficientnet")])
 def test_group_dim_is_efficientnet_s_alone(model):
-    assert {"group_dim", "expand_ratio"} & set(workload.load(model).DIMENSIONS) == set()
+    assert {"group_dim", "expand_ratio"} & set(workloads.load(model).DIMENSIONS) == set()

@@ -7,8 +7,9 @@ import math
 
 import pytest
 
-from bench import cnn, workload
-from bench.recipe import Recipe
+from bench import workloads
+from bench.cases.recipe import Recipe
+from bench.workloads import network
 
 WIDE = {"group_dim": 16, "expand_ratio": 4}
 # A model's largest size: trained weights, those and the running statistics, 10^9 multiply-accumulates of an image.
@@ -51,18 +52,18 @@ WEIGHTS = [
     ("resnext101_32x8d", {}, 88_791_336, 88_994_216, 16.414),
     ("resnext29_32x4d", {}, 4_774_218 + 1536, 4_800_970, 0.774),
 ]
-MODELS = sorted(cnn.models())
+MODELS = sorted(network.models())
 
 
 def sized(model, **changed):
     """A model's first size with some dimensions changed, settled."""
-    module = workload.load(model)
-    values = {**next(iter(workload.named_sizes(module).values())), **changed}
-    return workload.settled(module, {key: values[key] for key in module.DIMENSIONS})
+    module = workloads.load(model)
+    values = {**next(iter(workloads.named_sizes(module).values())), **changed}
+    return workloads.settled(module, {key: values[key] for key in module.DIMENSIONS})
 
 
 def recorded(model, mode="inference", batch_size=1, recipe=None, **changed):
-    return workload.record(workload.load(model), sized(model, **changed), batch_size, mode, recipe=recipe or Recipe())
+    return workloads.record(workloads.load(model), sized(model, **changed), batch_size, mode, recipe=recipe or Recipe())
 
 
 def numbers(graph):
@@ -235,8 +236,8 @@ def test_efficientnet_drops_more_of_its_later_branches():
 
 
 def test_what_is_dropped_is_an_input_where_it_is_checked():
-    graph = workload.record(
-        workload.load("efficientnet_b0"), sized("efficientnet_b0"), 4, "training", random_as_inputs=True
+    graph = workloads.record(
+        workloads.load("efficientnet_b0"), sized("efficientnet_b0"), 4, "training", random_as_inputs=True
     )
 
     kept = [node for node in graph.inputs.values() if node.attrs["values"] == "kept"]
@@ -253,7 +254,7 @@ def test_norms_take_the_batch_s_statistics_in_training_alone():
 @pytest.mark.parametrize("model", MODELS)
 def test_a_training_step_is_checked_at_a_size_that_its_reference_can_afford(model):
     full = sized(model)
-    module = workload.load(model)
+    module = workloads.load(model)
 
     assert module.checked(full, 16, "inference") == (full, 16)
     assert module.checked(full, 16, "training") == ({**full, "image_size": min(full["image_size"], 64)}, 4)

@@ -8,8 +8,8 @@ from typing import Any, Callable, Dict, Tuple
 import pytest
 from suite import PACED, SMALL, Result, Suite
 
-from bench import workload
-from bench.record import FIELDS
+from bench import workloads
+from bench.results.record import FIELDS
 
 ID = "dense-u8-inference-b32-fp32-x1-numpy-cpu"
 
@@ -127,7 +127,7 @@ def test_benchmark_skip_skips_every_case(plain: Suite) -> None:
     result = plain.run("--benchmark-skip")
 
     assert result.returncode == 0, result.text
-    assert f"= {len(workload.names())} skipped in " in result.stdout
+    assert f"= {len(workloads.names())} skipped in " in result.stdout
 
 
 def test_steps_gives_exactly_that_many_samples(suite: Suite) -> None:

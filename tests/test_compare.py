@@ -10,7 +10,7 @@ import pytest
 from records import record_of
 from suite import SMALL, XDIST, Suite, case_id
 
-from bench import table
+from bench.results import table
 
 
 def test_rates_of_both_runs_stand_beside_their_ratio() -> None:

@@ -27,17 +27,17 @@ PROBE = """
 import contextlib
 
 import pytest
-from bench import lease
+from bench import locks
 
 
 def free_chips():
     with contextlib.ExitStack() as stack:
-        return [chip for chip in range(4) if lease.taken(stack, [f"ipu-chip{chip}"])]
+        return [chip for chip in range(4) if locks.taken(stack, [f"ipu-chip{chip}"])]
 
 
 def left_for_cases():
     with contextlib.ExitStack() as stack:
-        return sum(lease.taken(stack, [f"ipu{number}"]) for number in range(4))
+        return sum(locks.taken(stack, [f"ipu{number}"]) for number in range(4))
 """
 
 LIFETIMES = (
@@ -226,7 +226,7 @@ def test_the_example_of_the_documentation_passes_on_a_fake_ipu(example: Result) 
 
 OPTIONS = """
 import pytest
-from bench.poplar import Poplar
+from bench.cases.poplar import Poplar
 
 pytestmark = [pytest.mark.workload("dense"), pytest.mark.poplar(num_io_tiles=64, prefetch=False)]
 

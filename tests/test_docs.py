@@ -11,9 +11,10 @@ import pytest
 from collecting import Collected, collect
 from suite import Suite
 
-from bench import poplar, record
-from bench.precision import PRECISIONS
-from fixtures import ipu
+from bench.cases import poplar
+from bench.cases.precision import PRECISIONS
+from bench.results import record
+from fixtures.options import ipu
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -8,10 +8,11 @@ from typing import ClassVar
 
 import pytest
 
-from bench import epochs, feeding, workload
-from bench.case import Case, Settings
-from bench.recipe import Recipe
-from bench.step import Program
+from bench import workloads
+from bench.cases.case import Case, Settings
+from bench.cases.recipe import Recipe
+from bench.program import Program
+from bench.real_data import epochs, feeding
 
 IMAGES = 40
 
@@ -36,8 +37,8 @@ def train(monkeypatch):
 
     def run(recipe, **changed):
         rates = []
-        module = workload.load("resnet8")
-        size = next(iter(workload.named_sizes(module).values()))
+        module = workloads.load("resnet8")
+        size = next(iter(workloads.named_sizes(module).values()))
         case = Case(
             "resnet8", "i32", {key: size[key] for key in module.DIMENSIONS}, "training", 4, "fp32", 1, "n", "cpu"
         )
@@ -51,7 +52,7 @@ def train(monkeypatch):
             set_learning_rate=rates.append,
         )
         settings = Settings(recipe=recipe, **changed)
-        samples, _ = epochs.train(program, workload.of_case(case, recipe), case, settings, lambda phase: None, images)
+        samples, _ = epochs.train(program, workloads.of_case(case, recipe), case, settings, lambda phase: None, images)
         return rates, samples
 
     return run

@@ -7,7 +7,7 @@ from typing import Any, Dict
 import pytest
 from suite import Suite
 
-from bench import workload
+from bench import workloads
 
 pytest.importorskip("torch")
 
@@ -22,6 +22,6 @@ def test_every_layer_is_right_at_its_first_size_and_trains_where_it_can(suite: S
     found: Dict[str, Dict[str, Any]] = {}
     for entry in suite.read("run.json")["benchmarks"]:
         found.setdefault(entry["extra_info"]["mode"], {})[entry["extra_info"]["workload"]] = entry["extra_info"]
-    assert sorted(found["inference"]) == list(workload.names("layers"))
+    assert sorted(found["inference"]) == list(workloads.names("layers"))
     assert set(found["inference"]) - set(found["training"]) == {"hmc"}
     assert all(0 < one["gradient_error"] < 2e-3 for one in found["training"].values())

@@ -6,21 +6,21 @@ import itertools
 
 import pytest
 
-from bench import layers, plugins, workload
+from bench import workloads
 from bench.graph import Graph
 
 
 def default(layer: str, mode: str = "inference", **changed: object) -> Graph:
     """The graph of a layer's first size, at that size's own batch, with some dimensions changed."""
-    module = workload.load(layer)
-    size = {**next(iter(workload.named_sizes(module).values())), **changed}
-    return workload.record(module, {key: size[key] for key in module.DIMENSIONS}, int(size["batch_size"]), mode)
+    module = workloads.load(layer)
+    size = {**next(iter(workloads.named_sizes(module).values())), **changed}
+    return workloads.record(module, {key: size[key] for key in module.DIMENSIONS}, int(size["batch_size"]), mode)
 
 
 def tiny(layer: str, mode: str = "inference", batch_size: int = 4, **changed: object) -> Graph:
-    module = workload.load(layer)
-    size = {**next(iter(workload.named_sizes(module).values())), **module.TINY, **changed}
-    return workload.record(module, {key: size[key] for key in module.DIMENSIONS}, batch_size, mode)
+    module = workloads.load(layer)
+    size = {**next(iter(workloads.named_sizes(module).values())), **module.TINY, **changed}
+    return workloads.record(module, {key: size[key] for key in module.DIMENSIONS}, batch_size, mode)
 
 
 def by_hand(layer: str, parameters: int, flops: int, elementwise: int, moved: int, output: tuple) -> object:
@@ -52,7 +52,7 @@ def test_a_default_size_weighs_and_costs_what_paper_says(layer, parameters, flop
 
 
 def test_every_layer_has_its_numbers_by_hand():
-    assert [row.id for row in DEFAULTS] == plugins.names(layers)
+    assert [row.id for row in DEFAULTS] == workloads.names("layers")
 
 
 @pytest.mark.parametrize("layer", ["rnn", "lstm", "gru", "lstm_multi"])
@@ -76,7 +76,7 @@ def test_a_relu_counts_one_operation_an_element():
     assert default("dense", activation="relu").elementwise == 32 * 1024
 
 
-@pytest.mark.parametrize("layer", plugins.names(layers))
+@pytest.mark.parametrize("layer", workloads.names("layers"))
 def test_costs_grow_with_the_batch_and_weights_do_not(layer):
     one, many = tiny(layer, batch_size=1), tiny(layer, batch_size=7)
 
@@ -86,7 +86,7 @@ def test_costs_grow_with_the_batch_and_weights_do_not(layer):
     assert many.elements_moved - many.parameters == 7 * (one.elements_moved - one.parameters)
 
 
-@pytest.mark.parametrize("layer", [name for name in plugins.names(layers) if hasattr(workload.load(name), "loss")])
+@pytest.mark.parametrize("layer", [name for name in workloads.names("layers") if hasattr(workloads.load(name), "loss")])
 def test_training_adds_a_scalar_loss_and_no_weight(layer):
     plain, trained = tiny(layer), tiny(layer, "training")
 
@@ -197,7 +197,7 @@ def test_operands_of_different_shapes_are_refused(operation):
         getattr(net, operation)(three, five)
 
 
-@pytest.mark.parametrize("layer", plugins.names(layers))
+@pytest.mark.parametrize("layer", workloads.names("layers"))
 def test_the_same_recording_has_the_same_fingerprint(layer):
     assert tiny(layer).fingerprint == tiny(layer).fingerprint
     assert len(tiny(layer).fingerprint) == 12
@@ -228,10 +228,10 @@ def test_a_fingerprint_changes_with_the_loss():
 
 
 def test_a_fingerprint_tells_drawn_numbers_from_given_ones():
-    module = workload.load("hmc")
+    module = workloads.load("hmc")
 
-    drawn = workload.record(module, module.TINY, 4, "inference")
-    given = workload.record(module, module.TINY, 4, "inference", random_as_inputs=True)
+    drawn = workloads.record(module, module.TINY, 4, "inference")
+    given = workloads.record(module, module.TINY, 4, "inference", random_as_inputs=True)
 
     assert drawn.fingerprint != given.fingerprint
     assert [node.shape for node in given.inputs.values()] == [(4, 6, 1), (4, 6, 1)]

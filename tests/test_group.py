@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from bench.case import Lost, Settings
+from bench.cases.case import Lost, Settings
+from bench.clock.sampling import measure
 from bench.group import Hub, Member
-from bench.measure import measure
 
 
 def members(count):

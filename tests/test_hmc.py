@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bench import workload
+from bench import workloads
 from bench.backends.numpy import evaluate
 from bench.graph import Graph
-from bench.layers import hmc
+from bench.workloads.layers import hmc
 
 CHAINS, STEPS = 500, 200
 
@@ -42,7 +42,7 @@ def drift(step):
 @pytest.fixture(scope="module")
 def chains():
     """Many chains of the reference, from fixed draws: (chain, step)."""
-    graph = workload.record(hmc, {"leapfrog_steps": 5, "hmc_steps": STEPS}, CHAINS, "inference", random_as_inputs=True)
+    graph = workloads.record(hmc, {"leapfrog_steps": 5, "hmc_steps": STEPS}, CHAINS, "inference", random_as_inputs=True)
     generator = np.random.default_rng(7)
     shape = (CHAINS, STEPS, 1)
     draws = dict(zip(graph.inputs, (generator.standard_normal(shape), generator.uniform(size=shape))))
@@ -113,7 +113,7 @@ def test_chains_have_the_moments_of_the_target(chains):
 def test_a_step_is_taken_or_left_by_its_gain_in_energy():
     """From x = 1 with v = 0 the energy falls from 2 to 0.875: taken. With v = -3/2 it ends at x = -2 with
     the energy of the start, 3.125: a gain of 0 is not above log 1, so it is left."""
-    graph = workload.record(hmc, {"leapfrog_steps": 1, "hmc_steps": 1}, 2, "inference", random_as_inputs=True)
+    graph = workloads.record(hmc, {"leapfrog_steps": 1, "hmc_steps": 1}, 2, "inference", random_as_inputs=True)
     momenta, uniforms = np.array([0.0, -1.5]).reshape(2, 1, 1), np.array([1.0, 1.0]).reshape(2, 1, 1)
 
     got, _ = evaluate(graph, {}, dict(zip(graph.inputs, (momenta, uniforms))), "float64")
@@ -143,7 +143,7 @@ def test_the_share_that_is_taken_follows_from_the_rotation(steps, step_size, exp
 @pytest.mark.parametrize("steps, size", [(1, "1"), (3, "1"), (5, "1"), (11, "1"), (2, "0.5"), (5, "0.5"), (10, "0.5")])
 def test_leapfrog_steps_that_mix_make_plausible_chains(steps, size):
     dimensions = {"leapfrog_steps": steps, "hmc_steps": 200, "leapfrog_step_size": size}
-    graph = workload.record(hmc, dimensions, 20, "inference", random_as_inputs=True)
+    graph = workloads.record(hmc, dimensions, 20, "inference", random_as_inputs=True)
     generator = np.random.default_rng(steps)
     draws = generator.standard_normal((20, 200, 1)), generator.uniform(size=(20, 200, 1))
 

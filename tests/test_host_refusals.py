@@ -11,7 +11,7 @@ from typing import Callable, List
 import pytest
 from suite import SMALL, Suite
 
-from bench.hosts import difference
+from bench.processes.hosts import difference
 
 OTHER = f"popen//python={sys.executable}"
 needs_xdist = pytest.mark.skipif(importlib.util.find_spec("xdist") is None, reason="no pytest-xdist")

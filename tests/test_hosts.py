@@ -18,7 +18,7 @@ from ssh_hosts import FarHost
 from suite import SMALL, Suite, alive, finished, until
 
 from bench.devices import cpu
-from bench.host import There
+from bench.processes.host import There
 
 OTHER = f"popen//python={sys.executable}"
 needs_hosts = pytest.mark.skipif(bool(ssh_hosts.missing()), reason=str(ssh_hosts.missing()))
@@ -38,8 +38,11 @@ program.run = slow
 
 # What the tests wait for, in seconds: so that it is not long.
 HASTE = {
-    "bench/agent.py": {"PULSE_S = 5.0": "PULSE_S = 1.0", "SILENCE_S = 30.0": "SILENCE_S = 6.0"},
-    "bench/host.py": {"ServerAliveInterval=5": "ServerAliveInterval=1", "ConnectTimeout=10": "ConnectTimeout=3"},
+    "bench/processes/agent.py": {"PULSE_S = 5.0": "PULSE_S = 1.0", "SILENCE_S = 30.0": "SILENCE_S = 6.0"},
+    "bench/processes/host.py": {
+        "ServerAliveInterval=5": "ServerAliveInterval=1",
+        "ConnectTimeout=10": "ConnectTimeout=3",
+    },
 }
 
 
@@ -114,7 +117,7 @@ def test_an_agent_that_hears_nothing_ends_and_takes_its_children_along(
     hasty: Suite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # What comes in is all that it can tell from a harness that is gone.
-    monkeypatch.setattr("bench.agent.PULSE_S", 1000.0)
+    monkeypatch.setattr("bench.processes.agent.PULSE_S", 1000.0)
     began = time.monotonic()
     there = There("popen", hasty.root)
     channel = there.gateway().remote_exec("import os; channel.send(os.getpid()); channel.receive()")

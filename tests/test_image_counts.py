@@ -11,10 +11,10 @@ import picture_sets
 import pytest
 from test_image_faults import FAULTS
 
-from bench import agent
-from bench.case import Case, Settings
-from bench.images import BadImage, find, records, tars, tfrecords
+from bench.cases.case import Case, Settings
+from bench.images import BadImage, epoch, find, tars, tfrecords
 from bench.images.counting import counted
+from bench.processes import agent
 
 pytest.importorskip("PIL")
 pytest.importorskip("google_crc32c")
@@ -39,7 +39,7 @@ def readers():
         from webdataset import tariterators  # noqa: F401
     except ImportError:
         return found
-    from bench.images.pipelines._torch_stream import grouped
+    from bench.images.pipelines.torch.stream import grouped
 
     return [*found, grouped]
 
@@ -47,7 +47,7 @@ def readers():
 def given(dataset, grouped):
     """How many images and faults a reader gives."""
     paths = map(dataset.path, dataset.files)
-    return sum(1 for path in paths for _ in records.of_file(dataset, path, lambda number: True, grouped))
+    return sum(1 for path in paths for _ in epoch.of_file(dataset, path, lambda number: True, grouped))
 
 
 @pytest.mark.parametrize("kind", SHARDS)
@@ -210,7 +210,7 @@ def test_sizes_that_are_wrong_are_told_by_who_reads(tmp_path, told, said):
     dataset = counted(find(tmp_path / "set"))
 
     for grouped in readers():
-        found = [one for one in records.epoch(dataset, records.Part(), 0, None, grouped) if isinstance(one, BadImage)]
+        found = [one for one in epoch.epoch(dataset, epoch.Part(), 0, None, grouped) if isinstance(one, BadImage)]
         assert len(found) == 1
         assert f"part-000.tar: {said}, and was counted to hold {told}" in str(found[0])
 

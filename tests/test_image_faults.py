@@ -219,8 +219,8 @@ def test_workers_end_when_their_parent_is_killed(tmp_path):
     sets_of.write_folder(tmp_path / "set", sets_of.labelled())
     code = (
         "import os, sys; sys.path[:0] = sys.argv[1:3]\n"
-        "import pipeline_runs; from bench.images import find, pipeline\n"
-        "opened = pipeline.load('torch').open(find(sys.argv[3]), **{**pipeline_runs.DEFAULTS, 'repeat': True})\n"
+        "import pipeline_runs; from bench.images import find, pipelines\n"
+        "opened = pipelines.load('torch').open(find(sys.argv[3]), **{**pipeline_runs.DEFAULTS, 'repeat': True})\n"
         "batches = opened.__enter__(); next(batches)\n"
         "print(*pipeline_runs.children(), flush=True); os.kill(os.getpid(), 9)\n"
     )

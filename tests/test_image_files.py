@@ -8,7 +8,7 @@ import struct
 import picture_sets
 import pytest
 
-from bench.images import BadImage, decoding, examples, find, records, tars, tfrecords
+from bench.images import BadImage, decoding, epoch, find, tars, tf_example, tfrecords
 from bench.images.counting import counted
 
 pytest.importorskip("PIL")
@@ -25,7 +25,7 @@ def test_a_checksum_is_the_masked_crc_32c():
 def test_an_example_comes_back_as_it_went():
     values = {"image/encoded": b"\x00\xff" * 300, "image/class/label": 1000, "negative": -1, "empty": b""}
 
-    got = examples.parse(examples.example(values))
+    got = tf_example.parse(tf_example.example(values))
 
     assert got == {name: [value] for name, value in values.items()}
 
@@ -36,7 +36,7 @@ def test_an_example_of_other_writers_is_read():
     floats = b"\x0a\x0d\x0a\x01f\x12\x08\x12\x06\x0a\x04" + struct.pack("<f", 1.5)
     features = plain + floats + b"\x78\x05"
 
-    got = examples.parse(b"\x0a" + bytes([len(features)]) + features)
+    got = tf_example.parse(b"\x0a" + bytes([len(features)]) + features)
 
     assert got == {"a": [300], "f": []}
 
@@ -46,7 +46,7 @@ def test_an_example_of_other_writers_is_read():
 )
 def test_bytes_that_are_no_example_are_refused(data):
     with pytest.raises(ValueError, match=r"no tf.train.Example"):
-        examples.parse(data)
+        tf_example.parse(data)
 
 
 def test_records_that_are_not_wanted_are_jumped_over_unread(tmp_path):
@@ -69,7 +69,7 @@ def test_parts_make_the_whole(tmp_path, monkeypatch, kind, parts):
     dataset = counted(find(tmp_path))
 
     got = [
-        [found.label for found in records.epoch(dataset, records.Part(index, parts, 2), 0, None, tars.grouped)]
+        [found.label for found in epoch.epoch(dataset, epoch.Part(index, parts, 2), 0, None, tars.grouped)]
         for index in range(parts)
     ]
 

@@ -13,14 +13,13 @@ import picture_sets
 import pipeline_runs
 import pytest
 
-from bench import plugins
 from bench.images import pipelines
 from bench.images.dataset import FORMATS
 
 pytest.importorskip("PIL")
 pytest.importorskip("google_crc32c")
 
-PIPELINES = plugins.names(pipelines)
+PIPELINES = pipelines.names()
 PAIRS = [(engine, kind) for engine in PIPELINES for kind in FORMATS]
 EVERY = pytest.mark.parametrize("engine, kind", PAIRS, ids=["-".join(pair) for pair in PAIRS])
 
@@ -114,7 +113,7 @@ def asker(runs, tmp_path_factory):
     known = {}
 
     def ask(engine):
-        package = plugins.load(pipelines, engine).PACKAGE
+        package = pipelines.load(engine).PACKAGE
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed")
         if engine not in known:

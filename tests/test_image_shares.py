@@ -10,7 +10,7 @@ import picture_sets
 import pytest
 from test_image_pipelines import PIPELINES, asker
 
-from bench.images import records
+from bench.images import epoch as records
 from bench.images.dataset import Dataset
 
 pytest.importorskip("PIL")

@@ -153,8 +153,8 @@ def test_what_is_found_crosses_to_other_processes(tmp_path):
 def test_finding_and_naming_load_no_framework(tmp_path):
     lay(tmp_path, "a/1.jpg")
     code = (
-        "import sys; from bench.images import find, pipeline; find(sys.argv[1]); [pipeline.load(n) for n in"
-        " pipeline.names()]; print({'torch', 'tensorflow', 'PIL', 'webdataset'} & set(sys.modules))"
+        "import sys; from bench.images import find, pipelines; find(sys.argv[1]); [pipelines.load(n) for n in"
+        " pipelines.names()]; print({'torch', 'tensorflow', 'PIL', 'webdataset'} & set(sys.modules))"
     )
 
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=str(ROOT), stdout=subprocess.PIPE, text=True)

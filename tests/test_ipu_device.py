@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import lease
-from bench.case import Unavailable
+from bench import locks
+from bench.cases.case import Unavailable
 from bench.devices import ipu
 
 TOOLS = str(Path(__file__).resolve().parent / "fakes" / "bin")
@@ -169,8 +169,8 @@ def test_several_locks_are_taken_all_or_none(machine, tmp_path):
     machine.setenv("LAYERBENCH_CACHE", str(tmp_path))
 
     with contextlib.ExitStack() as other, contextlib.ExitStack() as own:
-        assert lease.taken(other, ["b"])
-        assert not lease.taken(own, ["a", "b"])
-        assert lease.taken(own, ["a"])
+        assert locks.taken(other, ["b"])
+        assert not locks.taken(own, ["a", "b"])
+        assert locks.taken(own, ["a"])
         other.close()
-        assert lease.taken(own, ["b"])
+        assert locks.taken(own, ["b"])

@@ -10,7 +10,7 @@ import pytest
 from collecting import Collected, collect
 from suite import Suite
 
-from bench import preset
+from fixtures.options import presets
 
 FAKES = Path(__file__).resolve().parent / "fakes"
 CUT = ("--device", "ipu", "--model", "resnet8", "--mode", "training", "--pipeline-splits", "layer2.0")
@@ -32,7 +32,7 @@ def of_preset(name: str) -> Sequence[str]:
 
 @pytest.fixture(scope="module")
 def collected(new_suite: Callable[[], Suite]) -> Dict[Sequence[str], Collected]:
-    return collect(new_suite(), [*LINES.values(), *map(of_preset, preset.names())])
+    return collect(new_suite(), [*LINES.values(), *map(of_preset, presets.names())])
 
 
 def errors(done: Collected) -> Sequence[str]:
@@ -64,7 +64,7 @@ def test_what_no_selected_backend_can_have_is_one_line(line, told, collected):
     assert told in errors(done)[0]
 
 
-@pytest.mark.parametrize("name", preset.names())
+@pytest.mark.parametrize("name", presets.names())
 def test_a_preset_selects_a_case_of_each_backend_of_an_ipu(name, collected):
     done = collected[of_preset(name)]
 

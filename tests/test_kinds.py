@@ -9,11 +9,11 @@ import pytest
 from collecting import Collected, collect
 from suite import Result, Suite
 
-from bench import workload
+from bench import workloads
 
 KINDS = ("layers", "cnns", "pipelines")
 TEST = {"layers": "test_layer", "cnns": "test_cnn", "pipelines": "test_host_pipeline"}
-NUMBERS = {kind: len(workload.names(kind)) for kind in KINDS}
+NUMBERS = {kind: len(workloads.names(kind)) for kind in KINDS}
 
 # Arguments, and how many cases of each kind they select.
 SELECTED: Dict[Sequence[str], Dict[str, int]] = {
@@ -45,7 +45,7 @@ COUNTED = {
     ("--model", "resnet8"): "1 test",
     ("--model", "resnet8,resnet20", "-k", "resnet20"): "1/2 tests",
     ("--sizes", "u1024,i32"): "4 tests",
-    ("-k", "host_pipeline"): f"1/{len(workload.names())} tests",
+    ("-k", "host_pipeline"): f"1/{len(workloads.names())} tests",
 }
 
 
@@ -86,7 +86,7 @@ def test_a_selection_has_so_many_cases_of_each_kind(
 def test_a_file_holds_its_own_kind_alone(collected: Dict[Sequence[str], Collected], line: Sequence[str]) -> None:
     for kind, test, name in found_by(collected[line]):
         assert test == TEST[kind]
-        assert name.split("-")[0] in workload.names(kind)
+        assert name.split("-")[0] in workloads.names(kind)
 
 
 @pytest.mark.parametrize("line", NOTHING, ids=text_of)

@@ -16,9 +16,9 @@ import time
 import pytest
 from suite import PACED, SMALL, alive, finished, until
 
-from bench import launcher
 from bench.devices import cpu
 from bench.group import LOOPBACK
+from bench.processes import launcher
 
 TORCHRUN = {
     "TORCHELASTIC_RUN_ID": "none",
@@ -229,7 +229,7 @@ def test_a_rank_that_never_comes_is_told(suite):
     assert "no word of the other 1 replicas for 3 s" in result.text
 
 
-HOLDS = "from bench import lease\nwith lease.timing():\n    print('held', flush=True)\n    input()"
+HOLDS = "from bench import locks\nwith locks.timing():\n    print('held', flush=True)\n    input()"
 
 
 @pytest.mark.parametrize("name", ["east", "west"])

@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 from suite import Suite
 
-from bench import epochs, feeding, workload
-from bench.case import Case, Settings
+from bench import workloads
+from bench.cases.case import Case, Settings
+from bench.cases.recipe import Recipe
 from bench.images import Dataset
-from bench.recipe import Recipe
-from bench.step import Program
+from bench.program import Program
+from bench.real_data import epochs, feeding
 
 datasets = pytest.importorskip("sklearn.datasets")
 pytest.importorskip("PIL")
@@ -162,15 +163,15 @@ def scored_weight(monkeypatch: pytest.MonkeyPatch, images: int, **recipe: Any) -
         load=load,
         set_learning_rate=lambda rate: None,
     )
-    module = workload.load("resnet8")
-    (size, *_) = workload.named_sizes(module).values()
+    module = workloads.load("resnet8")
+    (size, *_) = workloads.named_sizes(module).values()
     case = Case("resnet8", "tiny", {**size, "image_size": 8}, "training", 4, "fp32", 1, "torch", "cpu")
     settings = replace(Settings(data="real"), recipe=Recipe(**recipe))
     monkeypatch.setattr(feeding, "images", lambda *args, **named: Batches())
     monkeypatch.setattr(epochs, "score", lambda *args: {})
     found = Dataset("here", "folder", "train", (), (), 1, images, 0)
     given = {"train": found, "validation": found}
-    epochs.train(program, workload.of_case(case, settings.recipe), case, settings, lambda phase: None, given)
+    epochs.train(program, workloads.of_case(case, settings.recipe), case, settings, lambda phase: None, given)
     return weights[0]
 
 

@@ -14,13 +14,13 @@ from typing import Any, Callable, Iterator, List
 import pytest
 from suite import ROOT, SMALL, Suite, alive, finished, until
 
-from bench import lease
+from bench import locks
 
 # Holds what `text` says from the moment on that it says so, until it is told to let go by a file.
 HOLDER = """
 import sys, time
 from pathlib import Path
-from bench import lease
+from bench import locks
 folder, name = Path(sys.argv[1]), sys.argv[2]
 with {text}:
     (folder / f"{{name}}.has").write_text(str(time.monotonic()))
@@ -101,7 +101,7 @@ def blocks(context: Callable[..., Any], *args: Any) -> bool:
         return True
 
 
-COMPILING, TIMING = "lease.compiling()", "lease.timing()"
+COMPILING, TIMING = "locks.compiling()", "locks.timing()"
 
 
 @pytest.mark.parametrize(
@@ -111,33 +111,33 @@ COMPILING, TIMING = "lease.compiling()", "lease.timing()"
         (COMPILING, TIMING, True),
         (TIMING, COMPILING, True),
         (TIMING, TIMING, True),
-        (TIMING, "lease.beside()", True),
-        ("lease.beside()", COMPILING, False),
-        ("lease.beside()", "lease.beside()", False),
-        ("lease.timing([0])", "lease.timing([1])", False),
-        ("lease.timing([0, 1])", "lease.timing([1, 2])", True),
-        ("lease.timing([0])", "lease.compiling([1])", False),
-        ("lease.timing([0])", "lease.compiling([0])", True),
-        ("lease.timing([0])", COMPILING, True),
-        ("lease.timing([0])", TIMING, True),
-        ("lease.alone('cuda')", "lease.alone('cuda')", True),
-        ("lease.alone('cuda')", TIMING, False),
-        ("lease.some('ipu', 3, 4)", "lease.some('ipu', 1, 4)", False),
-        ("lease.some('ipu', 3, 4)", "lease.some('ipu', 2, 4)", True),
+        (TIMING, "locks.beside()", True),
+        ("locks.beside()", COMPILING, False),
+        ("locks.beside()", "locks.beside()", False),
+        ("locks.timing([0])", "locks.timing([1])", False),
+        ("locks.timing([0, 1])", "locks.timing([1, 2])", True),
+        ("locks.timing([0])", "locks.compiling([1])", False),
+        ("locks.timing([0])", "locks.compiling([0])", True),
+        ("locks.timing([0])", COMPILING, True),
+        ("locks.timing([0])", TIMING, True),
+        ("locks.alone('cuda')", "locks.alone('cuda')", True),
+        ("locks.alone('cuda')", TIMING, False),
+        ("locks.some('ipu', 3, 4)", "locks.some('ipu', 1, 4)", False),
+        ("locks.some('ipu', 3, 4)", "locks.some('ipu', 2, 4)", True),
     ],
 )
 def test_who_waits_for_whom(holders: Holders, held: str, asked: str, waits: bool) -> None:
     holders.holds("other", held)
-    name, _, args = asked[len("lease.") : -1].partition("(")
+    name, _, args = asked[len("locks.") : -1].partition("(")
 
-    assert blocks(getattr(lease, name), *eval(f"[{args}]")) is waits
+    assert blocks(getattr(locks, name), *eval(f"[{args}]")) is waits
 
 
-@pytest.mark.parametrize("text", [COMPILING, TIMING, "lease.some('ipu', 4, 4)", "lease.timing([0])"])
+@pytest.mark.parametrize("text", [COMPILING, TIMING, "locks.some('ipu', 4, 4)", "locks.timing([0])"])
 def test_a_holder_that_is_killed_holds_nothing(holders: Holders, text: str) -> None:
     process = holders.holds("first", text)
     queue = "ipu" if "ipu" in text else "room"
-    exclusive = "lease.some('ipu', 1, 4)" if "ipu" in text else TIMING
+    exclusive = "locks.some('ipu', 1, 4)" if "ipu" in text else TIMING
     holders.waits("second", exclusive, queue)
 
     process.send_signal(signal.SIGKILL)
@@ -161,17 +161,17 @@ def test_one_that_is_killed_in_the_queue_is_passed_over(holders: Holders) -> Non
 def test_a_child_that_was_forked_keeps_nothing(holders: Holders) -> None:
     """It has inherited the open file; the holder lets go all the same."""
     forks = (
-        "lease.timing():\n"
+        "locks.timing():\n"
         "    child = __import__('os').fork() or time.sleep(600)\n"
         "    (folder / 'child').write_text(str(child))\n"
-        "with lease.alone('x')"
+        "with locks.alone('x')"
     )
     holders.holds("first", forks)
     child = int((holders.folder / "child").read_text())
 
     try:
         assert alive(child)
-        assert not blocks(lease.timing)
+        assert not blocks(locks.timing)
     finally:
         os.kill(child, signal.SIGKILL)
 
@@ -203,9 +203,9 @@ def test_whoever_came_first_is_first(holders: Holders) -> None:
 
 
 def test_a_request_for_all_devices_is_not_starved_by_requests_for_one(holders: Holders) -> None:
-    holders.holds("small1", "lease.some('ipu', 1, 4)")
-    holders.waits("large", "lease.some('ipu', 4, 4)", "ipu")
-    holders.waits("small2", "lease.some('ipu', 1, 4)", "ipu")
+    holders.holds("small1", "locks.some('ipu', 1, 4)")
+    holders.waits("large", "locks.some('ipu', 4, 4)", "ipu")
+    holders.waits("small2", "locks.some('ipu', 1, 4)", "ipu")
 
     holders.free("small1")
     holders.wait("large")
@@ -215,9 +215,9 @@ def test_a_request_for_all_devices_is_not_starved_by_requests_for_one(holders: H
 
 
 def test_two_that_want_most_devices_do_not_wait_for_each_other(holders: Holders) -> None:
-    holders.holds("first", "lease.some('ipu', 3, 4)")
-    holders.waits("second", "lease.some('ipu', 3, 4)", "ipu")
-    holders.waits("third", "lease.some('ipu', 2, 4)", "ipu")
+    holders.holds("first", "locks.some('ipu', 3, 4)")
+    holders.waits("second", "locks.some('ipu', 3, 4)", "ipu")
+    holders.waits("third", "locks.some('ipu', 2, 4)", "ipu")
 
     holders.free("first", "second", "third")
 
@@ -226,26 +226,26 @@ def test_two_that_want_most_devices_do_not_wait_for_each_other(holders: Holders)
 
 
 def test_a_process_that_compiles_and_asks_to_time_is_told_instead_of_waiting_for_itself(holders: Holders) -> None:
-    with lease.compiling(), pytest.raises(RuntimeError, match="it would wait for itself"), lease.timing():
+    with locks.compiling(), pytest.raises(RuntimeError, match="it would wait for itself"), locks.timing():
         pass
 
 
 def test_who_times_may_compile(holders: Holders) -> None:
-    with lease.timing():
-        assert not blocks(lease.compiling)
+    with locks.timing():
+        assert not blocks(locks.compiling)
 
-    assert not blocks(lease.timing)
+    assert not blocks(locks.timing)
 
 
 def test_more_devices_than_there_are_is_an_error(holders: Holders) -> None:
-    with pytest.raises(ValueError, match=r"5 of 4 ipu"), lease.some("ipu", 5, 4):
+    with pytest.raises(ValueError, match=r"5 of 4 ipu"), locks.some("ipu", 5, 4):
         pass
 
 
 def test_nothing_is_left_in_the_queue(holders: Holders) -> None:
-    with lease.compiling():
+    with locks.compiling():
         pass
-    with lease.timing(), lease.some("ipu", 2, 4) as numbers:
+    with locks.timing(), locks.some("ipu", 2, 4) as numbers:
         assert numbers == [0, 1]
 
     assert [path.name for path in (holders.folder / "locks").glob("*.queue/*")] == []

@@ -13,7 +13,7 @@ import numpy as np
 import picture_sets
 import pytest
 
-from bench.images import find, records, samples, tars
+from bench.images import epoch, find, generated, tars
 from bench.images.counting import counted
 from scripts import make_images
 
@@ -33,15 +33,15 @@ def made(capsys, *arguments):
 
 def images_of(dataset):
     return {
-        (found.label, records.content(found))
-        for found in records.epoch(counted(dataset), records.Part(), 0, None, tars.grouped)
+        (found.label, epoch.content(found))
+        for found in epoch.epoch(counted(dataset), epoch.Part(), 0, None, tars.grouped)
     }
 
 
 @pytest.mark.parametrize("kind", sorted(picture_sets.WRITERS))
 def test_every_format_holds_the_same_images(tmp_path, capsys, kind):
     code, said = made(capsys, f"--format={kind}", f"--out={tmp_path / 'set'}")
-    folder = samples.make(tmp_path / "folder", images=5, classes=2, width=40, height=30)
+    folder = generated.make(tmp_path / "folder", images=5, classes=2, width=40, height=30)
 
     assert code == 0
     assert "5/5 images" in said
@@ -53,14 +53,14 @@ def test_every_format_holds_the_same_images(tmp_path, capsys, kind):
 
 @pytest.mark.parametrize("kind", sorted(picture_sets.WRITERS))
 def test_a_set_serves_for_both_splits(tmp_path, kind):
-    samples.make(tmp_path / "set", images=3, classes=1, width=8, height=8, format=kind)
+    generated.make(tmp_path / "set", images=3, classes=1, width=8, height=8, format=kind)
 
     assert len(images_of(find(tmp_path / "set", "validation"))) == 3
 
 
 def test_the_seed_makes_the_images(tmp_path):
     one, two, other = (
-        images_of(samples.make(tmp_path / name, images=2, classes=1, width=40, height=30, seed=seed))
+        images_of(generated.make(tmp_path / name, images=2, classes=1, width=40, height=30, seed=seed))
         for name, seed in (("one", 1), ("two", 1), ("other", 2))
     )
 
@@ -70,9 +70,9 @@ def test_the_seed_makes_the_images(tmp_path):
 
 def test_an_image_is_as_large_and_as_varied_as_a_photograph():
     """ImageNet's are 110 kB on average; brightness spreads over the range, and neighbours are alike."""
-    made_of = samples._generated(3, 3, (500, 375), 0, None)
+    made_of = generated._generated(3, 3, (500, 375), 0, None)
     sizes = [len(one.jpeg) for one in made_of]
-    light = samples.picture(0, 0, 8, (500, 375), 0)[:, :, 1].astype(float)
+    light = generated.picture(0, 0, 8, (500, 375), 0)[:, :, 1].astype(float)
 
     assert 90_000 < min(sizes) < max(sizes) < 130_000
     assert 40 < light.std() < 70
@@ -80,9 +80,9 @@ def test_an_image_is_as_large_and_as_varied_as_a_photograph():
 
 
 def test_shards_hold_so_many_images_each(tmp_path, monkeypatch):
-    monkeypatch.setattr(samples, "SHARD", 2)
+    monkeypatch.setattr(generated, "SHARD", 2)
 
-    files = samples.make(tmp_path / "set", images=5, classes=1, width=8, height=8, format="tfrecord").files
+    files = generated.make(tmp_path / "set", images=5, classes=1, width=8, height=8, format="tfrecord").files
 
     assert files == ("train-00000-of-00003", "train-00001-of-00003", "train-00002-of-00003")
 
@@ -133,14 +133,14 @@ def test_ctrl_c_leaves_a_message_and_nothing_else(tmp_path):
 def test_a_set_is_kept_in_the_cache_and_made_once(tmp_path, monkeypatch):
     monkeypatch.setenv("LAYERBENCH_CACHE", str(tmp_path))
 
-    first = samples.kept(images=2, classes=2, width=8, height=8)
+    first = generated.kept(images=2, classes=2, width=8, height=8)
     written = [path.stat().st_mtime_ns for path in picture_sets.files(first.root)]
-    again = samples.kept(images=2, classes=2, width=8, height=8)
+    again = generated.kept(images=2, classes=2, width=8, height=8)
 
     assert Path(first.root).parent == tmp_path
     assert again == first
     assert [path.stat().st_mtime_ns for path in picture_sets.files(first.root)] == written
-    assert samples.kept(images=2, classes=2, width=9, height=8).root != first.root
+    assert generated.kept(images=2, classes=2, width=9, height=8).root != first.root
 
 
 def test_a_set_that_fails_halfway_is_not_there(tmp_path):
@@ -148,18 +148,18 @@ def test_a_set_that_fails_halfway_is_not_there(tmp_path):
         raise OSError("No space left on device")
 
     with pytest.raises(OSError, match="No space left"):
-        samples.make(tmp_path / "set", images=2, classes=1, width=8, height=8, tell=fail)
+        generated.make(tmp_path / "set", images=2, classes=1, width=8, height=8, tell=fail)
 
     assert os.listdir(str(tmp_path)) == []
 
 
 def test_what_a_killed_process_left_in_the_cache_is_removed(tmp_path, monkeypatch):
     monkeypatch.setenv("LAYERBENCH_CACHE", str(tmp_path))
-    set_of_two = samples.kept(images=2, classes=2, width=8, height=8)
+    set_of_two = generated.kept(images=2, classes=2, width=8, height=8)
     half = tmp_path / f".{Path(set_of_two.root).name}.half"
     half.mkdir()
     (half / "image.jpg").touch()
 
-    samples.kept(images=2, classes=2, width=8, height=8)
+    generated.kept(images=2, classes=2, width=8, height=8)
 
     assert not half.exists()

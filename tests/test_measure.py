@@ -7,9 +7,9 @@ import itertools
 
 import pytest
 
-from bench.case import Settings
-from bench.measure import QUIET_PERCENT, measure, noise_percent
-from bench.step import Step, repeat, throughput
+from bench.cases.case import Settings
+from bench.clock.sampling import QUIET_PERCENT, measure, noise_percent
+from bench.program import Step, repeat, throughput
 
 
 class Scripted:

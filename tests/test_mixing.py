@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from bench.mixing import Box, Mixing, apply, draw_coefficients, mixed, smoothing, targets
+from bench.training.mixing import Box, Mixing, apply, draw_coefficients, mixed, smoothing, targets
 
 # -log2 of what is predicted for three images and three classes: 1/2, 1/4, 1/4 and so on.
 BITS = np.array([[1.0, 2, 2], [2, 2, 1], [2, 1, 2]])

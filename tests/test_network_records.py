@@ -8,21 +8,23 @@ import random
 
 import pytest
 
-from bench import baseline, cnn, record, run, values, workload
-from bench.backends import numpy as reference
-from bench.case import Case, Settings
-from bench.graph import Graph
+from bench import run, workloads
+from bench.backends import numpy
+from bench.cases.case import Case, Settings
+from bench.cases.recipe import Recipe
+from bench.clock.sampling import Samples
+from bench.graph import Graph, draws
 from bench.group import ALONE
-from bench.measure import Samples
-from bench.recipe import Recipe
-from bench.step import Program, Step
+from bench.program import Program, Step
+from bench.results import baseline, record
+from bench.workloads import network
 
 LATENCIES = ("latency_p50_s", "latency_p90_s", "latency_p99_s", "latency_p999_s")
 
 
 def case_of(mode="training", batch_size=2, replicas=1, **changed):
-    module = workload.load("resnet8")
-    size = {**next(iter(workload.named_sizes(module).values())), "image_size": 8, **changed}
+    module = workloads.load("resnet8")
+    size = {**next(iter(workloads.named_sizes(module).values())), "image_size": 8, **changed}
     dimensions = {key: size[key] for key in module.DIMENSIONS}
     return Case("resnet8", "i8", dimensions, mode, batch_size, "fp32", replicas, "numpy", "cpu")
 
@@ -31,12 +33,12 @@ def built(case=None, seconds=(0.5,), items=1, **settings):
     case, chosen = case or case_of(), Settings(**settings)
     step, samples = Step(lambda: None, items), Samples(list(seconds), 1, 1, 0.5, True)
     found = {"device_model": "paper", "framework_version": "1", "disturbed": False}
-    return record.build(case, chosen, workload.of_case(case, chosen.recipe), step, samples, found)
+    return record.build(case, chosen, workloads.of_case(case, chosen.recipe), step, samples, found)
 
 
 def timed(case, program=None, **settings):
     """The record of a case whose program does nothing."""
-    graph, chosen = workload.of_case(case), Settings(steps=5, **settings)
+    graph, chosen = workloads.of_case(case), Settings(steps=5, **settings)
     program = program or Program(lambda: None, lambda batches: None, dict, "float32", "float32")
     return run._timed_record(
         program, graph, case, chosen, {}, None, lambda phase: None, None, {}, ALONE, contextlib.ExitStack()
@@ -99,7 +101,7 @@ def test_accumulation_says_nothing_about_the_latency_of_inference():
 
 def test_steps_that_share_a_sample_have_no_latency_of_their_own():
     """A program of nothing takes far less than the 20 us of a sample."""
-    case, graph = case_of("inference"), workload.of_case(case_of("inference"))
+    case, graph = case_of("inference"), workloads.of_case(case_of("inference"))
     program = Program(lambda: None, lambda batches: None, dict, "float32", "float32")
 
     made = run._timed_record(
@@ -228,9 +230,9 @@ def test_a_baseline_of_another_recipe_or_protocol_is_not_compared(changed):
     ids=str,
 )
 def test_inputs_of_zeros_are_images_of_zeros_of_their_own_type(changed, kind):
-    graph = workload.of_case(case_of("eval", **changed))
+    graph = workloads.of_case(case_of("eval", **changed))
 
-    drawn, zero = values.inputs(graph, "float32"), values.inputs(graph, "float32", zero=True)
+    drawn, zero = draws.inputs(graph, "float32"), draws.inputs(graph, "float32", zero=True)
 
     image, labels = graph.inputs
     assert (zero[image].dtype.kind, zero[image].shape) == (kind, (2, 3, 8, 8))
@@ -244,9 +246,9 @@ def test_inputs_of_zeros_are_images_of_zeros_of_their_own_type(changed, kind):
 def test_black_pixels_are_not_zeros_once_they_are_normalised(kind, dtype):
     """(0 - mean) / std by channel, in the type of the arithmetic, whatever the type of the pixels."""
     net = Graph(2)
-    net.output = net.normalise(net.image(3, 4, kind), cnn.MEAN, cnn.STD)
+    net.output = net.normalise(net.image(3, 4, kind), network.MEAN, network.STD)
 
-    seen, _ = reference.evaluate(net, {}, values.inputs(net, "float32", zero=True), dtype)
+    seen, _ = numpy.evaluate(net, {}, draws.inputs(net, "float32", zero=True), dtype)
 
     assert seen.dtype == dtype
     assert [round(float(channel), 2) for channel in seen[1, :, 3, 3]] == [-2.12, -2.04, -1.80]

@@ -20,7 +20,7 @@ Item     one row
 from __future__ import annotations
 
 from bench.graph import Graph, Tensor
-from bench.size import Dimension
+from bench.cases.dimension import Dimension
 
 ITEM = "row"
 DIMENSIONS = {"block_width": Dimension("w", "width of a gated block", maximum=4096)}
@@ -49,9 +49,9 @@ def runs(backend: str) -> bool:
 
 @pytest.fixture(scope="module")
 def extended(new_suite: Callable[[], Suite]) -> Suite:
-    """A copy with one more file in bench/layers."""
+    """A copy with one more file in bench/workloads/layers."""
     suite = new_suite()
-    suite.add("bench/layers/gated.py", LAYER)
+    suite.add("bench/workloads/layers/gated.py", LAYER)
     return suite
 
 

@@ -11,7 +11,7 @@ import pytest
 from optimiser_oracles import step
 from training_answers import ENGINES, asked
 
-from bench.recipe import LARS_TRUST, OPTIMISERS, Recipe
+from bench.cases.recipe import LARS_TRUST, OPTIMISERS, Recipe
 
 # A rate that changes shows where it stands in a formula with momentum.
 RATES = [1, 1, 1, 0.5, 0.5, 2, 0.2, 0.2, 0.1, 3]

@@ -8,8 +8,8 @@ import pytest
 from collecting import Collected, collect
 from suite import Suite
 
-from bench.cnn import models
-from fixtures import parsing, training
+from bench.workloads.network import models
+from fixtures.options import parsing, training
 
 NETWORK = ("--model", "resnet8")
 TRAINING = (*NETWORK, "--mode", "training")

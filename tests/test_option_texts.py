@@ -9,8 +9,9 @@ from typing import Any, Callable, Dict, List
 import pytest
 from suite import Suite
 
-from bench import preset, workload
-from fixtures import declared, options, parsing, training
+from bench import workloads
+from fixtures import options
+from fixtures.options import declared, parsing, presets, training
 
 GROUPS = (
     "layerbench: what is measured (comma-separated lists)",
@@ -99,13 +100,13 @@ def test_an_option_of_choices_names_them(name: str, choices: int) -> None:
     assert [each for each in kinds[name] if each not in OWN[parsing.option(name)]["help"]] == []
 
 
-@pytest.mark.parametrize("name", workload.dimensions(workload.names()))
+@pytest.mark.parametrize("name", workloads.dimensions(workloads.names()))
 def test_a_dimension_says_who_has_it(name: str) -> None:
     """The layers by name; networks, of which there are many, together."""
     text = OWN[parsing.option(name)]["help"]
 
-    layers = [each for each in workload.names("layers") if name in workload.load(each).DIMENSIONS]
-    networks = any(name in workload.load(each).DIMENSIONS for each in workload.names("cnns"))
+    layers = [each for each in workloads.names("layers") if name in workloads.load(each).DIMENSIONS]
+    networks = any(name in workloads.load(each).DIMENSIONS for each in workloads.names("cnns"))
     assert [layer for layer in layers if not re.search(rf": .*\b{layer}\b", text)] == []
     assert bool(re.search("network|efficientnet", text)) == networks
 
@@ -133,7 +134,7 @@ def test_the_header_of_a_plain_run_has_one_line_of_ours(plain: Suite) -> None:
 
 
 def test_the_header_names_a_preset_and_what_of_it_has_no_effect(plain: Suite) -> None:
-    assert len(preset.load("mk1_resnet50_16ipus").ipu) == 5
+    assert len(presets.load("mk1_resnet50_16ipus").ipu) == 5
 
     found = header(plain, "--config", "mk1_resnet50_16ipus")
 
@@ -184,5 +185,5 @@ def test_the_list_of_presets_is_all_that_is_printed(plain: Suite) -> None:
     result = plain.run("--config", "list", "--model", "nonsense")
 
     assert result.returncode == 0, result.text
-    assert result.text.strip() == preset.table()
-    assert [name for name in preset.names() if f"\n{name} " not in result.stdout] == []
+    assert result.text.strip() == presets.table()
+    assert [name for name in presets.names() if f"\n{name} " not in result.stdout] == []

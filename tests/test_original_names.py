@@ -9,7 +9,8 @@ import pytest
 from collecting import collect
 from suite import Suite
 
-from fixtures import declared, options, original
+from fixtures import options
+from fixtures.options import declared, original
 
 # What a setting is called in docs/original_settings.json that is no option: it has blanks or dots, or follows.
 NO_OPTIONS = {"bias"}

@@ -13,8 +13,8 @@ import pytest
 from collecting import Collected, collect
 from suite import XDIST, Suite
 
-from bench import own
-from bench.case import Refused
+from bench.cases.case import Refused
+from bench.workloads import own
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCKS = re.findall(r"```python\n# (\S+)\n(.*?)```", (ROOT / "docs" / "extending.md").read_text(), re.DOTALL)
@@ -24,7 +24,7 @@ FAST = ("--steps=3",)
 W16 = "gated-w16-inference-b4-fp32-x1-numpy-cpu"
 # The least that a file of tests needs.
 MODEL = """
-from bench.size import Dimension
+from bench.cases.dimension import Dimension
 
 ITEM = "row"
 DIMENSIONS = {"width": Dimension("w", "width")}
@@ -362,7 +362,7 @@ def test_a_case_made_by_hand_has_the_samples_of_its_worker(suite: Suite) -> None
     suite.add(
         "mine/test_hand.py",
         """
-        from bench.case import Case
+        from bench.cases.case import Case
 
         def test_hand(measure):
             measure(Case("dense", "u8", {"units": 8, "activation": "none"}, "inference", 3, "fp32", 1, "numpy", "cpu"))

@@ -10,12 +10,13 @@ import cnn_matrix
 import numpy as np
 import pytest
 
-from bench import values, workload
-from bench.backends import _onnx_model
-from bench.case import MODES
-from bench.precision import PRECISIONS
-from bench.recipe import PLAIN as NO_RECIPE
-from bench.recipe import Recipe
+from bench import workloads
+from bench.backends._onnx import model as _onnx_model
+from bench.cases.case import MODES
+from bench.cases.precision import PRECISIONS
+from bench.cases.recipe import PLAIN as NO_RECIPE
+from bench.cases.recipe import Recipe
+from bench.graph import draws
 
 onnx = pytest.importorskip("onnx")
 
@@ -33,7 +34,7 @@ ATTRIBUTES = {
 }
 FLOATS = {1: "float32", 10: "float16"}
 NETWORKS = ("resnet8", "resnext14_32x4d", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0")
-LAYERS = [(layer, variant) for layer in workload.names("layers") for variant in backend_matrix.variants(layer)]
+LAYERS = [(layer, variant) for layer in workloads.names("layers") for variant in backend_matrix.variants(layer)]
 VARIED = [(model, variant) for model in cnn_matrix.VARIED for variant in cnn_matrix.VARIANTS if variant != "plain"]
 PLAIN = [*LAYERS, *((model, "plain") for model in NETWORKS), *VARIED]
 MIXED = ("mixup", "cutmix", "both")
@@ -41,15 +42,15 @@ MIXED = ("mixup", "cutmix", "both")
 
 def there(name, variant, mode, precision="fp32"):
     """Whether there is such a case."""
-    module, network = workload.load(name), name not in workload.names("layers")
+    module, network = workloads.load(name), name not in workloads.names("layers")
     varied = not network or set(cnn_matrix.VARIANTS[variant]) <= {*module.DIMENSIONS}
-    return varied and not workload.unsupported(module, mode, precision)
+    return varied and not workloads.unsupported(module, mode, precision)
 
 
 EVERY = [(name, variant, mode) for name, variant in PLAIN for mode in MODES if there(name, variant, mode)]
 HALVES = [
     (name, mode, precision)
-    for name in (*workload.names("layers"), *NETWORKS)
+    for name in (*workloads.names("layers"), *NETWORKS)
     for mode in MODES
     for precision in ("fp16", "fp16m")
     if there(name, "plain", mode, precision)
@@ -59,10 +60,10 @@ LOOKED_INTO = [pair for pair in HALVES if pair[0] in ("dense", "lstm", "conv", "
 
 def model_of(name, variant, mode, precision="fp32", recipe=NO_RECIPE, timed=False):
     """The model of a case, the weights in its initializers, its graph and its weights."""
-    matrix = backend_matrix if name in workload.names("layers") else cnn_matrix
+    matrix = backend_matrix if name in workloads.names("layers") else cnn_matrix
     case = matrix.case_of("popart", (name, variant, mode, precision, "", ""))
-    graph = workload.of_case(case, recipe) if timed else workload.checked(case, recipe)
-    weights = values.weights(graph, PRECISIONS[precision].weights)
+    graph = workloads.of_case(case, recipe) if timed else workloads.checked(case, recipe)
+    weights = draws.weights(graph, PRECISIONS[precision].weights)
     return (*_onnx_model.lowered(graph, weights, precision), graph, weights)
 
 

@@ -13,16 +13,16 @@ from poptorch_answers import ROOT, environment
 CODE = """
 import importlib, json, sys
 sys.path.insert(0, {root!r})
-from bench import workload
+from bench import workloads
 from bench.backends import {backend} as backend
-from bench.backends import {module} as translated
-from bench.case import Case, Settings
-module = workload.load("dense")
-size = {{**next(iter(workload.named_sizes(module).values())), **module.TINY}}
+from bench.backends.{backend} import {module} as translated
+from bench.cases.case import Case, Settings
+module = workloads.load("dense")
+size = {{**next(iter(workloads.named_sizes(module).values())), **module.TINY}}
 size = {{name: size[name] for name in module.DIMENSIONS}}
 case = Case("dense", "tiny", size, "inference", 2, "fp32", {replicas}, "x", "ipu")
 settings = Settings(data="generated")
-graph = workload.of_case(case)
+graph = workloads.of_case(case)
 try:
     {call}
 except Exception as error:
@@ -32,9 +32,9 @@ import contract
 print(json.dumps([[call.name, repr(call.arguments)] for call in contract.calls]))
 """
 CALLS = {
-    "poptorch": ("_poptorch_options", "import poptorch; translated.make(poptorch, case, settings, False)"),
-    "popart": ("_popart_options", "import popart; translated.made(popart, graph, case, settings)"),
-    "tensorflow_ipu": ("_tensorflow_ipu_config", "translated._config(case, settings)"),
+    "poptorch": ("options", "import poptorch; translated.make(poptorch, case, settings, False)"),
+    "popart": ("options", "import popart; translated.made(popart, graph, case, settings)"),
+    "tensorflow_ipu": ("config", "translated._config(case, settings)"),
 }
 
 

@@ -7,16 +7,17 @@ import json
 
 import pytest
 
-from bench import poplar, workload
-from bench.case import Case, Settings
-from bench.poplar import Poplar
-from bench.recipe import Recipe
+from bench import workloads
+from bench.cases import poplar
+from bench.cases.case import Case, Settings
+from bench.cases.poplar import Poplar
+from bench.cases.recipe import Recipe
 from fixtures import options
 
 
 def case_of(mode="inference", replicas=1, backend="poptorch"):
-    module = workload.load("resnet8")
-    size = next(iter(workload.named_sizes(module).values()))
+    module = workloads.load("resnet8")
+    size = next(iter(workloads.named_sizes(module).values()))
     return Case("resnet8", "i32", size, mode, 1, "fp16", replicas, backend, "ipu")
 
 
@@ -265,9 +266,9 @@ def test_a_preset_s_ipu_settings_are_applied_on_an_ipu_and_the_command_line_wins
 
 
 def test_every_preset_fits_an_ipu():
-    from bench import preset
+    from fixtures.options import presets
 
-    for name in preset.names():
+    for name in presets.names():
         options.parse(["--device", "ipu", "--config", name])
 
 

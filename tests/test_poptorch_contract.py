@@ -14,9 +14,10 @@ import poptorch_matrix
 import pytest
 from poptorch_answers import EXECUTOR, OPTIONS, ROOT, answers, ask, calls_of, environment, order, setters
 
-from bench import backend, poplar, workload
-from bench.case import MODES, Case, Settings
-from bench.precision import PRECISIONS
+from bench import backends, workloads
+from bench.cases import poplar
+from bench.cases.case import MODES, Case, Settings
+from bench.cases.precision import PRECISIONS
 
 NUMBERS = list(poptorch_matrix.numbers())
 
@@ -37,10 +38,10 @@ def test_what_is_computed_is_what_the_reference_computes(key):
 
 def test_every_layer_is_checked_in_every_mode_and_precision():
     ran = {(key[0], key[2], key[3]) for key in NUMBERS}
-    for layer in workload.names("layers"):
+    for layer in workloads.names("layers"):
         for mode in MODES:
             for precision in ("fp32", "fp16", "fp16m"):
-                claimed = workload.unsupported(workload.load(layer), mode, precision) is None
+                claimed = workloads.unsupported(workloads.load(layer), mode, precision) is None
                 assert ((layer, mode, precision) in ran) == claimed
 
 
@@ -255,14 +256,14 @@ def test_a_missing_sdk_is_told_in_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "poptorch", None)
 
     with pytest.raises(ImportError, match="SDK is not enabled, or it is for another Python"):
-        backend.load("poptorch").version()
+        backends.load("poptorch").version()
 
 
 def test_another_package_of_the_name_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "poptorch", ModuleType("poptorch"))
 
     with pytest.raises(ImportError, match="not the one of Graphcore's Poplar SDK"):
-        backend.load("poptorch").version()
+        backends.load("poptorch").version()
 
 
 def test_a_case_crosses_the_whole_harness_and_is_recorded_without_a_rate(tmp_path):

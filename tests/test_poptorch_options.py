@@ -8,9 +8,10 @@ import poptorch_questions
 import pytest
 from poptorch_answers import EXECUTOR, OPTIONS, answers, ask, calls_of, popart, setters
 
-from bench import backend, poplar
-from bench.case import Settings
-from bench.poplar import Poplar
+from bench import backends
+from bench.cases import poplar
+from bench.cases.case import Settings
+from bench.cases.poplar import Poplar
 
 # What a setter of the options is told, with an option's value of poptorch_questions.
 SET = {
@@ -166,7 +167,7 @@ def test_every_option_of_poplar_is_asked_for():
 def test_engine_and_runtime_options_are_in_the_environment_before_the_sdk_is_loaded():
     settings = Settings(poplar=Poplar(prefetch=False, runtime_options={"target.hostSyncTimeout": "600"}))
 
-    found = backend.load("poptorch").environment(settings, "ipu")
+    found = backends.load("poptorch").environment(settings, "ipu")
 
     assert json.loads(found["POPLAR_ENGINE_OPTIONS"]) == {"exchange.enablePrefetch": "false"}
     assert json.loads(found["POPLAR_RUNTIME_OPTIONS"]) == {"target.hostSyncTimeout": "600"}
@@ -174,4 +175,4 @@ def test_engine_and_runtime_options_are_in_the_environment_before_the_sdk_is_loa
 
 @pytest.mark.parametrize("precision", ["bf16", "bf16m"])
 def test_there_is_no_bfloat16(precision):
-    assert "no bfloat16" in backend.load("poptorch").unsupported(precision, "inference", "ipu")
+    assert "no bfloat16" in backends.load("poptorch").unsupported(precision, "inference", "ipu")

@@ -10,8 +10,8 @@ import pytest
 from collecting import Collected, collect
 from suite import Suite
 
-from bench import preset
 from fixtures import options
+from fixtures.options import presets as preset
 
 SOURCE = {"name": "Here 1", "repository": "a/b", "release": "1", "file": "c.yml", "date": "2021-01-01", "note": ""}
 PRECEDENCE = {

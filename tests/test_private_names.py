@@ -17,7 +17,7 @@ def test_the_session_of_pytest_benchmark_has_the_attribute(pytestconfig, name):
 
 
 def test_an_entry_of_the_session_of_pytest_benchmark_can_be_made_again():
-    """As fixtures/gather.py does with what came from a worker of pytest-xdist."""
+    """As fixtures/processes/gather.py does with what came from a worker of pytest-xdist."""
     told = {"name": "a[b]", "fullname": "f::a[b]", "group": "g", "param": "b", "params": {"x": 1}, "extra_info": {}}
     fixture = SimpleNamespace(**told, cprofile_stats=None, has_error=False)
 

@@ -8,8 +8,8 @@ import pytest
 from test_check import case_of
 from test_measure import Scripted
 
-from bench import protocol
-from bench.protocol import FIELDS
+from bench.clock import protocol
+from bench.clock.protocol import FIELDS
 
 # Seconds of calls of 8 items: rates 1, 4, 2, 8 and 2.
 SECONDS = [8.0, 2.0, 4.0, 1.0, 4.0]

@@ -18,9 +18,10 @@ import pytest
 from collecting import Collected, collect
 from suite import Suite
 
-from bench import poplar, preset
-from bench.case import Unavailable
+from bench.cases import poplar
+from bench.cases.case import Unavailable
 from fixtures import options
+from fixtures.options import presets
 from scripts import readme_commands
 
 README = readme_commands.load()["readmes"]
@@ -65,9 +66,9 @@ ORIGINALS = {line.command: line.original for line in LINES}
 ORIGINALS.update({f"004/5 {name}": ORIGINALS[f"004/{number}"] for number, name in enumerate(MODELS, 1)})
 IPU_BACKENDS = ("poptorch", "popart", "tensorflow_ipu")
 REQUIRE = {
-    "poptorch": "bench.backends._poptorch_options",
-    "popart": "bench.backends._popart_options",
-    "tensorflow_ipu": "bench.backends._tensorflow_ipu_config",
+    "poptorch": "bench.backends.poptorch.options",
+    "popart": "bench.backends.popart.options",
+    "tensorflow_ipu": "bench.backends.tensorflow_ipu.config",
 }
 # By command: the other frameworks that can, with what to leave out, and those that cannot.
 OTHERS: Dict[str, Tuple[Dict[str, str], Dict[str, str]]] = {
@@ -225,7 +226,7 @@ def test_a_preset_that_a_line_names_exists():
     named = {name for line in LINES for name in re.findall(r"--config (\S+)", line.line)}
 
     assert named
-    assert named <= set(preset.names())
+    assert named <= set(presets.names())
 
 
 def test_the_wrong_lines_stand_there_twice():

@@ -7,10 +7,11 @@ import dataclasses
 import pytest
 from records import PEAK
 
-from bench import record, workload
-from bench.case import Case, Settings
-from bench.measure import Samples
-from bench.step import Step
+from bench import workloads
+from bench.cases.case import Case, Settings
+from bench.clock.sampling import Samples
+from bench.program import Step
+from bench.results import record
 
 # What a worker sees besides; kept to plain values.
 FOUND = {
@@ -43,17 +44,17 @@ LATER = set(
 
 
 def case_of(layer="dense", mode="inference", precision="fp32", batch_size=32, **size):
-    module = workload.load(layer)
-    dimensions = {**next(iter(workload.named_sizes(module).values())), **size}
+    module = workloads.load(layer)
+    dimensions = {**next(iter(workloads.named_sizes(module).values())), **size}
     kept = {key: dimensions[key] for key in module.DIMENSIONS}
     return Case(layer, "tiny", kept, mode, batch_size, precision, 1, "numpy", "cpu")
 
 
 def built(case, seconds=(0.5,), settings=None, iterations=1, replicas=1, **found):
     settings = settings or Settings()
-    step = Step(lambda: None, workload.items(case), replicas, iterations)
+    step = Step(lambda: None, workloads.items(case), replicas, iterations)
     samples = Samples(list(seconds), 1, 3, 0.5, True)
-    return record.build(case, settings, workload.of_case(case), step, samples, {**FOUND, **found})
+    return record.build(case, settings, workloads.of_case(case), step, samples, {**FOUND, **found})
 
 
 def test_a_rate_is_items_over_the_median_step():
@@ -190,7 +191,7 @@ def test_a_record_names_its_case_by_axis_and_id():
 def test_a_record_holds_the_graph_that_is_timed():
     case = case_of("hmc", batch_size=1)
 
-    assert built(case)["graph"] == workload.of_case(case).fingerprint != workload.checked(case).fingerprint
+    assert built(case)["graph"] == workloads.of_case(case).fingerprint != workloads.checked(case).fingerprint
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,10 @@ import picture_sets
 import pytest
 from suite import SMALL, alive, finished, until
 
-from bench.case import Case, Settings, Unavailable
+from bench.cases.case import Case, Settings, Unavailable
 from bench.devices import cpu
 from bench.group import Hub
-from bench.replicas import cores
+from bench.processes.replicas import cores
 
 needs_two_cores = pytest.mark.skipif(len(cpu.usable_cores()) < 2, reason="one core here")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from records import PEAK
 
-from bench import record
-from bench.case import Wrong
+from bench.cases.case import Wrong
 from bench.devices import cpu
+from bench.results import record
 
 
 def shared(flops_per_s, bytes_per_s, step_s):

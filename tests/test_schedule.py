@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.schedule import KINDS, Schedule, base_rate
+from bench.training.schedule import KINDS, Schedule, base_rate
 
 
 def rates(schedule, updates, updates_per_epoch=10, total_updates=100):

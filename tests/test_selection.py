@@ -9,7 +9,7 @@ from typing import Callable, List, Set
 import pytest
 from suite import SMALL, Suite
 
-from bench import workload
+from bench import workloads
 
 # Written out: whoever changes one of these breaks every stored baseline. Of each: -inference-b<batch>-fp32-x1.
 CONTRACT = """
@@ -69,7 +69,7 @@ def test_ids_are_a_public_contract(plain: Suite) -> None:
     found = collected(plain)
 
     assert sorted(found) == sorted(expected)
-    assert len(found) == len(workload.names())
+    assert len(found) == len(workloads.names())
 
 
 def test_axes_take_lists_and_spellings(plain: Suite) -> None:
@@ -96,18 +96,18 @@ def test_named_sizes_and_all_sizes(plain: Suite) -> None:
     everything = collected(plain, "--sizes=all")
 
     assert {name.rsplit("-", 6)[0] for name in named} == {"dense-u128", "lstm-h1024_t25", "rnn-h1024_t25"}
-    assert len(everything) == len(set(everything)) == sum(len(workload.load(name).SIZES) for name in workload.names())
+    assert len(everything) == len(set(everything)) == sum(len(workloads.load(name).SIZES) for name in workloads.names())
 
 
 def test_no_part_of_an_id_holds_a_hyphen(plain: Suite) -> None:
     ids = collected(plain, "--sizes=all", "--mode=inference,training", "--backend=numpy,torch")
 
     assert {len(name.split("-")) for name in ids} == {8}
-    assert {name.split("-")[0] for name in ids} == set(workload.names())
+    assert {name.split("-")[0] for name in ids} == set(workloads.names())
 
 
 def test_no_value_of_a_dimension_brings_a_hyphen_into_an_id() -> None:
-    dimensions = workload.dimensions(workload.names()).values()
+    dimensions = workloads.dimensions(workloads.names()).values()
 
     parts = [each.part(choice) for each in dimensions for choice in each.choices or (each.minimum, each.maximum)]
 
@@ -122,7 +122,7 @@ def test_collecting_loads_no_framework_and_starts_nothing(suite: Suite) -> None:
 
     assert result.returncode == 0, result.text
     loaded = set((suite.root / "loaded.txt").read_text().split())
-    assert "bench.matrix" in loaded
+    assert "bench.selection" in loaded
     assert loaded & set(HEAVY) == set()
     assert (suite.root / "children.txt").read_text() == ""
 

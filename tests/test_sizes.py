@@ -7,10 +7,12 @@ import inspect
 
 import pytest
 
-from bench import backends, devices, layers, plugins, size, workload
-from bench.case import AXES, Case, Settings
-from bench.matrix import Selection, require_possible
-from bench.size import Dimension
+from bench import backends, devices, registry, workloads
+from bench.cases import dimension as size
+from bench.cases.case import AXES, Case, Settings
+from bench.cases.dimension import Dimension
+from bench.selection import Selection, require_possible
+from bench.workloads import layers
 
 TWO = {"hidden": Dimension("h", "units"), "steps": Dimension("t", "steps"), "bias": size.BIAS}
 EIGHT = {"hidden": 8, "steps": 3, "bias": "on"}
@@ -57,12 +59,12 @@ def test_a_number_that_goes_without_saying_may():
     ],
 )
 def test_names_of_default_sizes_are_a_public_contract(layer, name):
-    assert next(iter(workload.named_sizes(workload.load(layer)))) == name
+    assert next(iter(workloads.named_sizes(workloads.load(layer)))) == name
 
 
 def test_choices_other_than_the_first_are_in_a_name():
-    assert "u256_relu" in workload.named_sizes(workload.load("dense"))
-    assert "h32_t1_biasoff_nll" in workload.named_sizes(workload.load("lstm"))
+    assert "u256_relu" in workloads.named_sizes(workloads.load("dense"))
+    assert "h32_t1_biasoff_nll" in workloads.named_sizes(workloads.load("lstm"))
 
 
 @pytest.mark.parametrize("text, value", [("1", 1), ("1000000", 10**6), (" 7 ", 7)])
@@ -205,9 +207,9 @@ def test_cases_and_settings_survive_as_plain_data():
     assert set(AXES) | {"dimensions", "own"} == set(case.plain())
 
 
-@pytest.mark.parametrize("layer", plugins.names(layers))
+@pytest.mark.parametrize("layer", workloads.names("layers"))
 def test_a_layer_keeps_the_contract(layer):
-    module = workload.load(layer)
+    module = workloads.load(layer)
 
     assert module.ITEM.isalpha()
     assert module.__doc__.splitlines()[0].endswith(".")
@@ -219,22 +221,22 @@ def test_a_layer_keeps_the_contract(layer):
         assert set(module.DIMENSIONS) - set(values) <= {k for k, d in module.DIMENSIONS.items() if d.choices}
 
 
-@pytest.mark.parametrize("layer", plugins.names(layers))
+@pytest.mark.parametrize("layer", workloads.names("layers"))
 def test_every_named_size_is_possible_and_has_a_name_of_its_own(layer):
-    module = workload.load(layer)
-    named = workload.named_sizes(module)
+    module = workloads.load(layer)
+    named = workloads.named_sizes(module)
 
     assert len(named) == len(module.SIZES)
     for name, values in named.items():
         assert "-" not in name
         for mode in ("inference", "training") if hasattr(module, "loss") else ("inference",):
             dimensions = {key: values[key] for key in module.DIMENSIONS}
-            assert workload.record(module, dimensions, 2, mode).output.shape[0] == 2
+            assert workloads.record(module, dimensions, 2, mode).output.shape[0] == 2
 
 
-@pytest.mark.parametrize("layer", plugins.names(layers))
+@pytest.mark.parametrize("layer", workloads.names("layers"))
 def test_values_of_a_layer_are_within_its_dimensions(layer):
-    module = workload.load(layer)
+    module = workloads.load(layer)
 
     for values in (*module.SIZES, module.TINY):
         for key, dimension in module.DIMENSIONS.items():
@@ -243,15 +245,15 @@ def test_values_of_a_layer_are_within_its_dimensions(layer):
 
 def test_a_dimension_means_the_same_in_every_workload():
     """But for the value that goes without saying, which an image network has of its own: its classes, its groups."""
-    for name, dimension in workload.dimensions(workload.names()).items():
-        having = [workload.load(each).DIMENSIONS for each in workload.names()]
+    for name, dimension in workloads.dimensions(workloads.names()).items():
+        having = [workloads.load(each).DIMENSIONS for each in workloads.names()]
         meant = [dataclasses.replace(found[name], default=None) for found in having if name in found]
         assert [each for each in meant if each != dataclasses.replace(dimension, default=None)] == []
 
 
 def test_no_number_of_a_layer_goes_without_saying():
     """It would leave the names of sizes, and with them every stored baseline."""
-    dimensions = workload.dimensions(workload.names("layers"))
+    dimensions = workloads.dimensions(workloads.names("layers"))
 
     assert [name for name, dimension in dimensions.items() if dimension.default is not None] == []
 
@@ -260,17 +262,17 @@ def test_no_number_of_a_layer_goes_without_saying():
 def test_a_name_that_is_not_in_a_folder_is_refused_with_those_that_are(package):
     kind = package.__name__.rsplit(".", 1)[-1][:-1]
 
-    with pytest.raises(ValueError, match=f"no {kind} 'tourch'; there are {', '.join(plugins.names(package))}"):
-        plugins.load(package, "tourch")
+    with pytest.raises(ValueError, match=f"no {kind} 'tourch'; there are {', '.join(registry.names(package))}"):
+        registry.load(package, "tourch")
     with pytest.raises(ValueError, match=f"no {kind} '__init__'"):
-        plugins.load(package, "__init__")
+        registry.load(package, "__init__")
 
 
 def test_files_that_start_with_an_underscore_are_not_in_a_registry():
-    assert [name for name in plugins.names(backends) + plugins.names(devices) if name.startswith("_")] == []
+    assert [name for name in backends.names() + devices.names() if name.startswith("_")] == []
 
 
 def test_no_part_of_an_id_holds_its_separator():
-    for each in workload.names():
-        for case in Selection([each], ["all"], backends=plugins.names(backends)).cases():
+    for each in workloads.names():
+        for case in Selection([each], ["all"], backends=backends.names()).cases():
             assert case.id.count("-") == 7

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from bench import workload
-from fixtures import options, training
+from bench import workloads
+from fixtures import options
+from fixtures.options import training
 
 NETWORK = ["--model", "resnet8"]
 TRAINING = [*NETWORK, "--mode", "training"]
@@ -26,7 +27,7 @@ def test_a_flag_stands_alone_and_is_off_without_it(flag):
 
 
 def test_every_flag_of_a_network_is_tried():
-    flags = {name for name, each in workload.dimensions(workload.names()).items() if each.flag}
+    flags = {name for name, each in workloads.dimensions(workloads.names()).items() if each.flag}
 
     assert flags == {"eight_bit_io", "enable_fast_groupnorm", "input_image_padding"}
 
@@ -70,13 +71,13 @@ def test_a_family_and_a_size_are_a_model(family, size, model):
     assert options.parse(["--model", family, "--model-size", size]).models == [model]
 
 
-@pytest.mark.parametrize("name", workload.names("cnns"))
+@pytest.mark.parametrize("name", workloads.names("cnns"))
 def test_a_model_may_be_spelt_with_hyphens(name):
     assert options.parse(["--model", name.replace("_", "-")]).models == [name]
 
 
 def test_no_model_is_every_workload_and_a_model_is_that_alone():
-    assert list(options.parse([]).selection().workloads) == list(workload.names())
+    assert list(options.parse([]).selection().workloads) == list(workloads.names())
     assert list(options.parse(["--model", "resnet8,resnet20"]).selection().workloads) == ["resnet8", "resnet20"]
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bench import splits, workload
+from bench import workloads
+from bench.workloads import blocks
 
 SAME = [
     ("resnet50", "layer2.0,layer3.0,layer3.4", "b1/2/relu,b2/3/relu,b3/3/relu"),
@@ -22,17 +23,17 @@ SAME = [
 def test_every_program_names_the_same_block(model, ours, theirs):
     expected = ours.split(",")
 
-    assert splits.resolve(model, theirs.split(",")) == expected
-    assert splits.resolve(model, expected) == expected
+    assert blocks.resolve(model, theirs.split(",")) == expected
+    assert blocks.resolve(model, expected) == expected
 
 
-@pytest.mark.parametrize("model", workload.names("cnns"))
+@pytest.mark.parametrize("model", workloads.names("cnns"))
 def test_every_block_but_the_first_may_start_a_stage(model):
-    module = workload.load(model)
-    size = next(iter(workload.named_sizes(module).values()))
-    graph = workload.record(module, {key: size[key] for key in module.DIMENSIONS}, 1, "inference")
+    module = workloads.load(model)
+    size = next(iter(workloads.named_sizes(module).values()))
+    graph = workloads.record(module, {key: size[key] for key in module.DIMENSIONS}, 1, "inference")
 
-    assert splits.resolve(model, graph.blocks[1:]) == graph.blocks[1:]
+    assert blocks.resolve(model, graph.blocks[1:]) == graph.blocks[1:]
 
 
 @pytest.mark.parametrize(
@@ -48,6 +49,6 @@ def test_every_block_but_the_first_may_start_a_stage(model):
 )
 def test_what_is_no_place_to_cut_is_told(names, told):
     with pytest.raises(ValueError, match=told.replace("(", r"\(")) as caught:
-        splits.resolve("resnet50", names)
+        blocks.resolve("resnet50", names)
 
     assert "\n" not in str(caught.value)

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import stored, values, workload
+from bench import workloads
 from bench.backends.numpy import evaluate
-from bench.graph import Graph
+from bench.graph import Graph, draws, weight_files
 
 SUFFIXES = (".npz", ".pt", ".pth", ".safetensors")
 
@@ -28,7 +28,7 @@ def network():
 
 def drawn(**changed):
     """The network's weights, some of them changed; None: left out."""
-    return {n: a for n, a in {**values.weights(network(), "float32"), **changed}.items() if a is not None}
+    return {n: a for n, a in {**draws.weights(network(), "float32"), **changed}.items() if a is not None}
 
 
 def write(path, arrays):
@@ -44,7 +44,7 @@ def write(path, arrays):
 
 
 def load(path, dtype="float32"):
-    return stored.load(path, network(), dtype)
+    return weight_files.load(path, network(), dtype)
 
 
 def refusal(path):
@@ -218,11 +218,11 @@ def test_torchvision_s_own_file_loads_into_resnet50_without_a_table_of_names(tmp
     env = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", TORCHVISION, str(state), str(answer)]
     subprocess.run(command, cwd=str(Path(__file__).parent), env=env, check=True, timeout=300)
-    module = workload.load("resnet50")
-    size = {**next(iter(workload.named_sizes(module).values())), **module.TINY}
-    graph = workload.record(module, {key: size[key] for key in module.DIMENSIONS}, 2, "inference")
+    module = workloads.load("resnet50")
+    size = {**next(iter(workloads.named_sizes(module).values())), **module.TINY}
+    graph = workloads.record(module, {key: size[key] for key in module.DIMENSIONS}, 2, "inference")
 
-    weights = stored.load(state, graph, "float32")
+    weights = weight_files.load(state, graph, "float32")
 
     theirs = np.load(str(answer))
     ours, _ = evaluate(graph, weights, {"input0": theirs["images"]}, "float64")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from records import record_of
 
-from bench import baseline, table
+from bench.results import baseline, table
 
 LONG = record_of(
     "grouped_conv-c65536_f65536_k1024_s1024_i65536_r1000_g65536",

@@ -11,11 +11,11 @@ import pytest
 import tensorflow_ipu_cases as cases
 from tensorflow_ipu_cases import calls, given
 
-from bench import backend
+from bench import backends
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="tensorflow is not installed")
 
-ENGINE = backend.load(cases.ENGINE)
+ENGINE = backends.load(cases.ENGINE)
 CONFIG = "config.IPUConfig."
 ACCUMULATION = "optimizers.gradient_accumulation_optimizer.GradientAccumulationOptimizerV2"
 

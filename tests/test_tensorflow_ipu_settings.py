@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from bench import backend, poplar
-from bench.case import Settings
-from bench.poplar import Poplar
-from bench.precision import PRECISIONS
+from bench import backends
+from bench.cases import poplar
+from bench.cases.case import Settings
+from bench.cases.poplar import Poplar
+from bench.cases.precision import PRECISIONS
 
-ENGINE = backend.load("tensorflow_ipu")
+ENGINE = backends.load("tensorflow_ipu")
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -46,7 +47,7 @@ def test_the_checked_program_is_the_one_that_poplar_names():
 
 
 def test_stock_tensorflow_is_told_from_the_sdks():
-    code = "from bench import backend; backend.load('tensorflow_ipu').version()"
+    code = "from bench import backends; backends.load('tensorflow_ipu').version()"
     env = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60)
 

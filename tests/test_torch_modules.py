@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from bench import values
-from bench.graph import Graph
+from bench.graph import Graph, draws
 
 torch = pytest.importorskip("torch")
 
 
 def lowered(build):
-    from bench.backends import _torch_modules
+    from bench.backends.torch import lowering
 
     net = Graph(2)
     net.output = build(net)
-    return _torch_modules.Lowered(net, values.weights(net, "float32")).module
+    return lowering.Lowered(net, draws.weights(net, "float32")).module
 
 
 def test_one_operation_is_the_bare_module():

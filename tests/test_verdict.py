@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from records import MACHINE, record_of
 
-from bench import baseline, cache
+from bench import cache
+from bench.results import baseline
 
 
 @pytest.mark.parametrize(

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from bench import backend
-from bench.case import Settings
+from bench import backends
+from bench.cases.case import Settings
 
 ENGINES = ("torch", "tensorflow")
 
 
 def asked(engine, jobs, path):
     """The answers of tests/training_steps.py to `jobs`; skips where the backend's framework is not installed."""
-    made = backend.load(engine)
+    made = backends.load(engine)
     if importlib.util.find_spec(made.PACKAGE) is None:
         pytest.skip(f"{made.PACKAGE} is not installed")
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}

@@ -16,28 +16,29 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
-from bench import backend, values, workload
-from bench.case import Case, Settings
-from bench.recipe import Recipe
+from bench import backends, workloads
+from bench.cases.case import Case, Settings
+from bench.cases.recipe import Recipe
+from bench.graph import draws
 
 # So large that nothing of the gradient is lost in what it is taken off.
 PLAIN_RATE = 2.0**30
 
 
 def case_of(engine, job):
-    module = workload.load(job["workload"])
-    first = next(iter(workload.named_sizes(module).values()))
+    module = workloads.load(job["workload"])
+    first = next(iter(workloads.named_sizes(module).values()))
     size = {**first, **module.TINY, **job.get("dimensions", {})}
-    size = workload.settled(module, {name: size[name] for name in module.DIMENSIONS})
+    size = workloads.settled(module, {name: size[name] for name in module.DIMENSIONS})
     return Case(job["workload"], "tiny", size, "training", job["batch_size"], "fp32", 1, engine, "cpu")
 
 
 def program_of(engine, job, recipe, batches=None):
     case, settings = case_of(engine, job), Settings(tuning="default", recipe=recipe)
-    graph = workload.record(workload.load(case.workload), case.dimensions, case.batch_size, "training", True, recipe)
-    weights = values.weights(graph, "float32")
-    given = batches or [values.inputs(graph, "float32", batch) for batch in range(2)]
-    return backend.load(engine).compile(graph, weights, given, case, settings), weights, given
+    graph = workloads.record(workloads.load(case.workload), case.dimensions, case.batch_size, "training", True, recipe)
+    weights = draws.weights(graph, "float32")
+    given = batches or [draws.inputs(graph, "float32", batch) for batch in range(2)]
+    return backends.load(engine).compile(graph, weights, given, case, settings), weights, given
 
 
 def updated(engine, job):

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
-from bench.backends import _numpy_images
-from bench.case import Case, Settings
-from bench.graph import Graph, Node, Tensor
-from bench.step import Batches, Program, resident, turns
+from bench.cases.case import Case, Settings
+from bench.graph import Graph, Node, Tensor, reference_images
+from bench.program import Batches, Program, resident, turns
 
 PACKAGE = "numpy"
 DEVICES = ("cpu",)
@@ -269,8 +268,8 @@ def _flat_softmax_squared_error(node: Node, w: Dict[str, Array], x: Array, label
 
 
 OPS: Dict[str, Callable[..., Any]] = {
-    **_numpy_images.OPS,
-    "cross_entropy": _numpy_images.cross_entropy(_log_softmax),
+    **reference_images.OPS,
+    "cross_entropy": reference_images.cross_entropy(_log_softmax),
     "dense": _dense,
     "rnn": _layer(_rnn_cell, 1),
     "lstm": _layer(_lstm_cell, 2),

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
 
-from bench.case import Case, Settings, Unavailable
+from bench.cases.case import Case, Settings, Unavailable
+from bench.cases.precision import PRECISIONS
 from bench.graph import Graph
-from bench.precision import PRECISIONS
-from bench.step import Arrays, Batches, Program, resident, turns
+from bench.program import Arrays, Batches, Program, resident, turns
 
 PACKAGE = "openvino"
 DEVICES = ("cpu",)
@@ -46,7 +46,7 @@ def version() -> str:
 
 def exported(graph: Graph, weights: Mapping[str, Any]) -> bytes:
     """The ONNX model of a graph, as a file has it."""
-    from bench.backends import _onnx_model as onnx_model
+    from bench.backends._onnx import model as onnx_model
 
     return bytes(onnx_model.model(graph, weights).SerializeToString())
 
@@ -57,7 +57,7 @@ def compile(
     import numpy as np
     import openvino as ov
 
-    from bench.backends import _onnx_model as onnx_model
+    from bench.backends._onnx import model as onnx_model
 
     precision = PRECISIONS[case.precision].compute
     core = ov.Core()

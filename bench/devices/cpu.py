@@ -10,9 +10,9 @@ import re
 from pathlib import Path
 from typing import AbstractSet, Any, Dict, Iterator, List, Optional, Sequence, Set
 
-from bench import lease as locks
+from bench import locks
+from bench.cases.precision import PRECISIONS
 from bench.devices import _kernels
-from bench.precision import PRECISIONS
 
 # An x86 core's flops per cycle, by the flag in /proc/cpuinfo that promises them: two fused multiply-adds a cycle over
 # vectors of 8 or 16 numbers (fp32) or 32 (fp16, pairs of bf16), or AMX's tile of 16 x 16 x 32 in 16 cycles.

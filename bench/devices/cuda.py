@@ -8,9 +8,9 @@ import shutil
 import subprocess
 from typing import Any, Dict, Iterator, List, Optional, Sequence
 
-from bench import lease as locks
+from bench import locks
+from bench.cases.precision import PRECISIONS
 from bench.devices import _kernels
-from bench.precision import PRECISIONS
 
 
 def absent() -> Optional[str]:

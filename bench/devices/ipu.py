@@ -16,9 +16,9 @@ import time
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple, TypeVar
 
-from bench import lease as locks
-from bench.case import Unavailable
-from bench.precision import PRECISIONS
+from bench import locks
+from bench.cases.case import Unavailable
+from bench.cases.precision import PRECISIONS
 
 T = TypeVar("T")
 

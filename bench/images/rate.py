@@ -16,7 +16,7 @@ from itertools import islice
 from time import perf_counter
 from typing import Any, Callable, Dict, List, Optional
 
-from bench.images import decoding, pipeline, records, tars
+from bench.images import decoding, epoch, pipelines, tars
 from bench.images.dataset import Dataset
 from bench.images.faults import BadImage
 
@@ -42,7 +42,7 @@ def measure(
     kernel with cutting it.
     """
     window = max(1, workers)
-    opened = pipeline.load(pipeline_name).open(
+    opened = pipelines.load(pipeline_name).open(
         dataset,
         batch_size=batch_size,
         image_size=image_size,
@@ -84,11 +84,11 @@ def decode_share(dataset: Dataset, image_size: int) -> Optional[float]:
     draw = random.Random(0)
     decode_s = rest_s = 0.0
     mark = perf_counter()
-    for record in islice(records.epoch(dataset, records.Part(), 0, None, tars.grouped), SHARED_IMAGES):
+    for record in islice(epoch.epoch(dataset, epoch.Part(), 0, None, tars.grouped), SHARED_IMAGES):
         if isinstance(record, BadImage):
             continue
         try:
-            data = records.content(record)
+            data = epoch.content(record)
             read = perf_counter()
             image = decoding.decode(data, record.where)
         except BadImage:

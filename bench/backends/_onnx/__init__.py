@@ -1,0 +1,1 @@
+"""What ONNX Runtime, OpenVINO and PopART share: a graph as an ONNX model."""

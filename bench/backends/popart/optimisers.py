@@ -1,0 +1,65 @@
+"""PopART's own optimisers behind the names of a recipe."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Dict, Mapping, Tuple
+
+from bench.backends._onnx.model import Held
+from bench.cases.recipe import Recipe
+
+# A value, and whether it stays what it is for the life of a session.
+Value = Tuple[float, bool]
+
+
+def make(popart: Any, recipe: Recipe, rate: float, scale: float, held: Mapping[str, Held]) -> Any:
+    """An optimiser at `rate` for a loss that is `scale` times too large, which it takes out of the gradients itself.
+    Weight decay is on weights of more than one dimension only. `held`: the weights in each initializer."""
+    values: Dict[str, Value] = {"defaultLearningRate": (rate, False), "lossScaling": (scale, True)}
+    if recipe.weight_decay:
+        values["defaultWeightDecay"] = (recipe.weight_decay, True)
+    made = MAKERS[recipe.optimiser](popart, recipe, values)
+    if recipe.weight_decay:
+        for name, parts in held.items():
+            if all(weight.trained and len(weight.shape) == 1 for weight, _ in parts):
+                made.insertSpecific(name, {"weightDecay": (0.0, True)})
+    return made
+
+
+def _sgd(popart: Any, recipe: Recipe, values: Dict[str, Value]) -> Any:
+    return popart.SGD(values)
+
+
+def _momentum(popart: Any, recipe: Recipe, values: Dict[str, Value]) -> Any:
+    return popart.SGD({**values, "defaultMomentum": (recipe.momentum, True)})
+
+
+def _adam(popart: Any, recipe: Recipe, values: Dict[str, Value]) -> Any:
+    """The decay is part of the gradient in Adam, and stands beside it in AdamW."""
+    kinds = popart.WeightDecayMode
+    kind = kinds.Decay if recipe.optimiser == "adamw" else kinds.L2Regularization
+    rest = {"defaultBeta1": (0.9, True), "defaultBeta2": (0.999, True), "defaultEps": (recipe.epsilon, True)}
+    return popart.Adam({**values, **rest}, weight_decay_mode=kind)
+
+
+def _rmsprop(popart: Any, recipe: Recipe, values: Dict[str, Value]) -> Any:
+    rest = {
+        "defaultAlpha": (recipe.rmsprop_decay, True),
+        "defaultMomentum": (recipe.momentum, True),
+        "defaultEps": (recipe.epsilon, True),
+    }
+    return popart.Adaptive(
+        {**values, **rest},
+        mode=popart.AdaptiveMode.RMSProp,
+        weight_decay_mode=popart.WeightDecayMode.L2Regularization,
+        rmsprop_tf_variant=recipe.optimiser == "rmsprop_tf",
+    )
+
+
+MAKERS: Dict[str, Callable[[Any, Recipe, Dict[str, Value]], Any]] = {
+    "sgd": _sgd,
+    "momentum": _momentum,
+    "rmsprop": _rmsprop,
+    "rmsprop_tf": _rmsprop,
+    "adam": _adam,
+    "adamw": _adam,
+}

@@ -1,0 +1,155 @@
+"""The options of an IPU case as PopTorch takes them."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Dict, Iterator, Tuple
+
+from bench.backends import _ipu
+from bench.cases import poplar
+from bench.cases.case import Broken, Case, Refused, Settings, Unavailable
+
+Steps = Iterator[Tuple[str, Callable[[], Any]]]
+
+OUTPUT_MODES = {"all": "All", "final": "Final", "sum": "Sum"}
+ARCHITECTURES = {"ipu1": 1, "ipu2": 2, "ipu21": 21}
+# PopART's RecomputationType: its options take the numbers of enums, not their names.
+KEEP_ALL, BY_SIZE, BY_STAGE, ALL_BUT_CHECKPOINTS = 0, 1, 3, 4
+# Batches that tiles for I/O hold while others compute.
+BUFFERED = 3
+
+
+def require(case: Case, settings: Settings) -> None:
+    """Raise Unavailable, naming the option, for what PopTorch has no setter for."""
+    own, pipelined = settings.poplar, poplar.stages(settings) > 1
+    if own.pipeline_schedule == "interleaved":
+        raise Unavailable("not supported: --pipeline-schedule interleaved; PopTorch has grouped and sequential")
+    if own.max_cross_replica_buffer_size is not None:
+        raise Unavailable("not supported: --max-cross-replica-buffer-size; PopTorch has no setter for it")
+    if case.mode == "training" and case.replicas > 1 and not settings.all_reduce:
+        raise Unavailable("not supported: --no-all-reduce; PopTorch's replicas average their gradients")
+    if own.num_io_tiles and pipelined and own.pipeline_schedule != "sequential":
+        raise Unavailable(
+            "not supported: --num-io-tiles in a pipeline; PopTorch has it with --pipeline-schedule sequential"
+        )
+
+
+def sharded(settings: Settings) -> bool:
+    """Whether the stages run one after the other, and so without a pipeline. Tiles for I/O ask for it, on one IPU
+    as well."""
+    return settings.poplar.pipeline_schedule == "sequential" or bool(settings.poplar.num_io_tiles)
+
+
+def output_mode(case: Case, settings: Settings) -> str:
+    """What comes back of the batches of a call: all of inference, the last of training."""
+    return settings.poplar.output_mode or ("final" if case.mode == "training" else "all")
+
+
+def make(sdk: Any, case: Case, settings: Settings, synthetic: bool) -> Any:
+    """An Options of the SDK, complete: it is frozen as soon as a model has it."""
+    popdist = _ipu.popdist("poptorch", case, settings)
+    # Under poprun replicas and devices are popdist's, which refuses to be told.
+    options = popdist.Options(ipus_per_replica=poplar.stages(settings)) if popdist else sdk.Options()
+    steps = (_loop, _numbers, _engine, _training, _placing, *(() if popdist else (_replicas, _device)))
+    for part in steps:
+        for name, apply in part(sdk, options, case, settings):
+            try:
+                apply()
+            except AttributeError as error:
+                raise Broken(f"PopTorch's options were changed after their first use ({name}): {error}") from error
+            except (AssertionError, ValueError) as error:
+                raise Refused(f"{name}: PopTorch refuses the value: {error}") from error
+    options.enableSyntheticData(synthetic)
+    options.showCompilationProgressBar(False)
+    return options
+
+
+def _loop(sdk: Any, options: Any, case: Case, settings: Settings) -> Steps:
+    own = settings.poplar
+    yield "--batches-per-step", lambda: options.deviceIterations(settings.batches_per_step)
+    mode = getattr(sdk.OutputMode, OUTPUT_MODES[output_mode(case, settings)])
+    yield "--output-mode", lambda: options.outputMode(mode)
+    if not own.prefetch or settings.min_latency:
+        yield "--prefetch", lambda: options._Popart.set("enablePrefetchDatastreams", False)
+    if own.cycle_count:
+        yield "--cycle-count", lambda: options.logCycleCount(True)
+
+
+def _replicas(sdk: Any, options: Any, case: Case, settings: Settings) -> Steps:
+    yield "--replicas", lambda: options.replicationFactor(case.replicas)
+
+
+def _numbers(sdk: Any, options: Any, case: Case, settings: Settings) -> Steps:
+    """Each dictionary is set once and whole: setPartialsType and setConvolutionDithering replace that of the
+    convolutions, and so each other."""
+    own = settings.poplar
+    matmul, conv = poplar.partials(settings)
+    if matmul:
+        yield "--partials-type-matmul", lambda: options._Popart.set("partialsTypeMatMuls", matmul)
+    convolutions: Dict[str, str] = {}
+    if conv:
+        convolutions["partialsType"] = conv
+    if own.conv_dithering:
+        convolutions["enableConvDithering"] = "true"
+    if convolutions:
+        name = "--partials-type-conv" if conv else "--conv-dithering"
+        yield name, lambda: options._Popart.set("convolutionOptions", convolutions)
+    if own.stochastic_rounding is not None:
+        rounding = own.stochastic_rounding
+        yield "--stochastic-rounding", lambda: options.Precision.enableStochasticRounding(rounding)
+    if own.stable_norm:
+        yield "--stable-norm", lambda: options.enableStableNorm(True)
+
+
+def _engine(sdk: Any, options: Any, case: Case, settings: Settings) -> Steps:
+    engine = poplar.engine_options(settings)
+    if engine:
+        yield "--engine-options", lambda: options._Popart.set("engineOptions", engine)
+    if settings.poplar.executable_cache:
+        yield "--executable-cache", lambda: options.enableExecutableCaching(settings.poplar.executable_cache)
+
+
+def _training(sdk: Any, options: Any, case: Case, settings: Settings) -> Steps:
+    if case.mode != "training":
+        return
+    own, recipe = settings.poplar, settings.recipe
+    yield "--gradient-accumulation", lambda: options.Training.gradientAccumulation(recipe.gradient_accumulation)
+    # A pipeline would recompute without being asked.
+    kind = {"none": KEEP_ALL, "auto": BY_SIZE, "manual": ALL_BUT_CHECKPOINTS}[recipe.recompute]
+    if kind != KEEP_ALL and poplar.stages(settings) > 1 and not sharded(settings):
+        kind = BY_STAGE
+    yield "--recompute", lambda: options._Popart.set("autoRecomputation", kind)
+    if own.variable_offloading is not None or own.replicated_tensor_sharding:
+        location = sdk.TensorLocationSettings()
+        if own.variable_offloading is not None:
+            location.useOnChipStorage(not own.variable_offloading)
+        if own.replicated_tensor_sharding:
+            location.useReplicatedTensorSharding(True)
+        name = "--replicated-tensor-sharding" if own.replicated_tensor_sharding else "--variable-offloading"
+        yield name, lambda: options.TensorLocations.setOptimizerLocation(location)
+
+
+def _placing(sdk: Any, options: Any, case: Case, settings: Settings) -> Steps:
+    own, count = settings.poplar, poplar.stages(settings)
+    if own.available_memory_proportion:
+        shares = own.available_memory_proportion * (count if len(own.available_memory_proportion) == 1 else 1)
+        named = {f"IPU{index}": share for index, share in enumerate(shares)}
+        yield "--available-memory-proportion", lambda: options.setAvailableMemoryProportion(named)
+    if own.num_io_tiles:
+        yield "--num-io-tiles", lambda: options.TensorLocations.numIOTiles(own.num_io_tiles)
+        yield "--num-io-tiles", lambda: options._Popart.set("defaultBufferingDepth", BUFFERED)
+    if sharded(settings):
+        yield "--pipeline-schedule", lambda: options.setExecutionStrategy(sdk.ShardedExecution())
+    elif count > 1:
+        strategy = sdk.PipelinedExecution(sdk.AutoStage.SameAsIpu)
+        yield "--pipeline-schedule", lambda: options.setExecutionStrategy(strategy)
+
+
+def _device(sdk: Any, options: Any, case: Case, settings: Settings) -> Steps:
+    own = settings.poplar
+    if own.compile_only:
+        yield "--compile-only", lambda: options.useOfflineIpuTarget(ARCHITECTURES[own.compile_only])
+    elif own.ipu_model:
+        yield "--ipu-model", lambda: options.useIpuModel(True)
+    elif own.device_id is not None:
+        device_id = own.device_id
+        yield "--device-id", lambda: options.useIpuId(device_id)

@@ -1,0 +1,1 @@
+"""How long it takes: the clock, and what is done around it."""

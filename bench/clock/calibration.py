@@ -1,0 +1,55 @@
+"""What this machine can do, measured once and kept: the roofline, and the time of the canary."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Dict, List, Optional
+
+from bench import cache, devices
+from bench.clock import canary
+from bench.results.record import fingerprint
+
+Found = Dict[str, Any]
+
+
+def known(device_name: str, precision: str, threads: int, cores: List[int]) -> Optional[Found]:
+    """`peak` and `canary_s` of a device, a precision and so many threads, bound to `cores`; None: not measured yet."""
+    found = cache.read(_name(device_name, precision, threads, cores))
+    whole = found is not None and set(found) == {"peak", "canary_s"} and "limit" in found["peak"]
+    return found if whole else None
+
+
+def keep_peak(device_name: str, precision: str, threads: int, cores: List[int], peak: Found) -> None:
+    """Keep a peak that a case has raised."""
+    found = known(device_name, precision, threads, cores)
+    if found is not None:
+        cache.write(_name(device_name, precision, threads, cores), {**found, "peak": peak})
+
+
+def measured(
+    device_name: str, precision: str, threads: int, cores: List[int], again: bool, begun: Callable[[], None]
+) -> Found:
+    """Calibrate, in a process that has loaded no framework, while nobody else times or compiles.
+
+    again   also where it is known; the best of both is kept: a slow minute of the machine must not lower its peak
+    begun   is called when the wait for the others is over
+    """
+    with devices.load(device_name).lease():
+        # Another process may have calibrated while this one waited.
+        old = known(device_name, precision, threads, cores)
+        if old is not None and not again:
+            return old
+        begun()
+        canary_s = min(sorted(canary.seconds(threads))[canary.ROUNDS // 2] for _ in range(3))
+        new: Found = {"peak": devices.load(device_name).peak(precision, threads), "canary_s": canary_s}
+        if old is not None and old["peak"]["library"] == new["peak"]["library"]:
+            new["canary_s"] = min(old["canary_s"], new["canary_s"])
+            new["peak"]["flops"] = max(old["peak"]["flops"], new["peak"]["flops"])
+            for size, bandwidth in new["peak"]["bandwidth"].items():
+                new["peak"]["bandwidth"][size] = max(bandwidth, old["peak"]["bandwidth"].get(size, 0))
+        cache.write(_name(device_name, precision, threads, cores), new)
+        return new
+
+
+def _name(device_name: str, precision: str, threads: int, cores: List[int]) -> str:
+    what = {"device": devices.load(device_name).describe(), "cores": cores}
+    return f"calibration-{device_name}-{precision}-t{threads}-{fingerprint(what)}"

@@ -1,0 +1,91 @@
+"""What is done around the clock: canaries before and after, peak memory, the load; and replicas that time together."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+from bench.cases.case import Settings
+from bench.clock import canary
+from bench.clock.sampling import Samples, measure
+from bench.group import Group
+from bench.program import Program, Step, throughput
+
+# Before a canary: the threads of a framework, and of numpy's products, spin on after their last work.
+SETTLE_S = 0.1
+
+
+def beside_canaries(
+    settings: Settings, canary_s: Any, timed: Callable[[], Tuple[Samples, Dict[str, Any]]]
+) -> Tuple[Samples, Dict[str, Any]]:
+    load = os.getloadavg()[0]
+    before = _canary(settings, canary_s)
+    started_s = time.time()
+    _forget_peak_memory()
+    samples, seen = timed()
+    seen = {**seen, "memory_peak_bytes": _peak_memory()}
+    ended_s = time.time()
+    after = _canary(settings, canary_s)
+    disturbed = max(before or 0, after or 0) > canary.DISTURBED
+    seen = {**seen, "canary_before": before, "canary_after": after, "load": load}
+    return samples, {**seen, "disturbed": disturbed, "started_s": started_s, "ended_s": ended_s}
+
+
+def _forget_peak_memory() -> None:
+    """Let the kernel count this process's peak memory from here, where it can (Linux)."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak_memory() -> Optional[int]:
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
+    return None
+
+
+def _canary(settings: Settings, known_s: Optional[float]) -> Optional[float]:
+    """The slowdown of the canary; None where no time of it is known."""
+    if known_s is None:
+        return None
+    time.sleep(SETTLE_S)
+    return canary.slowdown(settings.threads, known_s)
+
+
+def noting(program: Program, latencies: List[float]) -> Callable[[], None]:
+    """`program.run`, which notes how long each of several batches in flight took."""
+    told = program.latencies
+    if told is None:
+        return program.run
+
+    def noting() -> None:
+        program.run()
+        latencies.extend(told())
+
+    return noting
+
+
+def together(samples: Samples, step: Step, group: Group) -> Tuple[Samples, Dict[str, Any]]:
+    """The samples of all replicas as one: the longest time of each step; and the rate of each replica by itself."""
+    if group.count == 1:
+        return samples, {}
+    every = group.all(samples.seconds)
+    longest = [max(step_s) for step_s in zip(*every)]
+    own = step.items // group.count
+    rates = [throughput(own, replace(samples, seconds=seconds).median_s) for seconds in every]
+    return replace(samples, seconds=longest), {"replica_items_per_s": rates}
+
+
+def communication(program: Program, samples: Samples, settings: Settings, group: Group) -> Dict[str, Any]:
+    """The share of a step that replicas spend on the exchange of their gradients: against a few steps without it."""
+    if program.local is None or group.count == 1:
+        return {}
+    few = replace(settings, steps=max(3, min(20, len(samples.seconds))))
+    alone = measure(program.local, few, group=group)
+    longest = [max(step_s) for step_s in zip(*group.all(alone.seconds))]
+    share = 1 - replace(alone, seconds=longest).median_s / samples.median_s
+    return {"communication_percent": 100 * share}

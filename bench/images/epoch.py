@@ -1,0 +1,205 @@
+"""The images of a set, undecoded, in the order of an epoch, and each part of them.
+
+A part is what one worker of one replica reads. Epochs follow each other without a gap: image `n` of all of them has
+the position `epoch * count + n`, and positions are dealt out to the parts in blocks of a batch. So after any number of
+batches all parts together have read each image equally often, but for the one epoch that is under way.
+
+Folders    a part reads the images at its positions; evaluation keeps the order, training shuffles all of them
+Shards     a part reads as many images as it has positions, but as one run of records behind each other, from few
+           files; training shuffles the files of each epoch, and a buffer of images within each part
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, BinaryIO, Callable, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Union
+
+import numpy as np
+
+from bench.images import tars, tf_example, tfrecords
+from bench.images.dataset import Dataset
+from bench.images.faults import BadImage
+
+Grouped = Callable[[BinaryIO, str], Iterable[tars.Sample]]
+# Images, undecoded, among which the next one of shards is drawn in training; of all workers together.
+SHUFFLED = 1024
+
+IMAGE, LABEL = "image/encoded", "image/class/label"
+NAMES = {"tfrecord": "TFRecords", "webdataset": "tars"}
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image, undecoded: `data` is None where it is still in a file of its own."""
+
+    where: str
+    data: Optional[bytes]
+    label: int
+
+
+Found = Union[Record, BadImage]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of `parts` parts of all epochs, in blocks of `block` images."""
+
+    index: int = 0
+    parts: int = 1
+    block: int = 1
+
+    def takes(self, position: int) -> bool:
+        return position // self.block % self.parts == self.index
+
+    def taken(self, stop: int) -> int:
+        """How many positions below `stop` are its own."""
+        rounds, rest = divmod(stop, self.block * self.parts)
+        return rounds * self.block + min(max(rest - self.index * self.block, 0), self.block)
+
+
+class Piece(NamedTuple):
+    """Images `first` to `stop` - 1 of a file; `last`: there are no more in it."""
+
+    path: str
+    first: int
+    stop: int
+    last: bool
+
+
+def epoch(dataset: Dataset, part: Part, number: int, seed: Optional[int], grouped: Grouped) -> Iterator[Found]:
+    """The records of one epoch; shuffled where there is a `seed`, which must be the same in all parts."""
+    draw = None if seed is None else np.random.default_rng([seed, number])
+    if dataset.format == "folder":
+        yield from _of_folder(dataset, part, number, draw)
+        return
+    found = (record for piece in pieces(dataset, part, number, draw) for record in of_piece(dataset, piece, grouped))
+    if draw is None:
+        yield from found
+    else:
+        own = random.Random(int(draw.integers(2**62)) + part.index)
+        yield from shuffled(found, max(16, SHUFFLED // part.parts), own)
+
+
+def pieces(dataset: Dataset, part: Part, number: int, draw: Optional[np.random.Generator]) -> List[Piece]:
+    """What a part reads of shards in an epoch, in order."""
+    begin, end = number * sum(dataset.counts), (number + 1) * sum(dataset.counts)
+    every = [replace(part, index=index) for index in range(part.parts)]
+    sizes = [one.taken(end) - one.taken(begin) for one in every]
+    first = sum(sizes[: part.index])
+    stop = first + sizes[part.index]
+    found, before = [], 0
+    order = range(len(dataset.files)) if draw is None else draw.permutation(len(dataset.files))
+    for index in order:
+        count = dataset.counts[index]
+        a, b = max(first - before, 0), min(stop - before, count)
+        if a < b:
+            found.append(Piece(dataset.path(dataset.files[index]), a, b, b == count))
+        before += count
+    return found
+
+
+def shuffled(items: Iterable[Any], size: int, draw: random.Random) -> Iterator[Any]:
+    """The items, each drawn from a buffer of `size` of them."""
+    buffer: List[Any] = []
+    for item in items:
+        buffer.append(item)
+        if len(buffer) >= size:
+            yield _drawn(buffer, draw)
+    while buffer:
+        yield _drawn(buffer, draw)
+
+
+def _drawn(buffer: List[Any], draw: random.Random) -> Any:
+    at = draw.randrange(len(buffer))
+    buffer[at], buffer[-1] = buffer[-1], buffer[at]
+    return buffer.pop()
+
+
+def _of_folder(dataset: Dataset, part: Part, number: int, draw: Optional[np.random.Generator]) -> Iterator[Found]:
+    count = len(dataset.files)
+    order: Sequence[int] = range(count) if draw is None else draw.permutation(count)
+    for position, index in enumerate(order, number * count):
+        if part.takes(position):
+            yield Record(dataset.path(dataset.files[index]), None, dataset.labels[index])
+
+
+def of_piece(dataset: Dataset, piece: Piece, grouped: Grouped) -> Iterator[Found]:
+    """The records of a piece, and a fault where the file does not hold what was counted."""
+    path, first, stop, last = piece
+    number = first
+    for found in islice(of_file(dataset, path, lambda other: first <= other < stop, grouped), first, stop + last):
+        if number < stop and found is not None:
+            yield found
+        number += 1
+    fault = miscounted(piece, number)
+    if fault is not None:
+        yield fault
+
+
+def miscounted(piece: Piece, number: int) -> Optional[BadImage]:
+    """What is wrong where a file turned out to hold `number` images, as far as the piece goes."""
+    if number == piece.stop:
+        return None
+    there = f"{number} images" if number < piece.stop else f"more than {piece.stop} images"
+    return BadImage(
+        piece.path, f"holds {there}, and was counted to hold {piece.stop}; it has changed, or sizes.json is wrong"
+    )
+
+
+def of_file(dataset: Dataset, path: str, wanted: Callable[[int], bool], grouped: Grouped) -> Iterator[Optional[Found]]:
+    """The records of a file that holds several; None where one is not wanted and costs time to read."""
+    if dataset.format == "webdataset":
+        for sample in tars.samples(path, grouped):
+            yield sample if isinstance(sample, BadImage) else _of_tar(dataset, path, sample)
+        return
+    for number, data in enumerate(tfrecords.records(path, wanted)):
+        yield _of_example(dataset, path, number, data) if isinstance(data, bytes) else data
+
+
+def _of_tar(dataset: Dataset, path: str, sample: tars.Labelled) -> Found:
+    where = tars.where(path, sample.key)
+    fault = label_fault(dataset, sample.label)
+    if fault:
+        return BadImage(where, fault)
+    return Record(where, sample.image, sample.label - dataset.first_label)
+
+
+def _of_example(dataset: Dataset, path: str, number: int, data: bytes) -> Found:
+    where = tfrecords.where(path, number)
+    try:
+        values = tf_example.parse(data)
+    except ValueError as error:
+        return BadImage(where, error)
+    image, label = values.get(IMAGE), values.get(LABEL)
+    if not image or not isinstance(image[0], bytes):
+        return BadImage(where, f"no {IMAGE}")
+    if not label or not isinstance(label[0], int):
+        return BadImage(where, f"no {LABEL}")
+    fault = label_fault(dataset, label[0])
+    if fault:
+        return BadImage(where, fault)
+    return Record(where, image[0], label[0] - dataset.first_label)
+
+
+def label_fault(dataset: Dataset, label: int) -> Optional[str]:
+    """Why a label as it is in a file is none, or None."""
+    first, classes = dataset.first_label, dataset.classes
+    if label < first:
+        hint = "; write them again with labels from 1, or leave such images out by --data-errors skip" if first else ""
+        return f"label {label}; in {NAMES[dataset.format]} the first is {first}{hint}"
+    if classes is not None and label >= first + classes:
+        return f"label {label}; with {classes} classes the last is {first + classes - 1} (--classes)"
+    return None
+
+
+def content(record: Record) -> bytes:
+    """The bytes of an image. Raises BadImage when its file cannot be read."""
+    if record.data is not None:
+        return record.data
+    try:
+        with open(record.where, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise BadImage(record.where, f"cannot be read: {error.strerror}") from None

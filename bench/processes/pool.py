@@ -1,0 +1,164 @@
+"""Workers, seen from the process that runs pytest: started when needed, kept warm, ended for certain.
+
+A worker is an execnet gateway, kept for as long as its backend and settings stay the same, so that a
+framework is imported once. It is a session of its own: killing its group takes its children along.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import time
+from typing import Any, Callable, Dict, Mapping, Optional, Sequence
+
+from bench.processes.host import START_TIMEOUT_S, Gone, Host
+from bench.processes.hosts import Hosts
+
+Reply = Dict[str, Any]
+
+STDERR_LINES = 5
+
+BOOT = """
+import os, sys
+channel.send(os.getpid())
+spec = channel.receive()
+sys.path.insert(0, spec["root"])
+from bench.processes import worker
+worker.serve(channel, spec)
+"""
+
+
+class Died(Exception):
+    """A worker ended, or was ended, in the middle of a request."""
+
+
+class Worker:
+    """One process. `request` asks it to do something and waits for the reply."""
+
+    def __init__(self, host: Host, environment: Mapping[str, str], cores: Sequence[int]) -> None:
+        self.host, self.stderr = host, host.file()
+        self.channel = host.gateway().remote_exec(BOOT)
+        try:
+            self.pid: int = self.channel.receive(START_TIMEOUT_S)
+        except (EOFError, self.channel.TimeoutError):
+            raise Died("the worker did not start") from None
+        self.channel.send(
+            {
+                "root": host.root,
+                "parent": host.pid,
+                "environment": dict(environment),
+                "cores": list(cores),
+                "stderr": self.stderr,
+            }
+        )
+        self._receive(time.monotonic() + START_TIMEOUT_S, START_TIMEOUT_S)
+
+    def request(self, message: Mapping[str, Any], timeout_s: float, tell: Callable[[str], None]) -> Reply:
+        """Return the reply. Raises Died when the worker ends or `timeout_s` passes; waiting for a
+        device that somebody else holds does not count."""
+        with contextlib.suppress(OSError):
+            self.channel.send(dict(message))
+        deadline = time.monotonic() + timeout_s
+        waiting_since: Optional[float] = None
+        while True:
+            reply = self._receive(None if waiting_since else deadline, timeout_s)
+            if waiting_since:
+                deadline += time.monotonic() - waiting_since
+                waiting_since = None
+            if reply["kind"] != "phase":
+                return reply
+            if reply["phase"] == "waiting":
+                waiting_since = time.monotonic()
+            tell(reply["phase"])
+
+    def kill(self) -> None:
+        """End the process and its children now."""
+        with contextlib.suppress(Gone):
+            self.host.ask("end", self.pid)
+            self.host.ask("exit_code", self.pid, 10.0)
+
+    def _receive(self, deadline: Optional[float], timeout_s: float) -> Reply:
+        wait = None if deadline is None else max(0.0, deadline - time.monotonic())
+        try:
+            reply: Reply = self.channel.receive(wait)
+            return reply
+        except self.channel.TimeoutError:
+            self.kill()
+            raise Died(f"no result after {timeout_s:g} s (--case-timeout); the worker was killed") from None
+        except (EOFError, self.channel.RemoteError) as error:
+            raise Died(self._obituary(error)) from None
+
+    def _obituary(self, error: Exception) -> str:
+        code: Optional[int] = self.host.ask("exit_code", self.pid, 5.0)
+        if code is None:
+            self.kill()
+        if isinstance(error, EOFError) and code is not None and code < 0:
+            hint = " (out of memory?)" if code == -signal.SIGKILL else ""
+            how = f"was killed by {signal.Signals(-code).name}{hint}"
+        elif isinstance(error, EOFError) and code is not None:
+            how = f"exited with {code}"
+        else:
+            how = f"failed: {str(error).strip().splitlines()[-1]}"
+        lines = self.host.ask("tail", self.stderr, STDERR_LINES)
+        return "\n".join([f"the worker {how}", *(f"  stderr: {line}" for line in lines)])
+
+
+class Pool:
+    """The workers of one run, by backend and settings."""
+
+    def __init__(self, hosts: Hosts) -> None:
+        self.hosts = hosts
+        self.workers: Dict[str, Worker] = {}
+
+    def request(
+        self,
+        key: Mapping[str, Any],
+        environment: Mapping[str, str],
+        message: Mapping[str, Any],
+        timeout_s: float,
+        tell: Callable[[str], None] = lambda phase: None,
+    ) -> Reply:
+        """Send a request to the worker of `key` (with its `cores`), starting one where there is none.
+
+        Raises Died, after which the key gets a new worker, and Gone, after which there is a new host. Whatever else
+        interrupts the wait, Ctrl-C above all, ends the worker too: it may be deep in a computation.
+        """
+        try:
+            return self.start(key, environment, tell).request(message, timeout_s, tell)
+        except Gone:
+            self.hosts.lose()
+            raise
+        except BaseException:
+            self.end(key)
+            raise
+
+    def start(
+        self, key: Mapping[str, Any], environment: Mapping[str, str], tell: Callable[[str], None] = lambda phase: None
+    ) -> Worker:
+        """The worker of a key, started where there is none."""
+        name, host = json.dumps(key, sort_keys=True), self.hosts.now()
+        if name not in self.workers or self.workers[name].host is not host:
+            tell("waiting")
+            with host.compiling(key["cores"]):
+                tell("starting")
+                self.workers[name] = Worker(host, environment, key.get("compile_cores") or key["cores"])
+        return self.workers[name]
+
+    def end(self, key: Mapping[str, Any]) -> None:
+        """End the worker of a key, if there is one."""
+        worker = self.workers.pop(json.dumps(key, sort_keys=True), None)
+        if worker is not None:
+            worker.kill()
+
+    def end_all(self, name: str) -> None:
+        """End the workers of a backend."""
+        for text in list(self.workers):
+            if json.loads(text)["name"] == name:
+                self.end(json.loads(text))
+
+    def close(self) -> None:
+        """End every worker."""
+        for worker in self.workers.values():
+            worker.kill()
+        self.workers.clear()

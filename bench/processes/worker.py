@@ -1,0 +1,84 @@
+"""The process in which one case is compiled, checked and timed.
+
+`serve` is what runs at the far end of an execnet gateway; `answer` does the work, by `bench/run.py`, and is
+also what --in-process calls. Requests and replies are plain dictionaries; only samples and facts cross.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import traceback
+from typing import Any, Callable, Dict, Iterator, List, Mapping
+
+from bench import devices, run, workloads
+from bench.cases.case import Broken, Lost, Refused, Settings, Unavailable, Wrong
+from bench.clock import calibration
+from bench.group import ALONE, Group, Member
+
+Reply = Dict[str, Any]
+Tell = Callable[[str], None]
+
+
+def serve(channel: Any, spec: Mapping[str, Any]) -> None:
+    """Answer requests until the other side goes away."""
+    _detach(spec)
+    prepare(spec["environment"], spec["cores"])
+    channel.send({"kind": "ready"})
+    for request in channel:
+        channel.send(answer(request, lambda phase: channel.send({"kind": "phase", "phase": phase})))
+
+
+def prepare(environment: Mapping[str, str], cores: List[int]) -> None:
+    """Set what a framework reads when it is loaded, and bind this process to its cores."""
+    os.environ.update(environment)
+    if cores:
+        # Asked before, and remembered: once bound, this process sees no other core, and its records
+        # would name another machine.
+        devices.load("cpu").describe()
+        os.sched_setaffinity(0, cores)
+
+
+def answer(request: Mapping[str, Any], tell: Tell, launched: Group = ALONE) -> Reply:
+    """Do what a request asks; whatever goes wrong becomes a reply. `launched`: the processes of a launcher."""
+    try:
+        if request["do"] == "calibrate":
+            tell("waiting")
+            return {"kind": "calibration", **calibration.measured(**request["what"], begun=lambda: tell("calibrating"))}
+        case, settings = workloads.received(request["case"]), Settings(**request["settings"])
+        with contextlib.closing(Member(request["place"])) if request.get("place") else _kept(launched) as group:
+            return {"kind": "record", **run.run(case, settings, tell, request.get("canary_s"), group)}
+    except Lost as error:
+        return {"kind": "lost", "text": str(error)}
+    except Unavailable as error:
+        return {"kind": "unavailable", "text": str(error)}
+    except Refused as error:
+        return {"kind": "wrong", "text": str(error)}
+    except Wrong as error:
+        return {"kind": "wrong", "text": f"wrong result, not recorded: {error}"}
+    except Broken as error:
+        return {"kind": "wrong", "text": str(error)}
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - it is raised again at the other end, with its traceback
+        text = f"{type(error).__name__}: {error}".splitlines()[0]
+        return {"kind": "error", "text": text, "traceback": traceback.format_exc()}
+
+
+@contextlib.contextmanager
+def _kept(group: Group) -> Iterator[Group]:
+    yield group
+
+
+def _detach(spec: Mapping[str, Any]) -> None:
+    """Make this process end with its parent, deaf to the terminal's Ctrl-C, on its own cores."""
+    with contextlib.suppress(OSError):
+        os.setsid()
+    if sys.platform.startswith("linux"):
+        # PR_SET_PDEATHSIG: no orphan, even when the harness is killed with -9.
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+        if os.getppid() != spec["parent"]:
+            os._exit(1)
+    handle = os.open(spec["stderr"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(handle, 2)

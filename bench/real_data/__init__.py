@@ -1,0 +1,1 @@
+"""Where images meet a network: feeding it, training for epochs, finding what bounds it."""

@@ -1,0 +1,102 @@
+"""What a case is given to work on, and what can be refused of it before a framework is loaded: images and weights.
+
+Naming this loads no numpy: the harness asks it of the machine of the workers while it collects.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Callable, Dict, Optional, Tuple
+
+from bench.cases.case import Case, Refused, Settings
+from bench.cases.precision import PRECISIONS
+from bench.graph import Graph
+from bench.images import Dataset, find
+from bench.images.dataset import format_of
+from bench.images.faults import require_packages
+from bench.workloads import host_pipeline
+
+Tell = Callable[[str], None]
+# Classes of the generated images, where the network has so many.
+GENERATED_CLASSES = 8
+
+
+def splits(case: Case, settings: Settings) -> Tuple[str, ...]:
+    """The images that a case reads; none where its data are not real."""
+    alone = case.workload == host_pipeline.NAME
+    if settings.data != "real" and not alone:
+        return ()
+    if case.mode != "training":
+        return ("validation",)
+    scored = bool(settings.recipe.epochs) and settings.validation and not alone
+    return ("train", "validation") if scored else ("train",)
+
+
+def require(case: Case, settings: Settings) -> None:
+    """Raise ValueError, in one line, where the folder of images does not have what a case needs."""
+    if settings.data_dir:
+        for split in splits(case, settings):
+            _found(case, settings, split)
+
+
+def require_readers(case: Case, settings: Settings) -> None:
+    """Raise Unavailable where a package is missing that reads a case's images."""
+    for split in splits(case, settings):
+        kind = format_of(settings.data_dir, split) if settings.data_dir else "folder"
+        require_packages(kind, pipeline_of(case))
+
+
+def pipeline_of(case: Case) -> str:
+    """The input pipeline of a case's framework."""
+    return "tensorflow" if case.backend == "tensorflow" else "torch"
+
+
+def images(case: Case, settings: Settings, tell: Tell) -> Dict[str, Dataset]:
+    """The images of a case, by split, counted: those asked for, or a small generated set in the cache folder.
+
+    Raises ValueError, in one line, and Unavailable without a package.
+    """
+    from bench.images import generated
+    from bench.images.counting import counted
+
+    require_readers(case, settings)
+    found = {}
+    for split in splits(case, settings):
+        if settings.data_dir:
+            found[split] = counted(_found(case, settings, split), settings.data_errors, tell)
+        else:
+            found[split] = generated.kept(classes=min(GENERATED_CLASSES, _classes(case) or GENERATED_CLASSES))
+    return found
+
+
+def require_files(graph: Graph, case: Case, settings: Settings) -> None:
+    """Raise Refused for weights that do not fit the graph, and for a folder that models cannot be written to."""
+    if settings.weights:
+        from bench.graph import weight_files
+
+        try:
+            weight_files.load(Path(settings.weights), graph, PRECISIONS[case.precision].weights)
+        except (OSError, ValueError) as error:
+            raise Refused(str(error).splitlines()[0]) from None
+    if settings.export_onnx:
+        try:
+            Path(settings.export_onnx).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise Refused(f"--export-onnx {settings.export_onnx}: {error.strerror}") from None
+        if not os.access(settings.export_onnx, os.W_OK):
+            raise Refused(f"--export-onnx {settings.export_onnx}: it cannot be written to")
+
+
+def _found(case: Case, settings: Settings, split: str) -> Dataset:
+    labelled = case.mode != "inference" and case.workload != host_pipeline.NAME
+    try:
+        return find(settings.data_dir, split, classes=_classes(case), labelled=labelled)
+    except ValueError as error:
+        hint = "; --no-validation counts no hits" if case.mode == "training" and split == "validation" else ""
+        raise ValueError(f"{error}{hint}") from None
+
+
+def _classes(case: Case) -> Optional[int]:
+    found = case.dimensions.get("classes")
+    return None if found is None else int(found)

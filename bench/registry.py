@@ -1,0 +1,22 @@
+"""Folders are registries: a layer, a backend or a device is one file or one folder, found by being there."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from types import ModuleType
+from typing import List
+
+
+def names(package: str) -> List[str]:
+    """The modules of a package, sorted; those whose names start with an underscore are shared by several."""
+    path = importlib.import_module(package).__path__
+    return sorted(module.name for module in pkgutil.iter_modules(path) if not module.name.startswith("_"))
+
+
+def load(package: str, name: str) -> ModuleType:
+    """Import one module of a package. Raises ValueError with the choices when it is not there."""
+    if name not in names(package):
+        kind = package.rsplit(".", 1)[-1][:-1]
+        raise ValueError(f"no {kind} {name!r}; there are {', '.join(names(package))}")
+    return importlib.import_module(f"{package}.{name}")

@@ -1,0 +1,193 @@
+"""Stored results, and the verdict: is this rate slower than it was?
+
+A baseline holds for its own machine, versions, settings and graph: if any of them differs, the answer is
+"changed", whatever the rate. The verdict is made here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, Iterable, List, Mapping, Optional
+
+from bench import cache
+from bench.cases.case import AXES
+from bench.results.record import SCHEMA, Record
+
+# Settings that stand in the record by their own names.
+NAMED = (
+    *("data", "recipe", "min_latency", "half_partial", "protocol", "zero_values", "batches_per_step", "tuning"),
+    *("threads", "cores", "poplar", "pipeline_splits", "parallel_timing"),
+)
+MATCHED = ("graph", "settings", "framework_version")
+NEEDED = (*AXES, *MATCHED, "items_per_s", "item", "noise_percent", "disturbed")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`kind`: slower, undecided, same, faster, changed or new. `text`: one line for a person."""
+
+    kind: str
+    text: str
+    change_percent: Optional[float] = None
+
+
+def judge(now: Record, base: Optional[Record], tolerance_percent: float) -> Verdict:
+    """Compare two records of one case.
+
+    slower      below the baseline by more than the tolerance and the noise of both sides together
+    undecided   below by more than the tolerance, but within the noise, or on a disturbed machine
+    """
+    if base is None:
+        return Verdict("new", f"{now['id']} is not in the baseline")
+    if now["source"] != "measured":
+        return Verdict("changed", f"{now['id']} cannot be compared: its source is {now['source']}")
+    change = 100 * (now["items_per_s"] / base["items_per_s"] - 1)
+    different = differences(now, base)
+    if different:
+        return Verdict("changed", f"{now['id']} cannot be compared: {'; '.join(different)}", change)
+    noise = (now["noise_percent"] ** 2 + base["noise_percent"] ** 2) ** 0.5
+    text = (
+        f"{now['id']}: {now['items_per_s']:,.6g} {now['item']}s, items/s is {abs(change):.1f} %"
+        f" {'below' if change < 0 else 'above'} the baseline's {base['items_per_s']:,.6g}"
+        f" (tolerance {tolerance_percent:g} %, noise {noise:.1f} %)"
+    )
+    if abs(change) <= tolerance_percent:
+        return Verdict("same", text, change)
+    if now["disturbed"] or base["disturbed"]:
+        return Verdict("undecided", f"{text}; the machine was disturbed", change)
+    if abs(change) <= tolerance_percent + noise:
+        return Verdict("undecided", text, change)
+    return Verdict("slower" if change < 0 else "faster", text, change)
+
+
+def differences(now: Record, base: Record) -> List[str]:
+    """What makes two records incomparable, each as `what: before -> now`."""
+    devices = sorted(key for key in {*now, *base} if key.startswith("device_"))
+    keys = [*MATCHED, *devices]
+    found = [key for key in keys if now.get(key) != base.get(key)]
+    if "settings" in found:
+        tuned = sorted(key for key in {*now, *base} if key.startswith("tuned_"))
+        named = [key for key in (*NAMED, *tuned) if now.get(key) != base.get(key)]
+        found[found.index("settings") : found.index("settings") + 1] = named or ["settings"]
+    return [f"{key} {base.get(key)} -> {now.get(key)}" for key in found]
+
+
+def path_of(name: str, root: Path, machine: Mapping[str, Any]) -> Path:
+    """Where a baseline is: a file or folder of that name, else baselines/<machine class>/<name>.json."""
+    with contextlib.suppress(OSError):
+        if "/" in name or name.endswith(".json") or Path(name).exists():
+            return Path(name)
+    return root / "baselines" / machine_class(machine) / f"{name}.json"
+
+
+def machine_class(machine: Mapping[str, Any]) -> str:
+    """A folder's name for machines that are alike: model and number of cores."""
+    text = f"{machine['model']} {machine['cores']} cores".lower()
+    return re.sub(r"[^a-z0-9]+", "-", text).strip("-")
+
+
+def load(path: Path) -> Dict[str, Record]:
+    """The records of a file, or of every *.json in a folder, by id.
+
+    Raises ValueError in one line when it is missing, not JSON, or not made by this suite.
+    """
+    if path.is_dir():
+        files = sorted(path.glob("*.json"))
+        if not files:
+            raise ValueError(f"--baseline {path}: no *.json in this folder")
+        return {key: value for file in files for key, value in load(file).items()}
+    content = _parsed(path)
+    benchmarks = content.get("benchmarks") if isinstance(content, dict) else None
+    if not isinstance(benchmarks, list):
+        raise ValueError(
+            f"--baseline {path}: no list of benchmarks in it; give a file of --benchmark-json or --baseline-accept"
+        )
+    found = {}
+    for entry in benchmarks:
+        info = entry.get("extra_info") if isinstance(entry, dict) else None
+        schema = info.get("schema") if isinstance(info, dict) else None
+        if schema != SCHEMA or not isinstance(info, dict) or "id" not in info:
+            raise ValueError(f"--baseline {path}: its records have schema {schema}, this suite writes {SCHEMA}")
+        if info.get("source", "measured") != "measured":
+            raise ValueError(f"--baseline {path}: {info['id']} was not measured: its source is {info['source']}")
+        lacking = [key for key in NEEDED if key not in info]
+        if lacking:
+            raise ValueError(f"--baseline {path}: the record of {info['id']} lacks {', '.join(lacking)}")
+        _require_numbers(path, info)
+        found[info["id"]] = info
+    return found
+
+
+def _require_numbers(path: Path, info: Mapping[str, Any]) -> None:
+    """Raise ValueError when a verdict cannot be worked out from a record's numbers."""
+    for key in ("items_per_s", "noise_percent"):
+        value = info.get(key)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not (value > 0 or key != "items_per_s"):
+            raise ValueError(f"--baseline {path}: damaged: {key} of {info['id']} is {value!r}")
+
+
+def require_own_machine(path: Path, records: Iterable[Record], devices: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise ValueError when records of a present device come from another machine, all of them.
+
+    devices   what each device of this machine says of itself, by name
+    """
+    known = [record for record in records if record["device"] in devices]
+    if not known or any(_same_device(record, devices) for record in known):
+        return
+    first = known[0]
+    there = ", ".join(f"{key[7:]} {value}" for key, value in sorted(first.items()) if key.startswith("device_"))
+    here = ", ".join(f"{key} {value}" for key, value in sorted(devices[first["device"]].items()))
+    raise ValueError(
+        f"--baseline {path}: measured on another machine ({there}; here {here}); a baseline holds for its own machine,"
+        f" store one with --baseline NAME --baseline-accept WHY"
+    )
+
+
+def accept(path: Path, records: Iterable[Record], who: str, why: str) -> List[Record]:
+    """Store records in a file, beside those of other cases that it has; who, when and why with them.
+
+    Returns what was left out: a record of a disturbed machine, or of none, is no baseline. Raises ValueError where two
+    records are of one case: a baseline holds one.
+    """
+    records = list(records)
+    ids = [record["id"] for record in records]
+    twice = sorted({id for id in ids if ids.count(id) > 1})
+    if twice:
+        raise ValueError(f"several tests measured {', '.join(twice)}; select one of them (-k)")
+    kept = [record for record in records if _counts(record)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    before = _parsed(path) if path.exists() else {"accepted": [], "benchmarks": []}
+    merged = {entry["extra_info"]["id"]: entry["extra_info"] for entry in before["benchmarks"]}
+    merged.update({record["id"]: record for record in kept})
+    when = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    entry = {"who": who, "when": when, "why": why, "cases": sorted(record["id"] for record in kept)}
+    content = {
+        "accepted": [*before.get("accepted", []), entry],
+        "benchmarks": [{"extra_info": merged[key]} for key in sorted(merged)],
+    }
+    cache.write_whole(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
+    return [record for record in records if not _counts(record)]
+
+
+def _counts(record: Record) -> bool:
+    return not record["disturbed"] and record["source"] == "measured"
+
+
+def _same_device(record: Record, devices: Mapping[str, Mapping[str, Any]]) -> bool:
+    return all(record.get(f"device_{key}") == value for key, value in devices[record["device"]].items())
+
+
+def _parsed(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ValueError(f"--baseline {path}: No such file or directory; --baseline-accept WHY stores one") from None
+    except OSError as error:
+        raise ValueError(f"--baseline {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise ValueError(f"--baseline {path}: not JSON, or cut off ({error})") from None

@@ -1,0 +1,105 @@
+"""Which cases a command line selects. The same options give the same cases on every machine."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+
+from bench import backends as engines
+from bench import workloads as workload
+from bench.cases import dimension
+from bench.cases.case import Case
+from bench.cases.dimension import Dimension, Value
+from bench.workloads import network, own
+
+
+def require_possible(case: Case) -> None:
+    """Raise ValueError, naming workload and value, when a case's size is impossible, or when a workload that is not
+    one of the suite's does not build."""
+    module = workload.load(case.workload)
+    try:
+        workload.record(module, case.dimensions, 1, case.mode if case.own and hasattr(module, "loss") else "inference")
+    except ValueError as error:
+        raise ValueError(f"{case.workload}: {error}") from None
+    except Exception as error:
+        if not case.own:
+            raise
+        text = own.failure(error, case.own["file"])
+        raise ValueError(f"{case.own['shown']}: {case.workload} of size {case.size} does not build: {text}") from None
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The axes of a run. `sizes`: ["first"], ["all"] or names; `batch_sizes` None: each size's own.
+
+    dimensions   what the command line sets, over the values of each selected size
+    half_resolution   image networks train on images of about half the pixels
+    backends_named    False: an IPU's backends are for IPUs only, and others for other devices
+    """
+
+    workloads: Sequence[str]
+    sizes: Sequence[str] = ("first",)
+    modes: Sequence[str] = ("inference",)
+    batch_sizes: Optional[Sequence[int]] = None
+    precisions: Sequence[str] = ("fp32",)
+    replicas: Sequence[int] = (1,)
+    backends: Sequence[str] = ("torch",)
+    devices: Sequence[str] = ("cpu",)
+    dimensions: Mapping[str, Sequence[Value]] = field(default_factory=dict)
+    half_resolution: bool = False
+    backends_named: bool = True
+
+    def cases(self) -> Iterator[Case]:
+        """Every case once; the backends of one workload side by side. A workload that has none of the sizes has none.
+
+        Raises ValueError, naming workload and value, for an impossible size.
+        """
+        for name in self.workloads:
+            for size, dimensions, batch_size in self._sizes(name):
+                batches = self.batch_sizes or [batch_size]
+                for mode, batch, precision, replicas, device, backend in itertools.product(
+                    self.modes, batches, self.precisions, self.replicas, self.devices, self.backends
+                ):
+                    if not self.backends_named and (device == "ipu") != ("ipu" in engines.load(backend).DEVICES):
+                        continue
+                    yield Case(name, size, dimensions, mode, batch, precision, replicas, backend, device)
+
+    def _sizes(self, name: str) -> Iterator[Tuple[str, Dict[str, Value], int]]:
+        module = workload.load(name)
+        seen = set()
+        for values in self._selected(name):
+            batch_size = int(values["batch_size"])
+            if self.half_resolution and "image_size" in values:
+                values = network.halved(name, values)
+            for set_here in self._overrides(module.DIMENSIONS):
+                dimensions = {key: {**values, **set_here}[key] for key in module.DIMENSIONS}
+                dimensions = workload.settled(module, dimensions)
+                size = dimension.name(module.DIMENSIONS, dimensions)
+                if size in seen:
+                    continue
+                seen.add(size)
+                yield size, dimensions, batch_size
+
+    def _selected(self, name: str) -> List[Dict[str, Value]]:
+        named = workload.named_sizes(workload.load(name))
+        if list(self.sizes) == ["first"]:
+            return list(named.values())[:1]
+        if list(self.sizes) == ["all"]:
+            return list(named.values())
+        return [named[size] for size in self.sizes if size in named]
+
+    def _overrides(self, dimensions: Mapping[str, Dimension]) -> Iterator[Dict[str, Value]]:
+        keys = [key for key in self.dimensions if key in dimensions]
+        for values in itertools.product(*(self.dimensions[key] for key in keys)):
+            yield dict(zip(keys, values))
+
+    def require_known_sizes(self) -> None:
+        """Raise ValueError, with examples, for a size that no workload has."""
+        if list(self.sizes) in (["first"], ["all"]):
+            return
+        known = {name: list(workload.named_sizes(workload.load(name))) for name in self.workloads}
+        firsts = ", ".join(f"{named[0]} ({name})" for name, named in known.items())
+        for size in self.sizes:
+            if not any(size in named for named in known.values()):
+                raise ValueError(f"no size {size!r}; there are first, all, or names such as {firsts}")

@@ -1,0 +1,98 @@
+"""Workloads of files that are not the suite's: what makes one, and how another process gets it.
+
+The text of the file crosses with the case, so that a worker needs neither the file nor pytest's import rules, and a
+host that lacks the file can still run it. What the file imports must be importable there.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Dict, Mapping, Optional
+
+from bench.cases.case import Refused
+from bench.cases.dimension import Dimension
+
+NEEDED = ("ITEM", "DIMENSIONS", "SIZES", "build")
+
+
+def fault(module: ModuleType, name: str) -> Optional[str]:
+    """Why a module is no workload, or None."""
+    if not re.fullmatch(r"[A-Za-z0-9_]+", name):
+        return f"{name!r} cannot be a workload's name: letters, digits and _ only; rename the file"
+    lacking = [each for each in NEEDED if not hasattr(module, each)]
+    if lacking:
+        return f"a workload needs {', '.join(NEEDED)}; {', '.join(lacking)} is missing (bench/workloads/ explains them)"
+    contract: Any = module
+    if not isinstance(contract.ITEM, str):
+        return f"ITEM is one word, such as row, not {contract.ITEM!r}"
+    if not callable(contract.build):
+        return "build is a function: build(net, *, ...)"
+    if hasattr(module, "loss") and not hasattr(module, "LEARNING_RATE"):
+        return "loss needs LEARNING_RATE beside it"
+    return _fault_of_sizes(contract.DIMENSIONS, contract.SIZES)
+
+
+def _fault_of_sizes(dimensions: Any, named: Any) -> Optional[str]:
+    if not isinstance(dimensions, Mapping) or not all(isinstance(each, Dimension) for each in dimensions.values()):
+        return "DIMENSIONS is a dictionary of bench.cases.dimension.Dimension"
+    if not isinstance(named, (tuple, list)) or not named or not all(isinstance(each, Mapping) for each in named):
+        return "SIZES is a tuple of one or more dictionaries"
+    for values in named:
+        for key in values:
+            if key not in dimensions and key != "batch_size":
+                return f"{key!r} in SIZES is no dimension; there are {', '.join(dimensions) or 'none'}"
+        for key, dimension in dimensions.items():
+            if key not in values and dimension.start is None:
+                return f"{key!r} has no value in {dict(values)} of SIZES"
+    return None
+
+
+def told(module: ModuleType, shown: str) -> Dict[str, str]:
+    """What another process needs to load a module; `shown` is its file as messages and records have it."""
+    file = Path(str(module.__file__)).resolve()
+    depth = module.__name__.count(".")
+    return {
+        "module": module.__name__,
+        "file": str(file),
+        "shown": shown,
+        "folder": str(file.parents[depth]),
+        "text": file.read_text(encoding="utf-8"),
+    }
+
+
+def load(told: Mapping[str, str]) -> ModuleType:
+    """The module that another process told of. Raises Refused, in one line, where it does not load."""
+    if told["folder"] not in sys.path and os.path.isdir(told["folder"]):
+        # Last: nothing that lies beside it is to stand in for a framework.
+        sys.path.append(told["folder"])
+    spec = importlib.util.spec_from_loader(told["module"], loader=None, origin=told["file"])
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    module.__file__ = told["file"]
+    sys.modules.setdefault(told["module"], module)
+    try:
+        exec(compile(told["text"], told["file"], "exec"), module.__dict__)
+    except BaseException as error:  # also pytest's skips: whatever somebody's file does becomes one line
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        if sys.modules.get(told["module"]) is module:
+            del sys.modules[told["module"]]
+        raise Refused(f"{told['shown']} does not load in the worker: {failure(error, told['file'])}") from None
+    return module
+
+
+def failure(error: BaseException, file: str) -> str:
+    """An error as one line, with the line of `file` that it came from."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    lines = []
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == file:
+            lines.append(trace.tb_lineno)
+        trace = trace.tb_next
+    return f"{text} (line {lines[-1]})" if lines else text
