@@ -1,0 +1,246 @@
+"""What is broken in a set of images: named in one line, or left out and counted, and nothing hangs."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import broken_sets
+import picture_sets as sets_of
+import pytest
+from test_image_pipelines import PIPELINES, asker
+
+pytest.importorskip("PIL")
+pytest.importorskip("google_crc32c")
+
+# By format and name: what the line says, and how many images `skip` leaves out of eight. The broken one
+# is the fourth; shards hold four each, 0 2 4 6 and 1 3 5 7, so it is the second of the second.
+FAULTS = {
+    "folder": {
+        "no image": ("class3/003.jpg: not a JPEG or PNG image", 1),
+        "cut off": ("class3/003.jpg: damaged: image file is truncated", 1),
+        "empty": ("class3/003.jpg: empty", 1),
+        "huge PNG": ("class3/003.png: 9000 x 9000 pixels; at most 67108864 are allowed", 1),
+        "huge JPEG": ("class3/003.jpg: more than the 67108864 pixels allowed", 1),
+        "damaged PNG": ("class3/003.png: damaged: ", 1),
+        "unreadable": ("class3/003.jpg: cannot be read: Input/output error", 1),
+        "link to nowhere": ("class3/003.jpg: cannot be read: No such file or directory", 1),
+        "folder of that name": ("class3/003.jpg: cannot be read: Is a directory", 1),
+    },
+    "tfrecord": {
+        "no image": ("00001-of-00002, record 1: not a JPEG or PNG image", 1),
+        "cut off": ("00001-of-00002, record 1: damaged: image file is truncated", 1),
+        "empty": ("00001-of-00002, record 1: empty", 1),
+        "huge PNG": ("00001-of-00002, record 1: 9000 x 9000 pixels; at most 67108864 are allowed", 1),
+        "label too great": ("00001-of-00002, record 1: label 9; with 8 classes the last is 8", 1),
+        "label 0": ("00001-of-00002, record 1: label 0; in TFRecords the first is 1; write them again with", 1),
+        "no label": ("00001-of-00002, record 1: no image/class/label", 1),
+        "no image key": ("00001-of-00002, record 1: no image/encoded", 1),
+        "no example": ("00001-of-00002, record 1: no tf.train.Example", 1),
+        # TensorFlow gives up the rest of a file after a wrong checksum.
+        "checksum": ("00001-of-00002, record 1: its checksum is wrong; it is damaged", {"torch": 1, "tensorflow": 3}),
+        "length": ("00001-of-00002, record 1: its length is damaged", {"torch": 1, "tensorflow": 1}),
+        "file cut off": ("00001-of-00002, record 3: cut off at byte", 1),
+        "empty file": ("00001-of-00002: empty", 1),
+        "unreadable": ("00001-of-00002: cannot be read: No such file or directory", 1),
+    },
+    "webdataset": {
+        "no image": ("part-001.tar, key 0003: not a JPEG or PNG image", 1),
+        "cut off": ("part-001.tar, key 0003: damaged: image file is truncated", 1),
+        "empty": ("part-001.tar, key 0003: empty", 1),
+        "huge PNG": ("part-001.tar, key 0003: 9000 x 9000 pixels; at most 67108864 are allowed", 1),
+        "label too great": ("part-001.tar, key 0003: label 8; with 8 classes the last is 7", 1),
+        "label below 0": ("part-001.tar, key 0003: label -1; in tars the first is 0", 1),
+        "no label": ("part-001.tar, key 0003: an image without a label (0003.cls)", 1),
+        "label alone": ("part-001.tar, key 0003: a label (0003.cls) without an image", 1),
+        "label no number": ("part-001.tar, key 0003: its label is b'cat', not a number", 1),
+        "twice": ("part-001.tar: 0003.cls: duplicate file name in tar file", 1),
+        "header": ("part-001.tar: no tar, or damaged, at byte", 1),
+        "file cut off": ("part-001.tar: cut off at byte", 1),
+        "empty file": ("part-001.tar: empty", 1),
+        "unreadable": ("part-001.tar: cannot be read: No such file or directory", 1),
+    },
+}
+# Of the other faults TensorFlow's pipeline is only asked to stop: they are left out by the same code.
+UNLIKE = ("cut off", "damaged PNG", "checksum", "length", "empty file", "unreadable", "header", "twice", "no label")
+CASES = [(engine, kind, fault) for engine in PIPELINES for kind, faults in FAULTS.items() for fault in faults]
+SKIPPED = [case for case in CASES if case[0] != "tensorflow" or case[2] in UNLIKE]
+
+
+def every(cases):
+    return pytest.mark.parametrize("engine, kind, fault", cases, ids=["-".join(case) for case in cases])
+
+
+def runs_of(root):
+    runs = {}
+    for kind, faults in FAULTS.items():
+        options = {} if kind == "folder" else {"classes": 8}
+        for fault in faults:
+            run = {"root": str(root / f"{kind}-{fault}"), "find": options}
+            runs[f"{kind}-{fault}-stop"] = {**run, "open": {"batch_size": 1}}
+            runs[f"{kind}-{fault}-skip"] = {**run, "open": {"batch_size": 1, "errors": "skip", "workers": 0}}
+        cut = {"root": str(root / f"{kind}-cut off"), "find": options}
+        training = {"batch_size": 1, "errors": "skip", "training": True}
+        runs[f"{kind}-training"] = {**cut, "open": training}
+        runs[f"{kind}-counted-again"] = {**cut, "open": {**training, "repeat": True}, "most": 22}
+        bad = {"root": str(root / f"{kind}-all"), "open": {"errors": "skip", "repeat": True}}
+        runs[f"{kind}-all-repeat"] = bad
+        runs[f"{kind}-all"] = {**bad, "open": {"errors": "skip"}}
+        runs[f"{kind}-left-early"] = {**cut, "open": {"repeat": True, "errors": "skip"}, "most": 1}
+    return runs
+
+
+def runs_of_torch(root):
+    endless = {"root": str(root / "folder-cut off"), "open": {"repeat": True, "errors": "skip"}}
+    return {
+        **runs_of(root),
+        "killed": {**endless, "kill_after": 2},
+        "killed-early": {**endless, "kill_after": 1},
+        "silent": {"root": str(root / "silent"), "silence_s": 1},
+    }
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory):
+    root = tmp_path_factory.mktemp("faults")
+    for kind, faults in FAULTS.items():
+        for fault in faults:
+            broken_sets.write(root / f"{kind}-{fault}", kind, fault)
+        sets_of.WRITERS[kind](root / f"{kind}-all", [(label, b"no image") for label in range(4)])
+    sets_of.write_folder(root / "silent", sets_of.labelled())
+    (root / "silent" / "class3" / "003.png").unlink()
+    # Nobody ever writes into it, so that a worker waits for ever.
+    os.mkfifo(str(root / "silent" / "class3" / "003.png"))
+    # A graph takes TensorFlow a quarter of a second.
+    checksum = [(label, sets_of.plain(colour)) for label, colour in enumerate(sets_of.COLOURS)]
+    checksum[3] = (3, sets_of.flip(-14)(checksum[3][1]))
+    sets_of.write_folder(root / "checksum", checksum)
+    left_out = [f"{kind}-{fault}-skip" for _, kind, fault in set(CASES) - set(SKIPPED)]
+    fewer = {name: run for name, run in runs_of(root).items() if name not in left_out}
+    for errors in ("stop", "skip"):
+        fewer[f"png-{errors}"] = {"root": str(root / "checksum"), "open": {"errors": errors}}
+    return asker({"torch": runs_of_torch(root), "tensorflow": fewer}, tmp_path_factory)
+
+
+@every(CASES)
+def test_a_fault_stops_with_one_line_that_names_it(seen, engine, kind, fault):
+    name, text = seen(engine)[0][f"{kind}-{fault}-stop"]["error"]
+
+    assert name == "BadImage", text
+    assert FAULTS[kind][fault][0] in text
+    assert "\n" not in text
+    assert text.startswith("/")
+
+
+@every(SKIPPED)
+def test_a_fault_is_left_out_and_counted(seen, engine, kind, fault):
+    found = seen(engine)[0][f"{kind}-{fault}-skip"]
+    line, lost = FAULTS[kind][fault]
+    lost = lost[engine] if isinstance(lost, dict) else lost
+
+    assert found["error"] is None, found["error"]
+    assert found["skipped"][0] == lost
+    assert line in found["skipped"][1]
+    assert "\n" not in found["skipped"][1]
+    assert {0, 2, 4, 6} <= set(found["labels"])
+    assert 3 not in found["labels"] or fault == "file cut off"
+
+
+@pytest.mark.parametrize("engine", PIPELINES)
+@pytest.mark.parametrize("kind", sorted(FAULTS))
+def test_training_sees_that_a_jpeg_is_cut_off(seen, engine, kind):
+    found = seen(engine)[0][f"{kind}-training"]
+
+    assert found["skipped"][0] == 1
+    assert sorted(found["labels"]) == [0, 1, 2, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize("engine", PIPELINES)
+@pytest.mark.parametrize("kind", sorted(FAULTS))
+def test_a_fault_counts_again_in_every_epoch(seen, engine, kind):
+    found = seen(engine)[0][f"{kind}-counted-again"]
+
+    assert found["error"] is None, found["error"]
+    assert found["skipped"][0] >= 2
+
+
+@pytest.mark.parametrize("engine", PIPELINES)
+@pytest.mark.parametrize("kind", sorted(FAULTS))
+@pytest.mark.parametrize("repeat", ["", "-repeat"])
+def test_a_set_without_one_good_image_ends(seen, engine, kind, repeat):
+    name, text = seen(engine)[0][f"{kind}-all{repeat}"]["error"]
+
+    assert name == "ValueError"
+    assert "has no image that can be used" in text
+    assert "not a JPEG or PNG image" in text
+
+
+def test_what_only_tensorflow_refuses_is_named_too(seen):
+    """Pillow does not look at the checksum of the pixels of a PNG."""
+    runs = seen("tensorflow")[0]
+    line = "class3/003.png: tensorflow cannot decode it, Pillow can"
+
+    assert runs["png-stop"]["error"][0] == "BadImage"
+    assert runs["png-stop"]["error"][1].endswith(line)
+    assert runs["png-skip"]["skipped"][0] == 1
+    assert runs["png-skip"]["skipped"][1].endswith(line)
+
+
+@pytest.mark.parametrize("engine", PIPELINES)
+def test_nothing_takes_long_and_no_process_is_left(seen, engine):
+    runs = seen(engine)[0]
+
+    assert {name: run["seconds"] for name, run in runs.items() if run["seconds"] > 15} == {}
+    assert {name: run["children"] for name, run in runs.items() if run["children"]} == {}
+
+
+@pytest.mark.parametrize("run", ["killed", "killed-early"])
+def test_a_killed_worker_is_one_line_within_seconds(seen, run):
+    name, text = seen("torch")[0][run]["error"]
+
+    assert name == "Stopped"
+    assert "was killed by SIGKILL (out of memory?)" in text
+    assert "\n" not in text
+    assert seen("torch")[0][run]["seconds"] < 10
+
+
+def test_a_worker_that_goes_silent_is_one_line(seen):
+    name, text = seen("torch")[0]["silent"]["error"]
+
+    assert name == "Stopped"
+    assert "no batch from the torch input pipeline for 1 s" in text
+
+
+def test_workers_end_when_their_parent_is_killed(tmp_path):
+    pytest.importorskip("torch")
+    import subprocess
+    import sys
+
+    sets_of.write_folder(tmp_path / "set", sets_of.labelled())
+    code = (
+        "import os, sys; sys.path[:0] = sys.argv[1:3]\n"
+        "import pipeline_runs; from bench.images import find, pipelines\n"
+        "opened = pipelines.load('torch').open(find(sys.argv[3]), **{**pipeline_runs.DEFAULTS, 'repeat': True})\n"
+        "batches = opened.__enter__(); next(batches)\n"
+        "print(*pipeline_runs.children(), flush=True); os.kill(os.getpid(), 9)\n"
+    )
+    here = Path(__file__).resolve().parent
+    command = [sys.executable, "-W", "ignore", "-c", code, str(here), str(here.parents[1]), str(tmp_path / "set")]
+
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=60)
+    workers = [int(pid) for pid in done.stdout.split()]
+
+    assert len(workers) == 2
+    deadline = time.monotonic() + 20
+    while any(alive(pid) for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert [pid for pid in workers if alive(pid)] == []
+
+
+def alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False

@@ -1,0 +1,73 @@
+"""What `tox -e bench` runs: the first run stores its rates, later runs are held against them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Callable
+
+import pytest
+from suite import Suite, case_id
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def ci(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str]]:
+    """Return a function that runs scripts/bench_ci.py in a copy: its exit code and what it printed."""
+    suite.add("scripts/bench_ci.py", (ROOT / "scripts" / "bench_ci.py").read_text())
+    environment = {**suite._environment(), "PYTEST_ADDOPTS": "-p pytest_benchmark.plugin"}
+
+    def run(*args: str) -> tuple[int, str]:
+        fast = ("--backend=numpy", "--units=8", "-k", "dense", "--steps=40")
+        command = [sys.executable, "scripts/bench_ci.py", *args[:1], *(fast if args else ()), *args[1:]]
+        done = subprocess.run(
+            command, cwd=str(suite.root), env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        return done.returncode, done.stdout
+
+    return run
+
+
+def test_the_first_run_of_ci_stores_and_later_ones_are_held_against_it(
+    ci: Callable[..., tuple[int, str]], suite: Suite
+) -> None:
+    first = ci("kept", "--junitxml=junit.xml")
+    (file,) = (suite.root / "kept").glob("*.json")
+    content = json.loads(file.read_text())
+    stored = [entry["extra_info"]["id"] for entry in content["benchmarks"]]
+    second = ci("kept", "--baseline-tolerance=900")
+    for entry in content["benchmarks"]:
+        entry["extra_info"].update(items_per_s=1e9, noise_percent=0.0)
+    file.write_text(json.dumps(content))
+    third = ci("kept", "--undecided=fail")
+    anew = ci("kept", "--baseline-accept=faster machine")
+
+    assert (first[0], second[0], third[0], anew[0]) == (0, 0, 1, 0), first[1] + second[1] + third[1] + anew[1]
+    assert stored == [case_id("numpy", 32)]
+    assert "% same" in second[1]
+    assert "below the baseline's 1e+09" in third[1]
+    reasons = [entry["why"] for entry in json.loads(file.read_text())["accepted"]]
+    assert reasons == ["the first run of scripts/bench_ci.py on this kind of machine", "faster machine"]
+    assert (suite.root / "junit.xml").exists()
+
+
+def test_ci_without_a_folder_says_what_it_needs(ci: Callable[..., tuple[int, str]]) -> None:
+    code, text = ci()
+
+    assert code == 1
+    assert text.strip() == "scripts/bench_ci.py FOLDER [options of pytest]: name the folder of the baselines"
+
+
+def test_ci_with_a_damaged_baseline_says_so_in_one_line(ci: Callable[..., tuple[int, str]], suite: Suite) -> None:
+    ci("kept")
+    (file,) = (suite.root / "kept").glob("*.json")
+    file.write_text("{")
+
+    code, text = ci("kept")
+
+    assert code == 1
+    assert text.startswith("ERROR: --baseline ")
+    assert text.count("\n") == 1
