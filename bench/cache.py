@@ -1,8 +1,9 @@
-"""What is kept per user and machine: locks, and what calibration found."""
+"""What is kept per user and machine: locks, what calibration found; files written whole, and fingerprints."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import tempfile
@@ -64,3 +65,8 @@ def write_whole(path: Path, content: Union[str, bytes]) -> None:
 
 def _private() -> str:
     return f"layerbench-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
+
+
+def fingerprint(value: Any) -> str:
+    """Twelve hex digits of a plain value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]

@@ -15,10 +15,11 @@ from __future__ import annotations
 import math
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
-from bench.backends.numpy import evaluate
-from bench.cases.case import Case, Wrong
+from bench.cases.case import Case
+from bench.cases.errors import Wrong
 from bench.cases.precision import PRECISIONS
 from bench.graph import Graph, Node, draws
+from bench.graph.reference import evaluate
 from bench.group import ALONE, Group
 from bench.program import Program
 

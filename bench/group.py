@@ -15,7 +15,7 @@ from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client, Connection, Listener, wait
 from typing import Any, Dict, List, Mapping, Optional, Protocol, Tuple
 
-from bench.cases.case import Lost
+from bench.cases.errors import Lost
 
 LOOPBACK = "127.0.0.1"
 

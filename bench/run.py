@@ -12,7 +12,8 @@ from typing import Any, Callable, Dict, List, Mapping, Tuple
 
 from bench import backends, cache, check, workloads
 from bench import devices as device
-from bench.cases.case import Broken, Case, Refused, Settings, Unavailable, Wrong
+from bench.cases.case import Case, Settings
+from bench.cases.errors import Broken, Refused, Unavailable, Wrong
 from bench.cases.precision import PRECISIONS
 from bench.cases.recipe import PLAIN
 from bench.clock import surroundings, turn

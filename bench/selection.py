@@ -1,25 +1,26 @@
-"""Which cases a command line selects. The same options give the same cases on every machine."""
+"""Which cases a command line selects, the same on every machine, and which of them can run here."""
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 from dataclasses import dataclass, field
 from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
-from bench import backends as engines
-from bench import workloads as workload
+from bench import backends, devices, workloads
 from bench.cases import dimension
 from bench.cases.case import Case
 from bench.cases.dimension import Dimension, Value
-from bench.workloads import network, own
+from bench.cases.errors import Unavailable
+from bench.workloads import host_pipeline, network, own
 
 
 def require_possible(case: Case) -> None:
     """Raise ValueError, naming workload and value, when a case's size is impossible, or when a workload that is not
     one of the suite's does not build."""
-    module = workload.load(case.workload)
+    module = workloads.load(case.workload)
     try:
-        workload.record(module, case.dimensions, 1, case.mode if case.own and hasattr(module, "loss") else "inference")
+        workloads.record(module, case.dimensions, 1, case.mode if case.own and hasattr(module, "loss") else "inference")
     except ValueError as error:
         raise ValueError(f"{case.workload}: {error}") from None
     except Exception as error:
@@ -61,12 +62,12 @@ class Selection:
                 for mode, batch, precision, replicas, device, backend in itertools.product(
                     self.modes, batches, self.precisions, self.replicas, self.devices, self.backends
                 ):
-                    if not self.backends_named and (device == "ipu") != ("ipu" in engines.load(backend).DEVICES):
+                    if not self.backends_named and (device == "ipu") != ("ipu" in backends.load(backend).DEVICES):
                         continue
                     yield Case(name, size, dimensions, mode, batch, precision, replicas, backend, device)
 
     def _sizes(self, name: str) -> Iterator[Tuple[str, Dict[str, Value], int]]:
-        module = workload.load(name)
+        module = workloads.load(name)
         seen = set()
         for values in self._selected(name):
             batch_size = int(values["batch_size"])
@@ -74,7 +75,7 @@ class Selection:
                 values = network.halved(name, values)
             for set_here in self._overrides(module.DIMENSIONS):
                 dimensions = {key: {**values, **set_here}[key] for key in module.DIMENSIONS}
-                dimensions = workload.settled(module, dimensions)
+                dimensions = workloads.settled(module, dimensions)
                 size = dimension.name(module.DIMENSIONS, dimensions)
                 if size in seen:
                     continue
@@ -82,7 +83,7 @@ class Selection:
                 yield size, dimensions, batch_size
 
     def _selected(self, name: str) -> List[Dict[str, Value]]:
-        named = workload.named_sizes(workload.load(name))
+        named = workloads.named_sizes(workloads.load(name))
         if list(self.sizes) == ["first"]:
             return list(named.values())[:1]
         if list(self.sizes) == ["all"]:
@@ -98,8 +99,37 @@ class Selection:
         """Raise ValueError, with examples, for a size that no workload has."""
         if list(self.sizes) in (["first"], ["all"]):
             return
-        known = {name: list(workload.named_sizes(workload.load(name))) for name in self.workloads}
+        known = {name: list(workloads.named_sizes(workloads.load(name))) for name in self.workloads}
         firsts = ", ".join(f"{named[0]} ({name})" for name, named in known.items())
         for size in self.sizes:
             if not any(size in named for named in known.values()):
                 raise ValueError(f"no size {size!r}; there are first, all, or names such as {firsts}")
+
+
+def require(case: Case) -> None:
+    """Raise Unavailable, with one of the three reasons, when a case cannot run here."""
+    backend = backends.load(case.backend)
+    if importlib.util.find_spec(backend.PACKAGE) is None:
+        raise Unavailable(f"not installed: {backend.PACKAGE} ({_source(case.backend)})")
+    devices.require(case.device)
+    if case.device not in backend.DEVICES:
+        raise Unavailable(f"not supported: {case.backend} runs on {', '.join(backend.DEVICES)} here, not {case.device}")
+    if case.mode not in backend.MODES:
+        raise Unavailable(f"not supported: {case.backend} runs {' and '.join(backend.MODES)}, not {case.mode}")
+    if case.workload == host_pipeline.NAME and case.backend not in host_pipeline.BACKENDS:
+        owners = " and ".join(host_pipeline.BACKENDS)
+        raise Unavailable(f"not supported: {case.backend} has no input pipeline of its own, as {owners} have")
+    if case.replicas > 1 and case.mode == "training" and case.device != "ipu" and not hasattr(backend, "TOGETHER"):
+        raise Unavailable(f"not supported: {case.backend} does not train replicas together")
+    reason = workloads.unsupported(workloads.load(case.workload), case.mode, case.precision)
+    reason = reason or backend.unsupported(case.precision, case.mode, case.device)
+    if reason:
+        raise Unavailable(f"not supported: {reason}")
+
+
+def _source(name: str) -> str:
+    """Where the package of a backend comes from."""
+    if backends.load(name).DEVICES == ("ipu",):
+        return "it comes with Graphcore's Poplar SDK: enable it"
+    extra = {"onnxruntime": "onnx", "numpy": "test"}.get(name, name)
+    return f"pip install -e '.[{extra}]' -c constraints/cpu.txt"

@@ -15,7 +15,7 @@ from typing import Callable, List, Optional, Tuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench.cases.case import Unavailable
+from bench.cases.errors import Unavailable
 from bench.images import generated
 from bench.images.dataset import FORMATS
 

@@ -14,11 +14,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
-from bench import backends, check, workloads
-from bench.backends.numpy import evaluate
-from bench.cases.case import MODES, Case, Settings, Unavailable, Wrong
+from bench import backends, check, selection, workloads
+from bench.cases.case import MODES, Case, Settings
+from bench.cases.errors import Unavailable, Wrong
 from bench.cases.precision import PRECISIONS
 from bench.graph import draws as values
+from bench.graph.reference import evaluate
 
 BATCH = 4
 SIXTEEN = ("torch", "tensorflow", "openvino")
@@ -70,7 +71,7 @@ def case_of(engine, key):
 def outcome_of(engine, key):
     case, settings = case_of(engine, key), Settings(data=key[4], tuning=key[5])
     try:
-        backends.require(case)
+        selection.require(case)
     except Unavailable as error:
         return {"outcome": "skipped", "text": str(error)}
     try:

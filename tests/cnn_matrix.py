@@ -15,12 +15,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
-from bench import backends, check, workloads
-from bench.backends.numpy import evaluate
-from bench.cases.case import MODES, Case, Settings, Unavailable, Wrong
+from bench import backends, check, selection, workloads
+from bench.cases.case import MODES, Case, Settings
+from bench.cases.errors import Unavailable, Wrong
 from bench.cases.precision import PRECISIONS
 from bench.cases.recipe import Recipe
 from bench.graph import Graph, draws
+from bench.graph.reference import evaluate
 
 # Images of 33 pixels in 5 classes; odd, so that paddings and strides have an end to be wrong at.
 BATCH = 3
@@ -130,7 +131,7 @@ def drawn(graph, case, dtype):
 def outcome_of(engine, key):
     case, settings = case_of(engine, key), settings_of(key)
     try:
-        backends.require(case)
+        selection.require(case)
         return {"outcome": "passed", **tried(case, settings)}
     except Unavailable as error:
         return {"outcome": "unavailable", "text": str(error)}

@@ -18,9 +18,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 
 from bench import backends, workloads
-from bench.backends.numpy import evaluate
 from bench.cases.case import Case, Settings
 from bench.graph import draws
+from bench.graph.reference import evaluate
 
 BATCH = 2
 GROUPED = {"norm_type": "group"}

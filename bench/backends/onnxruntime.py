@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
 
-from bench.cases.case import Case, Settings, Unavailable
+from bench.cases.case import Case, Settings
+from bench.cases.errors import Unavailable
 from bench.graph import Graph
 from bench.program import Arrays, Batches, Program, resident, turns
 

@@ -122,24 +122,3 @@ class Settings:
         found = {key: value for key, value in self.plain().items() if key in keys}
         # Not in the fingerprint of all that came before it. Which cores a case has is then a matter of chance.
         return {**found, "parallel_timing": True, "cores": len(self.cores)} if self.parallel_timing else found
-
-
-class Unavailable(Exception):
-    """A case cannot run here. The text starts with one of three reasons: not installed, not present,
-    not supported."""
-
-
-class Broken(Exception):
-    """A framework is installed and does not load."""
-
-
-class Lost(Exception):
-    """A replica cannot go on, since another one is gone."""
-
-
-class Refused(Exception):
-    """What a case was given to work on is at fault: its images, or its weights. One line."""
-
-
-class Wrong(Exception):
-    """A case ran and its numbers are not to be trusted: it fails, and nothing of it is recorded."""

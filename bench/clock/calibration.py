@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, Callable, Dict, List, Optional
 
 from bench import cache, devices
+from bench.cache import fingerprint
 from bench.clock import canary
-from bench.results.record import fingerprint
 
 Found = Dict[str, Any]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ContextManager, Dict, Optional, Protocol, Sequence, cast
 
 from bench import registry
-from bench.cases.case import Unavailable
+from bench.cases.errors import Unavailable
 
 
 class Device(Protocol):

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple, TypeVar
 
 from bench import locks
-from bench.cases.case import Unavailable
+from bench.cases.errors import Unavailable
 from bench.cases.precision import PRECISIONS
 
 T = TypeVar("T")

@@ -21,8 +21,8 @@ from __future__ import annotations
 import math
 from typing import Any, Dict, List, Mapping, Optional
 
-from bench.backends.numpy import walk
-from bench.graph import Graph, Node
+from bench.graph.primitives import Graph, Node
+from bench.graph.reference import walk
 
 Array = Any
 

@@ -6,12 +6,11 @@ impossible sizes, and must stay light.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
+from bench.cache import fingerprint
 from bench.cases.recipe import PLAIN, Recipe
 
 Shape = Tuple[int, ...]
@@ -141,7 +140,7 @@ class Recording:
     @property
     def fingerprint(self) -> str:
         """Twelve hex digits that change when what is computed changes."""
-        return hashlib.sha256(json.dumps(self._plain(), sort_keys=True).encode()).hexdigest()[:12]
+        return fingerprint(self._plain())
 
     def parts(self, nodes: Mapping[int, Node]) -> List[Dict[int, Node]]:
         """Some nodes one by one, but for the blocks that run again in the backward pass, which stay whole."""

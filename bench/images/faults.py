@@ -6,7 +6,7 @@ import importlib.util
 from dataclasses import dataclass
 from typing import Optional, Tuple, Type
 
-from bench.cases.case import Unavailable
+from bench.cases.errors import Unavailable
 
 
 class BadImage(ValueError):

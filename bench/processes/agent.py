@@ -17,10 +17,11 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
-from bench import backends, locks, workloads
+from bench import backends, locks, selection, workloads
 from bench import devices as device
 from bench.cases import poplar
-from bench.cases.case import Refused, Settings, Unavailable
+from bench.cases.case import Settings
+from bench.cases.errors import Refused, Unavailable
 from bench.clock import calibration
 from bench.devices import cpu, cuda
 from bench.group import Hub
@@ -69,7 +70,7 @@ def require(case: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     """Why a case cannot run here, or nothing. Raises ValueError where its workload does not load."""
     try:
         received = workloads.received(case)
-        backends.require(received)
+        selection.require(received)
         material.require_readers(received, Settings(**settings))
     except Unavailable as error:
         return str(error)

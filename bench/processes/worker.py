@@ -15,7 +15,8 @@ import traceback
 from typing import Any, Callable, Dict, Iterator, List, Mapping
 
 from bench import devices, run, workloads
-from bench.cases.case import Broken, Lost, Refused, Settings, Unavailable, Wrong
+from bench.cases.case import Settings
+from bench.cases.errors import Broken, Lost, Refused, Unavailable, Wrong
 from bench.clock import calibration
 from bench.group import ALONE, Group, Member
 

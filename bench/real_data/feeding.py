@@ -9,7 +9,8 @@ from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 import numpy as np
 
-from bench.cases.case import Case, Lost, Settings
+from bench.cases.case import Case, Settings
+from bench.cases.errors import Lost
 from bench.devices import cpu
 from bench.graph import Graph, Node
 from bench.group import ALONE, Group

@@ -9,7 +9,8 @@ import os
 from pathlib import Path
 from typing import Callable, Dict, Optional, Tuple
 
-from bench.cases.case import Case, Refused, Settings
+from bench.cases.case import Case, Settings
+from bench.cases.errors import Refused
 from bench.cases.precision import PRECISIONS
 from bench.graph import Graph
 from bench.images import Dataset, find

@@ -6,14 +6,14 @@ Keys that start with `tuned_` are a backend's own facts, and `device_` a device'
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import platform
 from typing import Any, Dict, List, Mapping, Sequence
 
 from bench import workloads
-from bench.cases.case import AXES, Case, Settings, Wrong
+from bench.cache import fingerprint
+from bench.cases.case import AXES, Case, Settings
+from bench.cases.errors import Wrong
 from bench.cases.precision import PRECISIONS
 from bench.clock import protocol
 from bench.clock.sampling import Samples, noise_percent
@@ -274,11 +274,6 @@ def raised(record: Record, peak: Mapping[str, Any]) -> Dict[str, Any]:
     if rates["bytes"] > bandwidth:
         peak = {**peak, "bandwidth": {**peak["bandwidth"], size: rates["bytes"]}}
     return {**peak, "flops": max(peak["flops"], rates["flops"]), "library": f"{library}, {record['id']}"}
-
-
-def fingerprint(value: Any) -> str:
-    """Twelve hex digits of a plain value."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _percentile(ordered: List[float], share: float) -> float:

@@ -14,8 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Dict, Mapping, Optional
 
-from bench.cases.case import Refused
 from bench.cases.dimension import Dimension
+from bench.cases.errors import Refused
 
 NEEDED = ("ITEM", "DIMENSIONS", "SIZES", "build")
 

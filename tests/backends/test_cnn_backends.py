@@ -16,10 +16,11 @@ import pytest
 from cnn_matrix import SABOTAGED, VARIANTS
 
 from bench import backends, check, registry, workloads
-from bench.backends.numpy import evaluate
-from bench.cases.case import Settings, Wrong
+from bench.cases.case import Settings
+from bench.cases.errors import Wrong
 from bench.cases.precision import PRECISIONS
 from bench.graph import draws
+from bench.graph.reference import evaluate
 from bench.workloads import network as cnn
 
 ENGINES = [engine for engine in backends.names() if "cpu" in backends.load(engine).DEVICES]

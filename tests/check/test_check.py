@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from bench import check, workloads
-from bench.backends.numpy import evaluate
-from bench.cases.case import Case, Wrong
+from bench.cases.case import Case
+from bench.cases.errors import Wrong
 from bench.graph import Graph, draws
+from bench.graph.reference import evaluate
 from bench.program import Program
 
 RIGHT = object()

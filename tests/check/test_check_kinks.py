@@ -10,10 +10,11 @@ import pytest
 from test_check import case_of
 
 from bench import check, workloads
-from bench.backends.numpy import evaluate
-from bench.cases.case import Case, Wrong
+from bench.cases.case import Case
+from bench.cases.errors import Wrong
 from bench.cases.precision import PRECISIONS
 from bench.graph import Graph, draws
+from bench.graph.reference import evaluate
 from bench.program import Program
 
 SIZES = ((128, 4), (256, 128), (1024, 32), (2048, 4))

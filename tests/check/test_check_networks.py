@@ -9,7 +9,8 @@ import pytest
 from test_check import at, program_of
 
 from bench import check
-from bench.cases.case import Case, Wrong
+from bench.cases.case import Case
+from bench.cases.errors import Wrong
 from bench.graph import Graph, draws
 
 DEEP = ("fp32", "fp16", "bf16", "fp16m", "bf16m")

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from bench import workloads
-from bench.backends.numpy import evaluate
 from bench.cases.precision import PRECISIONS
 from bench.graph import draws
+from bench.graph.reference import evaluate
 
 NORMS = ("batch", "group", "none")
 INPUTS = {"floats": {}, "bytes": {"eight_bit_io": "on"}}

@@ -13,8 +13,8 @@ import numpy as np
 import oracles
 import pytest
 
-from bench.backends.numpy import evaluate
 from bench.graph import Graph
+from bench.graph.reference import evaluate
 
 KINDS = ["rnn", "lstm", "gru"]
 LOSSES = ["softmax_cross_entropy", "squared_error", "flat_softmax_nll", "flat_softmax_squared_error"]

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from bench import workloads
-from bench.backends.numpy import evaluate
 from bench.graph import Graph, draws, weight_files
+from bench.graph.reference import evaluate
 
 SUFFIXES = (".npz", ".pt", ".pth", ".safetensors")
 

@@ -22,9 +22,9 @@ from popart_options import FAULTS, OPTIONED, faulted, option_of
 from popart_runs import MANY, case_of, compiled, outcome, require, settings_of
 
 from bench import backends, workloads
-from bench.backends.numpy import evaluate
 from bench.cases.case import MODES
 from bench.graph import draws
+from bench.graph.reference import evaluate
 
 NETWORKS = ("resnet8", "mobilenet_v3_small", "efficientnet_b0")
 WAYS = {

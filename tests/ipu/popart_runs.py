@@ -12,7 +12,8 @@ import popart_fake
 
 from bench import check, workloads
 from bench.backends import popart
-from bench.cases.case import Broken, Refused, Settings, Unavailable, Wrong
+from bench.cases.case import Settings
+from bench.cases.errors import Broken, Refused, Unavailable, Wrong
 from bench.cases.poplar import Poplar
 from bench.cases.precision import PRECISIONS
 from bench.cases.recipe import Recipe

@@ -18,12 +18,13 @@ sys.path.extend(str(parent) for parent in Path(__file__).resolve().parents[1:3])
 import numpy as np
 
 from bench import backends, check, run, workloads
-from bench.backends.numpy import evaluate
-from bench.cases.case import MODES, Broken, Case, Refused, Settings, Unavailable, Wrong
+from bench.cases.case import MODES, Case, Settings
+from bench.cases.errors import Broken, Refused, Unavailable, Wrong
 from bench.cases.poplar import Poplar
 from bench.cases.precision import PRECISIONS
 from bench.cases.recipe import Recipe
 from bench.graph import draws
+from bench.graph.reference import evaluate
 
 BATCH = 3
 LAYERS = ("dense", "lstm", "rnn", "gru", "lstm_multi", "conv", "grouped_conv", "hmc")

@@ -260,8 +260,8 @@ def predicted(precision):
     import numpy as np
 
     from bench import workloads
-    from bench.backends.numpy import evaluate
     from bench.graph import draws
+    from bench.graph.reference import evaluate
 
     case = case_of("resnet8", mode="training", precision=precision)
     program, graph, weights = compiled(case, PLAIN)

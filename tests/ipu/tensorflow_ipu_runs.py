@@ -32,12 +32,12 @@ from tensorflow_ipu_cases import (
 )
 
 from bench import backends, check, workloads
-from bench.backends.numpy import evaluate
-from bench.cases.case import Broken, Refused, Unavailable, Wrong
+from bench.cases.errors import Broken, Refused, Unavailable, Wrong
 from bench.cases.poplar import Poplar
 from bench.cases.precision import PRECISIONS
 from bench.cases.recipe import Recipe
 from bench.graph import draws
+from bench.graph.reference import evaluate
 
 
 def compiled(case, settings):

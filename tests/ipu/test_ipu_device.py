@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench import locks
-from bench.cases.case import Unavailable
+from bench.cases.errors import Unavailable
 from bench.devices import ipu
 
 TOOLS = str(Path(__file__).resolve().parents[1] / "fakes" / "bin")

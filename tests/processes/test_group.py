@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from bench.cases.case import Lost, Settings
+from bench.cases.case import Settings
+from bench.cases.errors import Lost
 from bench.clock.sampling import measure
 from bench.group import Hub, Member
 

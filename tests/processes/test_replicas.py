@@ -17,7 +17,8 @@ import picture_sets
 import pytest
 from suite import SMALL, alive, finished, until
 
-from bench.cases.case import Case, Settings, Unavailable
+from bench.cases.case import Case, Settings
+from bench.cases.errors import Unavailable
 from bench.devices import cpu
 from bench.group import Hub
 from bench.processes.replicas import cores

@@ -19,7 +19,7 @@ from collecting import Collected, collect
 from suite import Suite
 
 from bench.cases import poplar
-from bench.cases.case import Unavailable
+from bench.cases.errors import Unavailable
 from fixtures import options
 from fixtures.options import presets
 from scripts import readme_commands

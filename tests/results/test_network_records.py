@@ -9,11 +9,10 @@ import random
 import pytest
 
 from bench import run, workloads
-from bench.backends import numpy
 from bench.cases.case import Case, Settings
 from bench.cases.recipe import Recipe
 from bench.clock.sampling import Samples
-from bench.graph import Graph, draws
+from bench.graph import Graph, draws, reference
 from bench.group import ALONE
 from bench.program import Program, Step
 from bench.results import baseline, record
@@ -248,7 +247,7 @@ def test_black_pixels_are_not_zeros_once_they_are_normalised(kind, dtype):
     net = Graph(2)
     net.output = net.normalise(net.image(3, 4, kind), network.MEAN, network.STD)
 
-    seen, _ = numpy.evaluate(net, {}, draws.inputs(net, "float32", zero=True), dtype)
+    seen, _ = reference.evaluate(net, {}, draws.inputs(net, "float32", zero=True), dtype)
 
     assert seen.dtype == dtype
     assert [round(float(channel), 2) for channel in seen[1, :, 3, 3]] == [-2.12, -2.04, -1.80]

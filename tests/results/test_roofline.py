@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from records import PEAK
 
-from bench.cases.case import Wrong
+from bench.cases.errors import Wrong
 from bench.devices import cpu
 from bench.results import record
 

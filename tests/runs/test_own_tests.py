@@ -13,7 +13,7 @@ import pytest
 from collecting import Collected, collect
 from suite import XDIST, Suite
 
-from bench.cases.case import Refused
+from bench.cases.errors import Refused
 from bench.workloads import own
 
 ROOT = Path(__file__).resolve().parents[2]

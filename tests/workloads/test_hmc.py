@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from bench import workloads
-from bench.backends.numpy import evaluate
 from bench.graph import Graph
+from bench.graph.reference import evaluate
 from bench.workloads.layers import hmc
 
 CHAINS, STEPS = 500, 200

@@ -12,7 +12,8 @@ import itertools
 from typing import Any, Dict, Iterator, List, Mapping, Sequence
 
 from bench.cases import poplar
-from bench.cases.case import Case, Refused, Settings, Wrong
+from bench.cases.case import Case, Settings
+from bench.cases.errors import Refused, Wrong
 from bench.graph import Graph
 from bench.program import Batches
 from bench.workloads import blocks

@@ -18,7 +18,8 @@ from typing import Any, ContextManager, Dict, Iterator, List, Mapping, Optional,
 
 from bench.backends import _ipu
 from bench.cases import poplar
-from bench.cases.case import Case, Refused, Settings
+from bench.cases.case import Case, Settings
+from bench.cases.errors import Refused
 from bench.cases.poplar import checkable
 from bench.cases.precision import PRECISIONS, loss_scale
 from bench.devices import ipu

@@ -6,7 +6,8 @@ import contextlib
 from typing import Any, Iterator
 
 from bench.cases import poplar
-from bench.cases.case import Broken, Refused, Settings
+from bench.cases.case import Settings
+from bench.cases.errors import Broken, Refused
 
 # Poplar and its libraries say so of an option that they do not know, or of its value.
 OPTION = ("invalid_option", "invalid option", "unrecognised option", "unknown option", "bad partialstype")

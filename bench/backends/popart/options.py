@@ -6,7 +6,8 @@ from typing import Any, Callable, Dict
 
 from bench.backends import _ipu
 from bench.cases import poplar
-from bench.cases.case import Case, Settings, Unavailable
+from bench.cases.case import Case, Settings
+from bench.cases.errors import Unavailable
 from bench.cases.precision import PRECISIONS
 from bench.graph import Graph
 

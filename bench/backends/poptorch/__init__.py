@@ -15,7 +15,8 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 from bench.backends import _ipu
 from bench.backends.poptorch import errors, options
 from bench.cases import poplar
-from bench.cases.case import Case, Settings, Unavailable
+from bench.cases.case import Case, Settings
+from bench.cases.errors import Unavailable
 from bench.cases.poplar import checkable as checkable
 from bench.cases.precision import PRECISIONS, loss_scale
 from bench.devices import ipu

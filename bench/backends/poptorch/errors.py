@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 from typing import Any, Iterator, Optional
 
-from bench.cases.case import Broken, Case, Refused, Settings
+from bench.cases.case import Case, Settings
+from bench.cases.errors import Broken, Refused
 
 NONE_FREE = (
     "Failed to acquire",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any, Iterable
 
-from bench.cases.case import Unavailable
+from bench.cases.errors import Unavailable
 from bench.cases.recipe import Recipe
 
 # Takes the place of a rate until there is one. Without any, PopTorch would take the rate for a constant.

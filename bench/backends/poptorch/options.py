@@ -6,7 +6,8 @@ from typing import Any, Callable, Dict, Iterator, Tuple
 
 from bench.backends import _ipu
 from bench.cases import poplar
-from bench.cases.case import Broken, Case, Refused, Settings, Unavailable
+from bench.cases.case import Case, Settings
+from bench.cases.errors import Broken, Refused, Unavailable
 
 Steps = Iterator[Tuple[str, Callable[[], Any]]]
 

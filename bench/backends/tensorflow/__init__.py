@@ -16,7 +16,8 @@ import functools
 import math
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence
 
-from bench.cases.case import Case, Settings, Unavailable
+from bench.cases.case import Case, Settings
+from bench.cases.errors import Unavailable
 from bench.cases.precision import PRECISIONS, loss_scale
 from bench.cases.recipe import Recipe
 from bench.graph import Graph

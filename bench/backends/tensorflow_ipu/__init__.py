@@ -15,7 +15,8 @@ import tempfile
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
 from bench.cases import poplar
-from bench.cases.case import Case, Settings, Unavailable
+from bench.cases.case import Case, Settings
+from bench.cases.errors import Unavailable
 from bench.cases.poplar import checkable
 from bench.cases.precision import PRECISIONS
 from bench.graph import Graph

@@ -8,7 +8,8 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple, Type
 
 from bench.backends import _ipu
 from bench.cases import poplar
-from bench.cases.case import Broken, Case, Refused, Settings, Unavailable
+from bench.cases.case import Case, Settings
+from bench.cases.errors import Broken, Refused, Unavailable
 from bench.devices import ipu
 from bench.graph import Graph
 

@@ -14,7 +14,8 @@ import math
 import shutil
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence
 
-from bench.cases.case import Case, Settings, Unavailable
+from bench.cases.case import Case, Settings
+from bench.cases.errors import Unavailable
 from bench.cases.precision import PRECISIONS
 from bench.graph import Graph
 from bench.group import ALONE, Group
