@@ -8,7 +8,6 @@ from typing import Any, Callable, List, Tuple
 
 from bench import devices as device
 from bench import locks
-from bench.cases import poplar
 from bench.cases.case import Case, Settings
 from bench.devices import cpu
 from bench.group import Group
@@ -25,15 +24,12 @@ def to_compile(
     group: Group,
 ) -> None:
     """Have the devices that compiling attaches, until `devices` ends, and leave to compile, until `compiling` does."""
-    attached = getattr(device.load(case.device), "attached", None)
     if group.count > 1:
         tell("waiting")
     machines = _machines(settings, group)
     if settings.compile_cores:
         cpu.bind(settings.compile_cores)
-    if attached is not None and not settings.poplar.compile_only:
-        wanted = max(0, poplar.ipus(case, settings) - settings.ipus_held)
-        devices.enter_context(attached(wanted, lambda: tell("waiting")))
+    devices.enter_context(device.traits(case.device).attached(case, settings, lambda: tell("waiting")))
     _one_by_one(group, machines, lambda cores: compiling.enter_context(locks.compiling(cores, lambda: tell("waiting"))))
 
 

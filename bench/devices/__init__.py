@@ -2,14 +2,45 @@
 
 from __future__ import annotations
 
-from typing import Any, ContextManager, Dict, Optional, Protocol, Sequence, cast
+import contextlib
+from dataclasses import dataclass
+from typing import Any, Callable, ContextManager, Dict, Iterable, Optional, Protocol, Sequence, Tuple, cast
 
 from bench import registry
+from bench.cases.case import Case, Settings
 from bench.cases.errors import Unavailable
 
 
+@dataclass(frozen=True)
+class Traits:
+    """What may be different on a device. The defaults are those of a device that a framework takes when it runs.
+
+    replicates   one program computes all replicas of a case, and averages their gradients
+    settings     the settings that mean something on this device only
+    backends     those that exist for it, and are taken where none is named; empty: the suite's usual ones
+    source       where the packages of those backends come from
+    batches_per_step   batches behind one call, where none are named
+    refusal      what no framework can do with a case, before anything is loaded; empty: it can be tried
+    attached     the devices that a framework has from when it compiles; the last argument is called before they are
+                 waited for
+    peak         None: it is measured, once, in a worker. Else what all devices of a case could do together
+    """
+
+    replicates: bool = False
+    settings: Tuple[str, ...] = ()
+    backends: Tuple[str, ...] = ()
+    source: str = ""
+    batches_per_step: int = 1
+    refusal: Callable[[Case, Settings], str] = lambda case, settings: ""
+    attached: Callable[[Case, Settings, Callable[[], None]], ContextManager[None]] = lambda case, settings, blocked: (
+        contextlib.nullcontext()
+    )
+    peak: Optional[Callable[[Case, Settings], Dict[str, Any]]] = None
+
+
 class Device(Protocol):
-    """A device is known by its file's name. Only `peak` may load a framework, and only in a worker."""
+    """A device is known by its file's name. Only `peak` may load a framework, and only in a worker. A file may have
+    `TRAITS`."""
 
     def absent(self) -> Optional[str]:
         """Why the device is not here, or None. Loads no framework."""
@@ -35,6 +66,26 @@ def names() -> list[str]:
 
 def load(name: str) -> Device:
     return cast(Device, registry.load(__name__, name))
+
+
+def traits(name: str) -> Traits:
+    return getattr(load(name), "TRAITS", Traits())
+
+
+def take(names: Iterable[str], setting: str) -> bool:
+    """Whether a setting that only some devices know means something on one of these."""
+    return any(setting in traits(name).settings for name in names)
+
+
+def replicate(names: Iterable[str]) -> bool:
+    """Whether each of these devices computes all replicas by itself."""
+    return all(traits(name).replicates for name in names)
+
+
+def taken_by_default(backend: str, device: str) -> bool:
+    """Whether a device takes a backend that nobody named for it."""
+    special = traits(device).backends
+    return backend in special if special else not any(backend in traits(name).backends for name in names())
 
 
 def require(name: str) -> None:

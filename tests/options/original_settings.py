@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Tuple
 
 from bench import workloads
+from bench.backends._ipu import variables
 from bench.cases import poplar
 from bench.cases.case import Case
 from fixtures import options
@@ -127,7 +128,7 @@ class Ours:
 
     @property
     def engine(self) -> Dict[str, str]:
-        return poplar.engine_options(self.options.settings(timed=True))
+        return variables.engine_options(self.options.settings(timed=True))
 
     @property
     def batch_size(self) -> Any:

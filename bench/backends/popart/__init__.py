@@ -12,16 +12,15 @@ import contextlib
 import importlib
 import itertools
 import math
-import os
 import sys
-from typing import Any, ContextManager, Dict, Iterator, List, Mapping, Optional, Sequence
+from typing import Any, ContextManager, Dict, Iterator, List, Mapping, Sequence
 
 from bench.backends import _ipu
-from bench.cases import poplar
+from bench.backends._ipu import DEVICES, MODES, checkable, environment, refusals, unsupported
 from bench.cases.case import Case, Settings
 from bench.cases.errors import Refused
-from bench.cases.poplar import checkable
-from bench.cases.precision import PRECISIONS, loss_scale
+from bench.cases.ipu_rules import ipus, stages
+from bench.cases.precision import PRECISIONS
 from bench.devices import ipu
 from bench.graph import Graph
 from bench.program import Arrays, Batches, Program
@@ -29,21 +28,11 @@ from bench.program import Arrays, Batches, Program
 __all__ = ["DEVICES", "MODES", "PACKAGE", "checkable", "compile", "environment", "exported", "unsupported", "version"]
 
 PACKAGE = "popart"
-DEVICES = ("ipu",)
-MODES = ("inference", "eval", "training")
 
 # ONNX's number of the type.
 FLOAT16 = 10
 # Nodes that draw numbers, so that batches which are fed alike differ.
 DRAWING = ("random", "dropout")
-
-
-def unsupported(precision: str, mode: str, device: str) -> Optional[str]:
-    return "IPUs have no bfloat16" if PRECISIONS[precision].compute == "bfloat16" else None
-
-
-def environment(settings: Settings, device: str) -> Dict[str, str]:
-    return poplar.environment(settings, os.environ)
 
 
 def version() -> str:
@@ -95,7 +84,7 @@ class _Compiled:
         from bench.backends._onnx import model as onnx_model
         from bench.backends.popart import errors, options
 
-        options.require(graph, case, settings)
+        refusals.require("popart", graph, case, settings)
         self.graph, self.case, self.settings = graph, case, settings
         self.onnx_model, self.errors = onnx_model, errors
         marks = options.marks(graph, case, settings)
@@ -105,12 +94,12 @@ class _Compiled:
         self.kind = "float16" if ends["output"] == FLOAT16 else "float32"
         self.halves = {one.name for one in model.graph.input if one.type.tensor_type.elem_type == FLOAT16}
         self.training = case.mode == "training"
-        self.scale = settings.recipe.loss_scaling or loss_scale(case.precision, max(1, math.prod(graph.output.shape)))
-        self.mode = options.output_mode(case, settings)
+        self.scale = _ipu.scale_of_loss(graph, case, settings)
+        self.mode = _ipu.output_mode(case, settings)
         self.streamed = options.streamed(graph, settings)
         self.source: List[Iterator[Arrays]] = []
         self.alike = False
-        with self._told():
+        with self._translated():
             made = options.made(popart, graph, case, settings)
             device = self._device(stack)
             self.session = self._session(model.SerializeToString(), device, made)
@@ -119,13 +108,13 @@ class _Compiled:
             if not settings.poplar.compile_only:
                 self._load(made)
 
-    def _told(self) -> ContextManager[None]:
-        return self.errors.told(self.popart, self.settings)
+    def _translated(self) -> ContextManager[None]:
+        return self.errors.translated(self.popart, self.settings)
 
     def _device(self, stack: contextlib.ExitStack) -> Any:
         """A device of the size; a free one is held until the stack closes."""
         popart, given = self.popart, self.settings.poplar
-        wanted = poplar.ipus(self.case, self.settings)
+        wanted = ipus(self.case, self.settings)
         manager = popart.DeviceManager()
         if given.ipu_model:
             return manager.createIpuModelDevice({"numIPUs": wanted})
@@ -136,7 +125,7 @@ class _Compiled:
 
         def attempt() -> Any:
             if popdist:
-                return popdist.getDevice(ipus_per_replica=poplar.stages(self.settings))
+                return popdist.getDevice(ipus_per_replica=stages(self.settings))
             if given.device_id is not None:
                 found = manager.tryAcquireDeviceById(given.device_id)
             else:
@@ -191,7 +180,7 @@ class _Compiled:
             weights=self.weights if self.training else None,
             load=self.load if self.training else None,
             set_learning_rate=self.set_learning_rate if self.training else None,
-            facts=self._facts(),
+            facts=_ipu.facts(self.settings, self.mode, self.scale),
             looped=True,
             told=self.cycles if self.settings.poplar.cycle_count else None,
             source=_ipu.source(self.popart, self.settings),
@@ -202,14 +191,6 @@ class _Compiled:
         if "output" in self.anchors:
             return str(self.anchors["output"].dtype)
         return self.kind
-
-    def _facts(self) -> Dict[str, Any]:
-        matmul, conv = poplar.partials(self.settings)
-        facts: Dict[str, Any] = {"output_mode": self.mode}
-        facts.update({name: kind for name, kind in (("partials_matmul", matmul), ("partials_conv", conv)) if kind})
-        if self.training and self.scale != 1:
-            facts["loss_scale"] = self.scale
-        return facts
 
     def feed(self, batches: Batches) -> None:
         count = _ipu.count(self.case, self.settings)
@@ -238,7 +219,7 @@ class _Compiled:
 
     def run(self) -> None:
         arrays = next(self.source[0])
-        with self._told():
+        with self._translated():
             self.session.run(self.popart.PyStepIO(arrays, self.anchors))
 
     def outputs(self) -> Arrays:
@@ -255,7 +236,7 @@ class _Compiled:
         import numpy as np
 
         arrays = {name: np.empty_like(self.arrays[name]) for name in self.held}
-        with self._told():
+        with self._translated():
             self.session.weightsToHost()
             self.session.readWeights(self.popart.PyWeightsIO(arrays))
         found: Arrays = {}
@@ -268,14 +249,14 @@ class _Compiled:
         of it is that of the start."""
         made = self.onnx_model.initializer
         arrays = {name: made(parts, values, self.arrays[name]) for name, parts in self.held.items()}
-        with self._told():
+        with self._translated():
             self.session.writeWeights(self.popart.PyWeightsIO(arrays))
             self.session.weightsFromHost()
 
     def set_learning_rate(self, rate: float) -> None:
-        with self._told():
+        with self._translated():
             self.session.updateOptimizerFromHost(self._optimiser(rate))
 
     def cycles(self) -> Dict[str, Any]:
-        with self._told():
+        with self._translated():
             return {"cycles": int(self.session.getCycleCount())}

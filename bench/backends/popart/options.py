@@ -1,13 +1,13 @@
-"""What the options of an IPU mean for PopART: what it cannot do, its SessionOptions, and marks on a model's nodes."""
+"""What the options of an IPU mean for PopART: its SessionOptions, and marks on a model's nodes."""
 
 from __future__ import annotations
 
 from typing import Any, Callable, Dict
 
 from bench.backends import _ipu
-from bench.cases import poplar
+from bench.backends._ipu.variables import engine_options
 from bench.cases.case import Case, Settings
-from bench.cases.errors import Unavailable
+from bench.cases.ipu_rules import stages
 from bench.cases.precision import PRECISIONS
 from bench.graph import Graph
 
@@ -19,40 +19,9 @@ IPU, STAGE, MEMORY, RECOMPUTED = (
 RECOMPUTE = 2
 
 
-def require(graph: Graph, case: Case, settings: Settings) -> None:
-    """Raise Unavailable, naming the option, for what PopART has no setting for."""
-    given = settings.poplar
-    if given.pipeline_schedule in ("grouped", "interleaved"):
-        raise Unavailable(
-            f"not supported: --pipeline-schedule {given.pipeline_schedule}: PopART has one schedule of its own, and"
-            f" sequential, which does not pipeline"
-        )
-    if given.num_io_tiles:
-        raise Unavailable(
-            "not supported: --num-io-tiles: PopART moves only inputs of its own builder there, and none of an ONNX file"
-        )
-    if given.max_cross_replica_buffer_size is not None:
-        raise Unavailable("not supported: --max-cross-replica-buffer-size: PopART has no such setting")
-    if case.mode != "training":
-        return
-    if case.replicas > 1 and not settings.all_reduce:
-        raise Unavailable("not supported: --no-all-reduce: replicas that PopART trains share their gradients")
-    if any(node.op == "scan" for node in graph.nodes):
-        raise Unavailable(f"not supported: {case.workload} in a loop: PopART has no gradient of ONNX's Scan")
-    if settings.recipe.optimiser == "lars":
-        raise Unavailable("not supported: --optimiser lars: PopART has none")
-    if settings.recipe.epochs and settings.data == "real":
-        raise Unavailable("not supported: --epochs: what PopART trains gives no logits of a trained network")
-
-
 def pipelined(settings: Settings) -> bool:
     """Whether the stages work side by side; a sequential schedule puts one behind the other."""
-    return poplar.stages(settings) > 1 and settings.poplar.pipeline_schedule != "sequential"
-
-
-def output_mode(case: Case, settings: Settings) -> str:
-    """What comes back of a call's batches: all, as PopART's own benchmarks had it, and in training the last loss."""
-    return settings.poplar.output_mode or ("final" if case.mode == "training" else "all")
+    return stages(settings) > 1 and settings.poplar.pipeline_schedule != "sequential"
 
 
 def streamed(graph: Graph, settings: Settings) -> bool:
@@ -63,7 +32,7 @@ def streamed(graph: Graph, settings: Settings) -> bool:
 
 def made(popart: Any, graph: Graph, case: Case, settings: Settings) -> Any:
     """The SessionOptions of a case."""
-    given, recipe, stages = settings.poplar, settings.recipe, poplar.stages(settings)
+    given, recipe = settings.poplar, settings.recipe
     options = popart.SessionOptions()
     popdist = _ipu.popdist("popart", case, settings)
     if popdist:
@@ -72,7 +41,7 @@ def made(popart: Any, graph: Graph, case: Case, settings: Settings) -> Any:
     elif case.replicas > 1:
         options.enableReplicatedGraphs = True
         options.replicatedGraphCount = case.replicas
-    if stages > 1:
+    if stages(settings) > 1:
         options.virtualGraphMode = popart.VirtualGraphMode.Manual
         options.enablePipelining = pipelined(settings)
     if not streamed(graph, settings):
@@ -97,8 +66,8 @@ def made(popart: Any, graph: Graph, case: Case, settings: Settings) -> Any:
     if given.executable_cache:
         options.enableEngineCaching = True
         options.cachePath = given.executable_cache
-    if poplar.engine_options(settings):
-        options.engineOptions = poplar.engine_options(settings)
+    if engine_options(settings):
+        options.engineOptions = engine_options(settings)
     _products(options, settings)
     return options
 
@@ -121,7 +90,7 @@ def _train(popart: Any, options: Any, case: Case, settings: Settings) -> None:
 def _products(options: Any, settings: Settings) -> None:
     """What convolutions, matrix products and recurrent layers are told."""
     given = settings.poplar
-    matmul, conv = poplar.partials(settings)
+    matmul, conv = _ipu.partials(settings)
     told: Dict[str, Dict[str, str]] = {"convolutionOptions": {}, "matmulOptions": {}, "lstmOptions": {}}
     if len(given.available_memory_proportion) == 1:
         for name in told:
@@ -147,7 +116,7 @@ def marks(graph: Graph, case: Case, settings: Settings) -> Callable[[int], Dict[
     def mark(index: int) -> Dict[str, Any]:
         node = graph.nodes[index]
         found: Dict[str, Any] = {}
-        if poplar.stages(settings) > 1:
+        if stages(settings) > 1:
             found[IPU] = placed[index]
             if pipelined(settings):
                 found[STAGE] = placed[index]

@@ -8,32 +8,22 @@ from __future__ import annotations
 import contextlib
 import gc
 import itertools
-import math
-import os
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Sequence, Tuple
 
 from bench.backends import _ipu
+from bench.backends._ipu import DEVICES, MODES, checkable, environment, refusals, unsupported
 from bench.backends.poptorch import errors, options
-from bench.cases import poplar
 from bench.cases.case import Case, Settings
 from bench.cases.errors import Unavailable
-from bench.cases.poplar import checkable as checkable
-from bench.cases.precision import PRECISIONS, loss_scale
+from bench.cases.ipu_rules import ipus, stages
+from bench.cases.precision import PRECISIONS
 from bench.devices import ipu
 from bench.graph import Graph
 from bench.program import Arrays, Batches, Program
 
+__all__ = ["DEVICES", "MODES", "PACKAGE", "checkable", "compile", "environment", "unsupported", "version"]
+
 PACKAGE = "poptorch"
-DEVICES = ("ipu",)
-MODES = ("inference", "eval", "training")
-
-
-def unsupported(precision: str, mode: str, device: str) -> Optional[str]:
-    return f"an IPU has no bfloat16, which {precision} is" if precision in ("bf16", "bf16m") else None
-
-
-def environment(settings: Settings, device: str) -> Dict[str, str]:
-    return poplar.environment(settings, os.environ)
 
 
 def version() -> str:
@@ -52,8 +42,8 @@ def compile(
 ) -> Program:
     import poptorch
 
-    options.require(case, settings)
-    with errors.told(poptorch, case, settings), contextlib.ExitStack() as undo:
+    refusals.require("poptorch", graph, case, settings)
+    with errors.translated(poptorch, case, settings), contextlib.ExitStack() as undo:
         made = _Compiled(poptorch, graph, weights, case, settings)
         undo.callback(made.close)
         made.feed(inputs)
@@ -100,7 +90,7 @@ class _Compiled:
         self.results: Tuple[Any, ...] = ()
         self.rated: Any = None
         self.optimiser: Any = None
-        self.scale = settings.recipe.loss_scaling or loss_scale(case.precision, max(1, math.prod(graph.output.shape)))
+        self.scale = _ipu.scale_of_loss(graph, case, settings)
         chosen = options.make(sdk, case, settings, self.synthetic)
         if self.training:
             self.optimiser = optimisers.make(sdk, settings.recipe, self.whole.parameters(), self.scale)
@@ -111,10 +101,10 @@ class _Compiled:
     def _place(self, modules: Any) -> None:
         """Say which IPU has which layer, and what is kept for the backward pass."""
         settings, module = self.settings, self.lowered.module
-        if poplar.stages(settings) > 1:
+        if stages(settings) > 1:
             stage_of = _ipu.stage_of_block(self.graph, self.case, settings)
             begun = modules.place(self.sdk, module, self.graph, stage_of)
-            if begun != list(range(poplar.stages(settings))):
+            if begun != list(range(stages(settings))):
                 raise Unavailable(f"not supported: --pipeline-splits {settings.pipeline_splits} leaves an IPU no layer")
         if self.training and settings.recipe.recompute == "manual":
             modules.keep(self.sdk, module, self.graph, settings.recipe)
@@ -125,7 +115,7 @@ class _Compiled:
         if own.compile_only or own.ipu_model:
             self.executor.compile(*self.held)
         else:
-            ipu.attach(self._attempt, poplar.ipus(self.case, self.settings), own.wait_s, own.device_id)
+            ipu.attach(self._attempt, ipus(self.case, self.settings), own.wait_s, own.device_id)
         if self.training and not own.compile_only:
             from bench.backends.poptorch.optimisers import Rated
 
@@ -163,7 +153,7 @@ class _Compiled:
         self.run_held()
 
     def run_held(self) -> None:
-        with errors.told(self.sdk, self.case, self.settings):
+        with errors.translated(self.sdk, self.case, self.settings):
             results = self.executor(*self.held)
         self.results = tuple(results) if isinstance(results, (tuple, list)) else (results,)
 
@@ -178,19 +168,19 @@ class _Compiled:
         return {name: _ipu.last(array.reshape(-1, *shapes[name]), self.alike) for name, array in zip(shapes, arrays)}
 
     def weights(self) -> Arrays:
-        with errors.told(self.sdk, self.case, self.settings):
+        with errors.translated(self.sdk, self.case, self.settings):
             self.executor.copyWeightsToHost()
         return self.arrays(self.lowered.parameters)
 
     def load(self, weights: Mapping[str, Any]) -> None:
-        with errors.told(self.sdk, self.case, self.settings):
+        with errors.translated(self.sdk, self.case, self.settings):
             self.lowered.load(weights)
             self.executor.copyWeightsToDevice()
             if self.rated is not None:
                 self.rated.forget()
 
     def set_learning_rate(self, rate: float) -> None:
-        with errors.told(self.sdk, self.case, self.settings):
+        with errors.translated(self.sdk, self.case, self.settings):
             self.rated.set_learning_rate(rate)
 
     def predict(self, batch: Mapping[str, Any]) -> Any:
@@ -199,7 +189,7 @@ class _Compiled:
 
         from bench.backends.poptorch import modules
 
-        with errors.told(self.sdk, self.case, self.settings):
+        with errors.translated(self.sdk, self.case, self.settings):
             self.executor.copyWeightsToHost()
         module, held = self.lowered.module, getattr(torch, PRECISIONS[self.case.precision].weights)
         tensors = [self._tensor(name, batch[name][None]) for name in self.graph.inputs if name not in self.labels]
@@ -247,16 +237,9 @@ class _Compiled:
             set_learning_rate=self.set_learning_rate if self.training else None,
             compute_only=self.run_held if moved else None,
             predict=self.predict if self.training else None,
-            facts=self._facts(),
+            facts=_ipu.facts(self.settings, _ipu.output_mode(self.case, self.settings), self.scale),
             looped=True,
             told=self.told,
             close=self.close,
             source=_ipu.source(self.sdk, self.settings),
         )
-
-    def _facts(self) -> Dict[str, Any]:
-        matmul, conv = poplar.partials(self.settings)
-        scale = self.scale if self.training and self.scale != 1 else None
-        facts = {"partials_matmul": matmul, "partials_conv": conv, "loss_scale": scale}
-        found = {name: fact for name, fact in facts.items() if fact}
-        return {"output_mode": options.output_mode(self.case, self.settings), **found}

@@ -12,12 +12,13 @@ import contextlib
 import os
 import re
 import tempfile
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Callable, Dict, List, Mapping, Sequence
 
-from bench.cases import poplar
+from bench.backends import _ipu
+from bench.backends._ipu import DEVICES, MODES, checkable, refusals, unsupported
+from bench.backends._ipu.variables import tf_flags
 from bench.cases.case import Case, Settings
 from bench.cases.errors import Unavailable
-from bench.cases.poplar import checkable
 from bench.cases.precision import PRECISIONS
 from bench.graph import Graph
 from bench.program import Arrays, Batches, Program
@@ -26,16 +27,8 @@ __all__ = ["DEVICES", "MODES", "PACKAGE", "checkable", "compile", "environment",
 
 # What says that TensorFlow is the SDK's cannot be looked for without loading TensorFlow; the add-ons come with it.
 PACKAGE = "ipu_tensorflow_addons"
-DEVICES = ("ipu",)
-MODES = ("inference", "eval", "training")
 
 CYCLES = re.compile(rb"Cycle count: (\d+)")
-
-
-def unsupported(precision: str, mode: str, device: str) -> Optional[str]:
-    if "bfloat16" in (PRECISIONS[precision].compute, PRECISIONS[precision].weights):
-        return f"{precision}: IPUs have no bfloat16"
-    return None
 
 
 def environment(settings: Settings, device: str) -> Dict[str, str]:
@@ -46,9 +39,9 @@ def environment(settings: Settings, device: str) -> Dict[str, str]:
         flags.append(f"--executable_cache_path={chosen.executable_cache}")
     if chosen.cycle_count:
         flags.append("--log_cycle_count=0")
-    found = poplar.environment(settings, os.environ)
-    told = poplar.tf_flags(flags, os.environ)
-    return {**found, "TF_POPLAR_FLAGS": told} if told else found
+    variables = _ipu.environment(settings, device)
+    all_flags = tf_flags(flags, os.environ)
+    return {**variables, "TF_POPLAR_FLAGS": all_flags} if all_flags else variables
 
 
 def version() -> str:
@@ -66,10 +59,10 @@ def compile(
 ) -> Program:
     from bench.backends.tensorflow_ipu import config
 
-    config.require(graph, case, settings)
+    refusals.require("tensorflow_ipu", graph, case, settings)
     config.attach(case, settings)
     try:
-        with config.messages():
+        with config.translated(settings):
             return _program(graph, weights, inputs, case, settings)
     except BaseException:
         config.release()
@@ -82,10 +75,9 @@ def _program(
     from tensorflow.python import ipu
     from tensorflow.python.ipu import ipu_strategy
 
-    from bench.backends import _ipu
     from bench.backends.tensorflow import lowering
     from bench.backends.tensorflow_ipu import config, training
-    from bench.backends.tensorflow_ipu.calls import Call, output_mode
+    from bench.backends.tensorflow_ipu.calls import Call
     from bench.backends.tensorflow_ipu.layers import Network
 
     strategy = ipu_strategy.IPUStrategyV1()
@@ -99,16 +91,16 @@ def _program(
 
     def feed(batches: Batches) -> None:
         alike[:] = [fed and isinstance(batches, Sequence) and len(batches) == 1]
-        with config.messages():
+        with config.translated(settings):
             call.feed(batches)
 
     def run() -> None:
-        with config.messages():
+        with config.translated(settings):
             call()
 
     def resident() -> None:
         """The same on one batch that stays on the device, compiled when it is first asked for."""
-        with config.messages():
+        with config.translated(settings):
             if not still:
                 with strategy.scope():
                     still.append(Call(strategy, network, trainer, case, settings, False))
@@ -145,8 +137,8 @@ def _program(
         load=load,
         set_learning_rate=trainer.set_learning_rate if trainer else None,
         compute_only=resident if fed else None,
-        predict=_predict(strategy, network, config.messages) if trainer else None,
-        facts=_facts(settings, output_mode(case, settings) if fed else "", trainer.scale if trainer else 1.0),
+        predict=_predict(strategy, network, lambda: config.translated(settings)) if trainer else None,
+        facts=_ipu.facts(settings, _ipu.output_mode(case, settings) if fed else "", trainer.scale if trainer else 1.0),
         looped=True,
         told=(lambda: _cycles(run)) if settings.poplar.cycle_count else None,
         close=close,
@@ -182,17 +174,6 @@ def _predict(strategy: Any, network: Any, messages: Callable[[], Any]) -> Callab
             return lowering.canonical(strategy.run(function, args=given).numpy())
 
     return predict
-
-
-def _facts(settings: Settings, mode: str, scale: float) -> Dict[str, Any]:
-    products, convolutions = poplar.partials(settings)
-    found: Dict[str, Any] = {
-        "output_mode": mode,
-        "partials_matmul": products,
-        "partials_conv": convolutions,
-        "loss_scale": scale if scale != 1 else "",
-    }
-    return {name: value for name, value in found.items() if value != ""}
 
 
 def _cycles(run: Callable[[], None]) -> Dict[str, Any]:
