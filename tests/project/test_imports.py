@@ -9,7 +9,8 @@ from typing import Dict, Iterator, List, Tuple
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-# From the ground up. A room is a folder of bench/, or a file at its root; it may import from rooms below, and from itself.
+# The lowest floor first. A room is a folder of bench/, or a file at its root. It may import from itself and from
+# rooms on lower floors.
 FLOORS = (
     ("training", "registry", "cache", "program"),
     ("locks",),
