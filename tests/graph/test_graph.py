@@ -52,7 +52,7 @@ def test_a_default_size_weighs_and_costs_what_paper_says(layer, parameters, flop
 
 
 def test_every_layer_has_its_numbers_by_hand():
-    assert [row.id for row in DEFAULTS] == workloads.names("layers")
+    assert [row.id for row in DEFAULTS] == list(workloads.names("layers"))
 
 
 @pytest.mark.parametrize("layer", ["rnn", "lstm", "gru", "lstm_multi"])
