@@ -162,21 +162,20 @@ def _compile(
     weights = draws.weights(graph, precision.weights)
     if settings.weights:
         weights.update(weight_files.load(Path(settings.weights), graph, precision.weights))
-    count = settings.recipe.gradient_accumulation if case.mode == "training" else 1
+    count = settings.recipe.batches_per_update(case.mode)
     own = range(group.rank * count, (group.rank + 1) * count)
     inputs = [draws.inputs(graph, precision.compute, batch) for batch in own]
     averaging = _averaging(case, settings, group)
     start = time.perf_counter()
     engine: Any = backends.load(case.backend)
-    if case.device == "ipu":
+    if device.traits(case.device).replicates:
         # Under poprun each process has its share of the replicas, and the SDK averages.
         case = replace(case, replicas=case.replicas // group.count)
     if averaging.count > 1 and hasattr(engine, "TOGETHER"):
         program = engine.compile(graph, weights, inputs, case, settings, group=averaging)
     else:
         program = engine.compile(graph, weights, inputs, case, settings)
-    if program.close is not None:
-        stack.callback(program.close)
+    stack.callback(program.release)
     return program, weights, time.perf_counter() - start
 
 
@@ -192,7 +191,7 @@ def _feed(
 ) -> Any:
     """Give the program the inputs, weights and learning rate with which it is timed; return the open
     pipeline of real images."""
-    if program.set_learning_rate is not None and program.load is not None:
+    if program.training:
         program.load(weights)
         program.set_learning_rate(workloads.load(case.workload).LEARNING_RATE)  # type: ignore[attr-defined]
     if settings.data == "real" and not _learns(case, settings):
@@ -207,7 +206,7 @@ def _feed(
         program.feed(feeding.together(made, averaging) if averaging.count > 1 else made)
         return opened
     count = 1 if settings.data == "synthetic" else GENERATED_BATCHES
-    count = max(count, settings.recipe.gradient_accumulation if case.mode == "training" else 1)
+    count = max(count, settings.recipe.batches_per_update(case.mode))
     compute = PRECISIONS[case.precision].compute
     own = range(group.rank * count, (group.rank + 1) * count)
     program.feed([draws.inputs(graph, compute, batch, settings.zero_values) for batch in own])
@@ -229,17 +228,17 @@ def _timed_record(
 ) -> Reply:
     latencies: List[float] = []
     step = Step(
-        repeat(surroundings.noting(program, latencies), 1 if program.looped else settings.batches_per_step),
-        batch_items=workloads.items(case) * (settings.recipe.gradient_accumulation if case.mode == "training" else 1),
+        repeat(surroundings.noting(program, latencies), 1 if program.device_loop else settings.batches_per_step),
+        batch_items=workloads.items(case) * settings.recipe.batches_per_update(case.mode),
         replicas=case.replicas,
-        iterations=settings.batches_per_step * program.batches,
+        iterations=settings.batches_per_step * program.batches_in_flight,
     )
     with contextlib.ExitStack() as stack:
         turn.to_time(stack, compiling, case, settings, tell, group)
         if _learns(case, settings) and settings.data == "real":
             from bench.real_data import epochs
 
-            step = step if program.looped else replace(step, iterations=1)
+            step = step if program.device_loop else replace(step, iterations=1)
             samples, seen = surroundings.beside_canaries(
                 settings, canary_s, lambda: epochs.train(program, graph, case, settings, tell, images, group)
             )
@@ -253,9 +252,9 @@ def _timed_record(
             seen = {**seen, **own, **surroundings.communication(program, samples, settings, group)}
         check.require_finite(program)
         _require_plausible(program, case)
-        found.update(seen, batches_in_flight=program.batches)
+        found.update(seen, batches_in_flight=program.batches_in_flight)
         found.update({f"tuned_{key}": value for key, value in program.facts.items()})
-        found.update(program.told() if program.told is not None else {}, source=program.source)
+        found.update(program.device_facts(), source=program.source)
         found.update({f"device_{key}": value for key, value in device.load(case.device).describe().items()})
         if opened is not None and program.source == "measured":
             # More clocks, of the same machine.

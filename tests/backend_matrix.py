@@ -95,7 +95,11 @@ def tried(case, settings):
     """What a program was seen to do; Wrong where its numbers are."""
     graph = workloads.checked(case)
     program, weights = compiled(graph, case, settings)
-    seen = {"compute": program.compute, "held": program.held, "check": check.require(program, graph, case, weights)}
+    seen = {
+        "compute": program.compute_dtype,
+        "held": program.weight_dtype,
+        "check": check.require(program, graph, case, weights),
+    }
     seen["facts"] = program.facts
     outputs = program.outputs()
     precision = PRECISIONS[case.precision]
@@ -134,7 +138,7 @@ def zeroed(program, graph, weights, precision):
     inputs = values.inputs(graph, precision.compute, zero=True)
     program.feed([inputs])
     program.run()
-    expected, _ = evaluate(graph, program.weights() if program.weights else weights, inputs, "float64")
+    expected, _ = evaluate(graph, program.weights() if program.training else weights, inputs, "float64")
     return {"zero_error": float(np.abs(program.outputs()["output"] - expected).max())}
 
 

@@ -5,6 +5,7 @@ Writes what came of each case, by its key, as JSON. test_cnn_backends.py lists t
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import sys
@@ -145,7 +146,11 @@ def tried(case, settings):
     """What a program was seen to do; Wrong where its numbers are."""
     graph = workloads.checked(case, settings.recipe)
     program, weights = compiled(graph, case, settings)
-    seen = {"compute": program.compute, "held": program.held, "check": check.require(program, graph, case, weights)}
+    seen = {
+        "compute": program.compute_dtype,
+        "held": program.weight_dtype,
+        "check": check.require(program, graph, case, weights),
+    }
     if settings.data == "generated":
         seen["batches"] = taken(program, graph, weights)
     return seen
@@ -155,7 +160,7 @@ def taken(program, graph, weights):
     """Which of three host batches each of six runs has answered; -1: none."""
     batches = [draws.inputs(graph, "float32", batch) for batch in range(3)]
     expected = [evaluate(graph, weights, batch, "float64")[0] for batch in batches]
-    if program.set_learning_rate is not None:
+    if program.training:
         program.set_learning_rate(0.0)
     program.feed(batches)
     found = []
@@ -241,7 +246,14 @@ def one_norm_off(program, graph, block, weights):
         held = program.weights()
         return {**held, name: held[name] / factor}
 
-    return dataclasses.replace(program, load=load, weights=told)
+    return changed(program, load=load, weights=told)
+
+
+def changed(program, **methods):
+    """The program with other methods."""
+    copied = copy.copy(program)
+    vars(copied).update(methods)
+    return copied
 
 
 def off(graph, block):
@@ -260,7 +272,7 @@ def one_block_still(program, graph, block, weights):
     def told():
         return {**program.weights(), **{name: np.asarray(weights[name], "float64") for name in names}}
 
-    return dataclasses.replace(program, weights=told)
+    return changed(program, weights=told)
 
 
 def name(key):

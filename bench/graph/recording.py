@@ -103,6 +103,18 @@ class Recording:
         return {name: node for name, node in self._named("input")}
 
     @property
+    def label_inputs(self) -> List[str]:
+        """The names of the inputs that the loss compares with."""
+        compared = self.nodes[self.loss.node].inputs[1:] if self.loss.node >= 0 else ()
+        return [f"input{tensor.node}" for tensor in compared]
+
+    @property
+    def forward_inputs(self) -> List[str]:
+        """The names of the other inputs, which the forward pass reads."""
+        labels = self.label_inputs
+        return [name for name in self.inputs if name not in labels]
+
+    @property
     def weights(self) -> List[Weight]:
         return [weight for node in self.nodes for weight in node.weights]
 

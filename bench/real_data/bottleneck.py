@@ -34,9 +34,9 @@ def of(program: Program, graph: Graph, case: Case, settings: Settings, opened: I
     make = feeding.named(graph, case, settings)
     batches = [make(next(opened)) for _ in range(max(2, settings.recipe.gradient_accumulation))]
     program.feed(batches)
-    per_step = items * program.batches * (settings.recipe.gradient_accumulation if case.mode == "training" else 1)
+    per_step = items * program.batches_in_flight * settings.recipe.batches_per_update(case.mode)
     moved_s = _quickest(program.run) / per_step
-    compute_s = _quickest(program.compute_only or program.run) / per_step
+    compute_s = _quickest(program.blocking(program.run_resident)) / per_step
     transfer_s = max(0.0, moved_s - compute_s)
     return {
         "pipeline_items_per_s": items / pipeline_s,

@@ -42,13 +42,13 @@ def train(
     among the validation images (of the training images where there are no others), images left out.
     Raises ValueError, in one line, for images that make no update.
     """
-    assert program.load is not None
-    assert program.set_learning_rate is not None
     recipe = settings.recipe
     found = images["train"]
     assert found.count is not None
     # An IPU's call may be several updates.
-    items = recipe.global_batch(case.batch_size, case.replicas) * (settings.batches_per_step if program.looped else 1)
+    items = recipe.global_batch(case.batch_size, case.replicas) * (
+        settings.batches_per_step if program.device_loop else 1
+    )
     total = math.ceil(found.count * recipe.epochs / items)
     updates = min(total, settings.steps or total)
     averaged = recipe.global_batch(case.batch_size, case.replicas if settings.all_reduce else 1)
@@ -101,24 +101,11 @@ def score(
         size = graph.inputs[next(iter(graph.inputs))].shape[2]
         make = feeding.named(graph, case, settings, blended=False)
         with feeding.images(case, settings, found, training=False, size=size, once=True) as batches:
-            hits = feeding.scored(_predict(program), batches, make, case.batch_size)
+            hits = feeding.scored(program.predict, batches, make, case.batch_size)
     return dict(group.all(hits, patient=True)[0])
 
 
-def _predict(program: Program) -> Callable[[Dict[str, Any]], Any]:
-    if program.predict is not None:
-        return program.predict
-
-    def predict(batch: Dict[str, Any]) -> Any:
-        program.feed([batch])
-        program.run()
-        return program.outputs()["output"]
-
-    return predict
-
-
 def _weights(program: Program) -> Dict[str, Any]:
-    assert program.weights is not None
     return {name: array.copy() for name, array in program.weights().items()}
 
 
@@ -130,7 +117,6 @@ def _average(program: Program, settings: Settings, checkpoints: List[Dict[str, A
     """Replace the weights by their average over the epochs, where the recipe says so."""
     if not checkpoints:
         return
-    assert program.load is not None
     recipe = settings.recipe
     if recipe.weight_avg_exp:
         found = averaging.exponential(checkpoints, recipe.weight_avg_exp, recipe.weight_avg_n or None)

@@ -69,7 +69,7 @@ def _popart_options(graph, case, settings):
 
     from bench.backends.popart import options
 
-    options.made(popart, graph, case, settings)
+    options.session_options(popart, graph, case, settings)
 
 
 def _tensorflow_options(graph, case, settings):
@@ -128,7 +128,7 @@ def nothing(program, graph, weights):
 
 def shapes(program, graph, weights):
     program.run()
-    results = program.run.__self__.results
+    results = program.results
     return [list(one.shape) for one in results], list(graph.output.shape), program.facts
 
 
@@ -258,17 +258,11 @@ def answered(program, graph, weights):
         program.feed(fed)
         for _ in range(2):
             program.run()
-            every = copies(program)
+            copies = program.main.copies()["output"]
             found.append(
-                [next((i for i, e in enumerate(expected) if np.allclose(one, e, atol=1e-4)), -1) for one in every]
+                [next((i for i, e in enumerate(expected) if np.allclose(one, e, atol=1e-4)), -1) for one in copies]
             )
     return found
-
-
-def copies(program):
-    """Every copy that the last call brought back, as the backend holds them."""
-    cells = dict(zip(program.run.__code__.co_freevars, program.run.__closure__))
-    return cells["call"].cell_contents.copies()["output"]
 
 
 def statistics(bench, accumulation):

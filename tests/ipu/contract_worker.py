@@ -129,7 +129,7 @@ class Bench:
                 try:
                     answer["said"] = look(program, graph, weights)
                 finally:
-                    close(program)
+                    program.release()
             except Exception as error:  # noqa: BLE001 - what is raised is the answer
                 answer.update(raised(error))
         return self.ended(answer)
@@ -166,11 +166,6 @@ def raised(error):
     }
 
 
-def close(program):
-    if program.close is not None:
-        program.close()
-
-
 @contextlib.contextmanager
 def environment(changed):
     before = dict(os.environ)
@@ -185,21 +180,20 @@ def environment(changed):
 def checked(case):
     def look(program, graph, weights):
         answer = check.require(program, graph, case, weights)
-        return {**answer, "compute": program.compute, "held": program.held, "source": program.source}
+        return {**answer, "compute": program.compute_dtype, "held": program.weight_dtype, "source": program.source}
 
     return look
 
 
 def once(program, graph, weights):
     """One run, as it is timed: what is known of the program, and what it leaves."""
-    if program.load is not None and program.set_learning_rate is not None:
+    if program.training:
         program.load(weights)
         program.set_learning_rate(0.5)
     program.run()
     outputs = {name: [list(array.shape), bool(np.isfinite(array).all())] for name, array in program.outputs().items()}
-    told = program.told() if program.told is not None else None
-    known = {"looped": program.looped, "batches": program.batches, "source": program.source}
-    return {**known, "facts": program.facts, "outputs": outputs, "told": told}
+    known = {"looped": program.device_loop, "batches": program.batches_in_flight, "source": program.source}
+    return {**known, "facts": program.facts, "outputs": outputs, "told": program.device_facts()}
 
 
 def compiled_only(program, graph, weights):
@@ -411,7 +405,8 @@ def moved(program, graph, weights):
 
 def predicted(case):
     def look(program, graph, weights):
-        """How far predictions are from the inference graph's, at the weights that an update has moved."""
+        """How far predictions are from the inference graph's, at the weights that updates have moved."""
+        program.run_resident()
         program.load(weights)
         program.set_learning_rate(1e-3)
         for _ in range(3):

@@ -77,8 +77,7 @@ def facts(settings: Settings, output_mode: str, scale: float) -> Dict[str, Any]:
 
 def count(case: Case, settings: Settings) -> int:
     """Batches of one call, over all replicas."""
-    accumulated = settings.recipe.gradient_accumulation if case.mode == "training" else 1
-    return settings.batches_per_step * accumulated * case.replicas
+    return settings.batches_per_step * settings.recipe.batches_per_update(case.mode) * case.replicas
 
 
 def calls(batches: Batches, count: int) -> Iterator[Dict[str, Any]]:

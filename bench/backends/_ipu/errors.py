@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tupl
 
 from bench.cases import poplar
 from bench.cases.case import Settings
-from bench.cases.errors import Broken, Refused
+from bench.cases.errors import Broken, Refused, Unavailable, Wrong
 
 # What an exception of a class, or of several, means; BY_TEXT: what its text says.
 Meanings = Sequence[Tuple[Any, str]]
@@ -54,6 +54,8 @@ def translated(meaning: Callable[[Exception], Optional[Exception]]) -> Iterator[
     """Raise what is raised within as what it means, where that is known."""
     try:
         yield
+    except (Broken, Refused, Unavailable, Wrong):
+        raise
     except Exception as error:
         known = meaning(error)
         if known is None:

@@ -24,15 +24,9 @@ def pipelined(settings: Settings) -> bool:
     return stages(settings) > 1 and settings.poplar.pipeline_schedule != "sequential"
 
 
-def streamed(graph: Graph, settings: Settings) -> bool:
-    """Whether anything crosses between host and device. A graph without inputs has nothing that could be made up, and
-    what it drew is to be judged."""
-    return settings.data != "synthetic" or not graph.inputs
-
-
-def made(popart: Any, graph: Graph, case: Case, settings: Settings) -> Any:
+def session_options(popart: Any, graph: Graph, case: Case, settings: Settings) -> Any:
     """The SessionOptions of a case."""
-    given, recipe = settings.poplar, settings.recipe
+    poplar, recipe = settings.poplar, settings.recipe
     options = popart.SessionOptions()
     popdist = _ipu.popdist("popart", case, settings)
     if popdist:
@@ -44,7 +38,7 @@ def made(popart: Any, graph: Graph, case: Case, settings: Settings) -> Any:
     if stages(settings) > 1:
         options.virtualGraphMode = popart.VirtualGraphMode.Manual
         options.enablePipelining = pipelined(settings)
-    if not streamed(graph, settings):
+    if settings.data == "synthetic" and graph.inputs:
         kinds = popart.SyntheticDataMode
         options.syntheticDataMode = kinds.Zeros if settings.zero_values else kinds.RandomNormal
     if case.mode == "training":
@@ -55,17 +49,17 @@ def made(popart: Any, graph: Graph, case: Case, settings: Settings) -> Any:
     if recipe.recompute == "auto":
         kinds = popart.RecomputationType
         options.autoRecomputation = kinds.Pipeline if pipelined(settings) else kinds.Standard
-    if not given.prefetch or settings.min_latency:
+    if not poplar.prefetch or settings.min_latency:
         options.enablePrefetchDatastreams = False
-    if given.stochastic_rounding is not None:
-        options.enableStochasticRounding = given.stochastic_rounding
-    if given.stable_norm:
+    if poplar.stochastic_rounding is not None:
+        options.enableStochasticRounding = poplar.stochastic_rounding
+    if poplar.stable_norm:
         options.enableStableNorm = True
-    if given.cycle_count:
+    if poplar.cycle_count:
         options.instrumentWithHardwareCycleCounter = True
-    if given.executable_cache:
+    if poplar.executable_cache:
         options.enableEngineCaching = True
-        options.cachePath = given.executable_cache
+        options.cachePath = poplar.executable_cache
     if engine_options(settings):
         options.engineOptions = engine_options(settings)
     _products(options, settings)
@@ -73,36 +67,36 @@ def made(popart: Any, graph: Graph, case: Case, settings: Settings) -> Any:
 
 
 def _train(popart: Any, options: Any, case: Case, settings: Settings) -> None:
-    given = settings.poplar
+    poplar = settings.poplar
     # The default is the sum.
     options.accumulationAndReplicationReductionType = popart.ReductionType.Mean
     if settings.recipe.gradient_accumulation > 1:
         options.enableGradientAccumulation = True
         options.accumulationFactor = settings.recipe.gradient_accumulation
-    if given.variable_offloading is not None or given.replicated_tensor_sharding:
-        storage = popart.TensorStorage.OffChip if given.variable_offloading else popart.TensorStorage.OnChip
+    if poplar.variable_offloading is not None or poplar.replicated_tensor_sharding:
+        storage = popart.TensorStorage.OffChip if poplar.variable_offloading else popart.TensorStorage.OnChip
         switch = popart.ReplicatedTensorSharding
-        sharding = switch.On if given.replicated_tensor_sharding else switch.Off
+        sharding = switch.On if poplar.replicated_tensor_sharding else switch.Off
         location = popart.TensorLocation(storage, sharding)
         options.optimizerStateTensorLocationSettings = popart.TensorLocationSettings(location)
 
 
 def _products(options: Any, settings: Settings) -> None:
-    """What convolutions, matrix products and recurrent layers are told."""
-    given = settings.poplar
+    """The options of convolutions, matrix products and recurrent layers."""
+    poplar = settings.poplar
     matmul, conv = _ipu.partials(settings)
-    told: Dict[str, Dict[str, str]] = {"convolutionOptions": {}, "matmulOptions": {}, "lstmOptions": {}}
-    if len(given.available_memory_proportion) == 1:
-        for name in told:
-            told[name]["availableMemoryProportion"] = f"{given.available_memory_proportion[0]:g}"
+    products: Dict[str, Dict[str, str]] = {"convolutionOptions": {}, "matmulOptions": {}, "lstmOptions": {}}
+    if len(poplar.available_memory_proportion) == 1:
+        for name in products:
+            products[name]["availableMemoryProportion"] = f"{poplar.available_memory_proportion[0]:g}"
     if conv:
-        told["convolutionOptions"]["partialsType"] = conv
+        products["convolutionOptions"]["partialsType"] = conv
     if matmul:
         options.partialsTypeMatMuls = matmul
-        told["lstmOptions"]["partialsType"] = matmul
-    if given.conv_dithering:
-        told["convolutionOptions"]["enableConvDithering"] = "true"
-    for name, values in told.items():
+        products["lstmOptions"]["partialsType"] = matmul
+    if poplar.conv_dithering:
+        products["convolutionOptions"]["enableConvDithering"] = "true"
+    for name, values in products.items():
         if values:
             setattr(options, name, values)
 

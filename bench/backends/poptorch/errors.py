@@ -37,7 +37,7 @@ def _of_python(error: BaseException, case: Case, settings: Settings) -> Optional
     """What an exception means that PopTorch's Python layer raises."""
     text = errors.first_line(error)
     if isinstance(error, AssertionError) and "batch dimension" in text.lower():
-        accumulated = settings.recipe.gradient_accumulation if case.mode == "training" else 1
+        accumulated = settings.recipe.batches_per_update(case.mode)
         rows = case.batch_size * settings.batches_per_step * accumulated * case.replicas
         return Refused(
             f"the rows of a call do not fit: --batch-size {case.batch_size} x --batches-per-step"

@@ -29,7 +29,7 @@ def sharded(settings: Settings) -> bool:
 def make(sdk: Any, case: Case, settings: Settings, synthetic: bool) -> Any:
     """An Options of the SDK, complete: it is frozen as soon as a model has it."""
     popdist = _ipu.popdist("poptorch", case, settings)
-    # Under poprun replicas and devices are popdist's, which refuses to be told.
+    # Under poprun replicas and devices are popdist's, which takes none.
     options = popdist.Options(ipus_per_replica=stages(settings)) if popdist else sdk.Options()
     steps = (_loop, _numbers, _engine, _training, _placing, *(() if popdist else (_replicas, _device)))
     for part in steps:
@@ -46,13 +46,13 @@ def make(sdk: Any, case: Case, settings: Settings, synthetic: bool) -> Any:
 
 
 def _loop(sdk: Any, options: Any, case: Case, settings: Settings) -> Steps:
-    own = settings.poplar
+    poplar = settings.poplar
     yield "--batches-per-step", lambda: options.deviceIterations(settings.batches_per_step)
     mode = getattr(sdk.OutputMode, OUTPUT_MODES[_ipu.output_mode(case, settings)])
     yield "--output-mode", lambda: options.outputMode(mode)
-    if not own.prefetch or settings.min_latency:
+    if not poplar.prefetch or settings.min_latency:
         yield "--prefetch", lambda: options._Popart.set("enablePrefetchDatastreams", False)
-    if own.cycle_count:
+    if poplar.cycle_count:
         yield "--cycle-count", lambda: options.logCycleCount(True)
 
 
@@ -63,22 +63,22 @@ def _replicas(sdk: Any, options: Any, case: Case, settings: Settings) -> Steps:
 def _numbers(sdk: Any, options: Any, case: Case, settings: Settings) -> Steps:
     """Each dictionary is set once and whole: setPartialsType and setConvolutionDithering replace that of the
     convolutions, and so each other."""
-    own = settings.poplar
+    poplar = settings.poplar
     matmul, conv = _ipu.partials(settings)
     if matmul:
         yield "--partials-type-matmul", lambda: options._Popart.set("partialsTypeMatMuls", matmul)
     convolutions: Dict[str, str] = {}
     if conv:
         convolutions["partialsType"] = conv
-    if own.conv_dithering:
+    if poplar.conv_dithering:
         convolutions["enableConvDithering"] = "true"
     if convolutions:
         name = "--partials-type-conv" if conv else "--conv-dithering"
         yield name, lambda: options._Popart.set("convolutionOptions", convolutions)
-    if own.stochastic_rounding is not None:
-        rounding = own.stochastic_rounding
+    if poplar.stochastic_rounding is not None:
+        rounding = poplar.stochastic_rounding
         yield "--stochastic-rounding", lambda: options.Precision.enableStochasticRounding(rounding)
-    if own.stable_norm:
+    if poplar.stable_norm:
         yield "--stable-norm", lambda: options.enableStableNorm(True)
 
 
@@ -93,31 +93,31 @@ def _engine(sdk: Any, options: Any, case: Case, settings: Settings) -> Steps:
 def _training(sdk: Any, options: Any, case: Case, settings: Settings) -> Steps:
     if case.mode != "training":
         return
-    own, recipe = settings.poplar, settings.recipe
+    poplar, recipe = settings.poplar, settings.recipe
     yield "--gradient-accumulation", lambda: options.Training.gradientAccumulation(recipe.gradient_accumulation)
     # A pipeline would recompute without being asked.
     kind = {"none": KEEP_ALL, "auto": BY_SIZE, "manual": ALL_BUT_CHECKPOINTS}[recipe.recompute]
     if kind != KEEP_ALL and stages(settings) > 1 and not sharded(settings):
         kind = BY_STAGE
     yield "--recompute", lambda: options._Popart.set("autoRecomputation", kind)
-    if own.variable_offloading is not None or own.replicated_tensor_sharding:
+    if poplar.variable_offloading is not None or poplar.replicated_tensor_sharding:
         location = sdk.TensorLocationSettings()
-        if own.variable_offloading is not None:
-            location.useOnChipStorage(not own.variable_offloading)
-        if own.replicated_tensor_sharding:
+        if poplar.variable_offloading is not None:
+            location.useOnChipStorage(not poplar.variable_offloading)
+        if poplar.replicated_tensor_sharding:
             location.useReplicatedTensorSharding(True)
-        name = "--replicated-tensor-sharding" if own.replicated_tensor_sharding else "--variable-offloading"
+        name = "--replicated-tensor-sharding" if poplar.replicated_tensor_sharding else "--variable-offloading"
         yield name, lambda: options.TensorLocations.setOptimizerLocation(location)
 
 
 def _placing(sdk: Any, options: Any, case: Case, settings: Settings) -> Steps:
-    own, count = settings.poplar, stages(settings)
-    if own.available_memory_proportion:
-        shares = own.available_memory_proportion * (count if len(own.available_memory_proportion) == 1 else 1)
+    poplar, count = settings.poplar, stages(settings)
+    if poplar.available_memory_proportion:
+        shares = poplar.available_memory_proportion * (count if len(poplar.available_memory_proportion) == 1 else 1)
         named = {f"IPU{index}": share for index, share in enumerate(shares)}
         yield "--available-memory-proportion", lambda: options.setAvailableMemoryProportion(named)
-    if own.num_io_tiles:
-        yield "--num-io-tiles", lambda: options.TensorLocations.numIOTiles(own.num_io_tiles)
+    if poplar.num_io_tiles:
+        yield "--num-io-tiles", lambda: options.TensorLocations.numIOTiles(poplar.num_io_tiles)
         yield "--num-io-tiles", lambda: options._Popart.set("defaultBufferingDepth", BUFFERED)
     if sharded(settings):
         yield "--pipeline-schedule", lambda: options.setExecutionStrategy(sdk.ShardedExecution())
@@ -127,11 +127,11 @@ def _placing(sdk: Any, options: Any, case: Case, settings: Settings) -> Steps:
 
 
 def _device(sdk: Any, options: Any, case: Case, settings: Settings) -> Steps:
-    own = settings.poplar
-    if own.compile_only:
-        yield "--compile-only", lambda: options.useOfflineIpuTarget(ARCHITECTURES[own.compile_only])
-    elif own.ipu_model:
+    poplar = settings.poplar
+    if poplar.compile_only:
+        yield "--compile-only", lambda: options.useOfflineIpuTarget(ARCHITECTURES[poplar.compile_only])
+    elif poplar.ipu_model:
         yield "--ipu-model", lambda: options.useIpuModel(True)
-    elif own.device_id is not None:
-        device_id = own.device_id
+    elif poplar.device_id is not None:
+        device_id = poplar.device_id
         yield "--device-id", lambda: options.useIpuId(device_id)

@@ -39,7 +39,7 @@ class Call:
         self.strategy, self.network, self.trainer = strategy, network, trainer
         self.settings, self.fed = settings, fed
         self.updates = settings.batches_per_step
-        self.accumulated = settings.recipe.gradient_accumulation if trainer else 1
+        self.accumulated = settings.recipe.batches_per_update(case.mode)
         self.count = _ipu.count(case, settings)
         self.mode = _ipu.output_mode(case, settings) if fed else "resident"
         self.pipelined = len(network.nodes) > 1

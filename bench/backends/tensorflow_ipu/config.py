@@ -1,4 +1,4 @@
-"""What TensorFlow for IPU is told before a program is built, how it attaches to a device, and what its errors mean."""
+"""The configuration of TensorFlow for IPU, how it attaches to a device, and what its errors mean."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def attach(case: Case, settings: Settings) -> None:
                 raise Unavailable(f"not present: a device of {ipus(case, settings)} IPUs ({text})") from None
             raise
 
-    chosen = settings.poplar
+    poplar = settings.poplar
     with translated(settings):
-        if chosen.ipu_model or chosen.compile_only:
+        if poplar.ipu_model or poplar.compile_only:
             attempt()
         else:
-            ipu.attach(attempt, ipus(case, settings), chosen.wait_s, chosen.device_id)
+            ipu.attach(attempt, ipus(case, settings), poplar.wait_s, poplar.device_id)
 
 
 def release() -> None:
@@ -63,34 +63,34 @@ def _config(case: Case, settings: Settings) -> Any:
     """The configuration. Raises Refused, with the name of the option, for a value that is not taken."""
     from tensorflow.python.ipu import config
 
-    made = config.IPUConfig()
+    tree = config.IPUConfig()
     popdist = _ipu.popdist("tensorflow", case, settings)
     if popdist:
         # Under poprun each instance has its own share of the devices, and knows all replicas.
-        popdist.set_ipu_config(made, stages(settings), configure_device=True)
+        popdist.set_ipu_config(tree, stages(settings), configure_device=True)
     for name, value in _values(case, settings, selecting=popdist is None).items():
         *path, last = name.split(".")
-        at = made
+        at = tree
         for part in path:
             at = getattr(at, part)
         try:
             setattr(at, last, value)
         except (TypeError, ValueError) as error:
             raise Refused(f"IPUConfig.{name} = {value!r}: {error}") from None
-    return made
+    return tree
 
 
 def _values(case: Case, settings: Settings, selecting: bool = True) -> Dict[str, Any]:
     """Every attribute of IPUConfig that the settings say something about."""
     from tensorflow.python.ipu import config
 
-    chosen = settings.poplar
+    poplar = settings.poplar
     found: Dict[str, Any] = {}
-    if selecting and chosen.device_id is not None and not (chosen.ipu_model or chosen.compile_only):
-        found["select_ipus"] = chosen.device_id
+    if selecting and poplar.device_id is not None and not (poplar.ipu_model or poplar.compile_only):
+        found["select_ipus"] = poplar.device_id
     elif selecting:
         found["auto_select_ipus"] = ipus(case, settings)
-    shares = chosen.available_memory_proportion
+    shares = poplar.available_memory_proportion
     convolutions, products = poplib_options(settings, shares[0] if len(shares) == 1 else None)
     engine = engine_options(settings)
     for name, options in (
@@ -100,29 +100,29 @@ def _values(case: Case, settings: Settings, selecting: bool = True) -> Dict[str,
     ):
         if options:
             found[name] = options
-    if not chosen.prefetch or settings.min_latency:
+    if not poplar.prefetch or settings.min_latency:
         found["optimizations.prefetch_data_streams"] = False
-    if chosen.num_io_tiles:
-        found["io_tiles.num_io_tiles"] = chosen.num_io_tiles
+    if poplar.num_io_tiles:
+        found["io_tiles.num_io_tiles"] = poplar.num_io_tiles
         found["io_tiles.place_ops_on_io_tiles"] = True
-    if chosen.stochastic_rounding is not None:
+    if poplar.stochastic_rounding is not None:
         rounding = config.StochasticRoundingBehaviour
-        found["floating_point_behaviour.esr"] = rounding.ON if chosen.stochastic_rounding else rounding.OFF
-    if chosen.stable_norm:
+        found["floating_point_behaviour.esr"] = rounding.ON if poplar.stochastic_rounding else rounding.OFF
+    if poplar.stable_norm:
         found["norms.use_stable_statistics"] = True
-    if chosen.max_cross_replica_buffer_size is not None:
-        found["optimizations.maximum_cross_replica_sum_buffer_size"] = chosen.max_cross_replica_buffer_size
+    if poplar.max_cross_replica_buffer_size is not None:
+        found["optimizations.maximum_cross_replica_sum_buffer_size"] = poplar.max_cross_replica_buffer_size
     if case.mode == "training" and settings.recipe.recompute != "none":
         found["allow_recompute"] = True
-    if chosen.compile_only:
+    if poplar.compile_only:
         found["device_connection.type"] = config.DeviceConnectionType.PRE_COMPILE
-        found["device_connection.version"] = chosen.compile_only
+        found["device_connection.version"] = poplar.compile_only
         found["device_connection.enable_remote_buffers"] = True
     return found
 
 
 def poplib_options(settings: Settings, share: Optional[float]) -> Tuple[Dict[str, str], Dict[str, str]]:
-    """What Poplar's libraries are told about convolutions and about products, where that differs from their own."""
+    """The options of Poplar's libraries for convolutions and for products, where that differs from their own."""
     product_type, conv_type = _ipu.partials(settings)
     both = {"availableMemoryProportion": repr(share)} if share is not None else {}
     convolutions = {**both, **({"partialsType": conv_type} if conv_type else {})}

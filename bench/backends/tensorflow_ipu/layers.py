@@ -73,6 +73,20 @@ class Network(lowering.Lowered):
 
         return run
 
+    def predicted(self, names: Sequence[str]) -> Callable[..., Any]:
+        """A function of the inputs of these names: the logits as a trained network gives them, in one stage."""
+
+        def logits(*args: Any) -> Any:
+            values = dict(zip((int(name[len("input") :]) for name in names), args))
+            in_training, self.in_training, self.training = self.in_training, False, False
+            try:
+                self._walk(self.nodes[0], values)
+            finally:
+                self.in_training = in_training
+            return values[self.graph.output.node]
+
+        return logits
+
     def _walk(self, nodes: Dict[int, Node], values: Dict[int, Any]) -> None:
         if not self.in_training or self.settings.recipe.recompute != "manual":
             super()._walk(nodes, values)
