@@ -5,7 +5,6 @@ What the lines set is held against the original programs in tests/options/test_o
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 import shlex
@@ -18,6 +17,7 @@ import pytest
 from collecting import Collected, collect
 from suite import Suite
 
+from bench.backends._ipu import refusals
 from bench.cases import ipu_rules
 from bench.cases.errors import Unavailable
 from fixtures import options
@@ -65,11 +65,6 @@ SPELLINGS = (
 ORIGINALS = {line.command: line.original for line in LINES}
 ORIGINALS.update({f"004/5 {name}": ORIGINALS[f"004/{number}"] for number, name in enumerate(MODELS, 1)})
 IPU_BACKENDS = ("poptorch", "popart", "tensorflow_ipu")
-REQUIRE = {
-    "poptorch": "bench.backends.poptorch.options",
-    "popart": "bench.backends.popart.options",
-    "tensorflow_ipu": "bench.backends.tensorflow_ipu.config",
-}
 # By command: the other frameworks that can, with what to leave out, and those that cannot.
 OTHERS: Dict[str, Tuple[Dict[str, str], Dict[str, str]]] = {
     " ".join(part for part in (f"{readme['id']}/{number}", pair["what"]) if part): (
@@ -188,11 +183,10 @@ def refusal(line: readme_commands.Line, backend: str, without: str = "") -> Opti
     found = options.parse(without_k(args))
     case = original_settings.case_of(found, line.command, line.line)
     settings = found.settings(timed=True)
-    require: Any = importlib.import_module(REQUIRE[backend]).require
-    graph = types.SimpleNamespace(nodes=[], blocks=["some"])
+    graph: Any = types.SimpleNamespace(nodes=[], blocks=["some"])
     try:
         ipu_rules.require(case, settings)
-        require(*((case, settings) if backend == "poptorch" else (graph, case, settings)))
+        refusals.require(backend, graph, case, settings)
     except Unavailable as reason:
         return str(reason)
     return None
