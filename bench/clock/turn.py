@@ -25,7 +25,7 @@ def to_compile(
     group: Group,
 ) -> None:
     """Have the devices that compiling attaches, until `devices` ends, and leave to compile, until `compiling` does."""
-    attached = getattr(device.load(case.device), "attached", None)
+    attached = device.load(case.device).attached
     if group.count > 1:
         tell("waiting")
     machines = _machines(settings, group)
