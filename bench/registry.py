@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from dataclasses import MISSING, fields
 from types import ModuleType
-from typing import List
+from typing import Any, Dict, List, Type, TypeVar
+
+Contract = TypeVar("Contract")
 
 
 def names(package: str) -> List[str]:
@@ -20,3 +23,21 @@ def load(package: str, name: str) -> ModuleType:
         kind = package.rsplit(".", 1)[-1][:-1]
         raise ValueError(f"no {kind} {name!r}; there are {', '.join(names(package))}")
     return importlib.import_module(f"{package}.{name}")
+
+
+def filled(kind: Type[Contract], module: ModuleType) -> Contract:
+    """A dataclass of what a module holds: its functions by their names, its constants in capitals.
+
+    Raises TypeError, naming them, where the module lacks fields that have no default.
+    """
+    values: Dict[str, Any] = {}
+    missing: List[str] = []
+    for field in fields(kind):  # type: ignore[arg-type]
+        name = field.name if "Callable" in str(field.type) else field.name.upper()
+        if hasattr(module, name):
+            values[field.name] = getattr(module, name)
+        elif field.default is MISSING:
+            missing.append(name)
+    if missing:
+        raise TypeError(f"{module.__name__} lacks {', '.join(missing)}: see {kind.__name__} in {kind.__module__}")
+    return kind(**values)
