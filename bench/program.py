@@ -30,13 +30,16 @@ class Program:
     weight_dtype       type of the weights, found on real tensors
     facts              how it was tuned, to be recorded and matched
     batches_in_flight  how many batches one run has on the device at once
+    batches_per_step   batches behind one timed step: so many runs, or one where `device_loop`
     device_loop        one run does all batches of a step, on all replicas: the loop is the device's
+    alone              timed with nobody beside on other cores, also with --parallel-timing
     source             measured; ipu_model or fake: no rate comes of it
     wait               blocks until the device is done; None: `run_resident` does
     """
 
     batches_in_flight = 1
     device_loop = False
+    alone = False
     source = "measured"
     wait: Optional[Callable[[], None]] = None
 
@@ -44,6 +47,7 @@ class Program:
         self.graph, self.case, self.settings, self.group = graph, case, settings, group
         self.training = case.mode == "training"
         self.synthetic = settings.data == "synthetic"
+        self.batches_per_step = settings.batches_per_step
         self.batches_per_update = settings.recipe.batches_per_update(case.mode)
         self.compute_dtype = self.weight_dtype = ""
         self.facts: Dict[str, Any] = {}

@@ -80,9 +80,10 @@ def together(samples: Samples, step: Step, group: Group) -> Tuple[Samples, Dict[
     return replace(samples, seconds=longest), {"replica_items_per_s": rates}
 
 
-def communication(program: Program, samples: Samples, settings: Settings, group: Group) -> Dict[str, Any]:
+def communication(program: Program, samples: Samples, settings: Settings) -> Dict[str, Any]:
     """The share of a step that replicas spend on the exchange of their gradients: against a few steps without it."""
-    if program.group.count == 1:
+    group = program.group
+    if group.count == 1:
         return {}
     few = replace(settings, steps=max(3, min(20, len(samples.seconds))))
     alone = measure(program.run_without_all_reduce, few, group=group)

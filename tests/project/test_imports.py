@@ -15,7 +15,7 @@ FLOORS = (
     ("locks",),
     ("cases",),
     ("graph", "group", "images"),
-    ("program",),
+    ("program", "job"),
     ("check", "devices", "workloads"),
     ("backends", "clock"),
     ("results", "selection"),

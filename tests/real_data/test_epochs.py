@@ -11,6 +11,7 @@ import pytest
 from bench import workloads
 from bench.cases.case import Case, Settings
 from bench.cases.recipe import Recipe
+from bench.job import Job
 from bench.program import Program
 from bench.real_data import epochs, feeding
 
@@ -67,7 +68,7 @@ def train(monkeypatch):
         settings = Settings(recipe=recipe, **changed)
         graph = workloads.of_case(case, recipe)
         program = Idle(graph, case, settings)
-        samples, _ = epochs.train(program, graph, case, settings, lambda phase: None, images)
+        samples, _ = epochs.train(program, Job(case, settings, images=images))
         return program.rates, samples
 
     return run

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
 
 import pytest
@@ -12,7 +11,7 @@ from bench.cases.case import Case, Settings
 from bench.cases.recipe import Recipe
 from bench.clock.sampling import Samples
 from bench.graph import Graph, draws, reference
-from bench.group import ALONE
+from bench.job import Job
 from bench.program import Program, Step
 from bench.results import baseline, record
 from bench.workloads import network
@@ -61,9 +60,7 @@ def timed(case, kind=Idle, **settings):
     """The record of a case whose program does nothing."""
     graph, chosen = workloads.of_case(case), Settings(steps=5, **settings)
     program = kind(graph, case, chosen)
-    return run._timed_record(
-        program, graph, case, chosen, {}, None, lambda phase: None, None, {}, ALONE, contextlib.ExitStack()
-    )["record"]
+    return run._timed_record(Job(case, chosen), program, {}, None)["record"]
 
 
 # Latency.
@@ -126,19 +123,7 @@ def test_steps_that_share_a_sample_have_no_latency_of_their_own():
     settings = Settings(max_time_s=0.01)
     program = Idle(graph, case, settings)
 
-    made = run._timed_record(
-        program,
-        graph,
-        case,
-        settings,
-        {},
-        None,
-        lambda phase: None,
-        None,
-        {},
-        ALONE,
-        contextlib.ExitStack(),
-    )
+    made = run._timed_record(Job(case, settings), program, {}, None)
 
     assert made["record"]["steps_per_sample"] > 1
     assert made["record"]["latency_p50_s"] is None

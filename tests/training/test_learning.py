@@ -21,6 +21,7 @@ from bench import workloads
 from bench.cases.case import Case, Settings
 from bench.cases.recipe import Recipe
 from bench.images import Dataset
+from bench.job import Job
 from bench.program import Program
 from bench.real_data import epochs, feeding
 
@@ -179,7 +180,7 @@ def scored_weight(monkeypatch: pytest.MonkeyPatch, images: int, **recipe: Any) -
     given = {"train": found, "validation": found}
     graph = workloads.of_case(case, settings.recipe)
     program = Counting(graph, case, settings)
-    epochs.train(program, graph, case, settings, lambda phase: None, given)
+    epochs.train(program, Job(case, settings, images=given))
     return program.weight
 
 
