@@ -66,7 +66,7 @@ def test_a_choice_that_there_is_not_is_answered_with_all_of_them(name: str) -> N
 
 def test_an_option_of_a_new_setting_is_one_row(suite: Suite) -> None:
     """The row, and the field that it sets: parsed, refused, defaulted and explained."""
-    add_line(suite, "bench/cases/case.py", "    ipus_held", "    niceness: int = 2")
+    add_line(suite, "bench/cases/case.py", "    ipus_held: ", "    niceness: int = 2")
     row = '    Option("niceness", "how far a worker stands back behind other processes", whole(0, 19), "N"),'
     add_line(suite, "fixtures/options/table.py", "_HOW = (", row)
 
