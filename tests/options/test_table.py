@@ -6,6 +6,7 @@ import dataclasses
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from bench.cases.recipe import Recipe
 from fixtures.options import parsing, presets, table
 from fixtures.options.table import OPTIONS
 
+ROOT = Path(__file__).resolve().parents[2]
 # What the code works out from several options, or knows by itself.
 WORKED_OUT = {"recipe", "poplar", "cores", "compile_cores", "max_time_s", "min_rounds", "min_warmup_s", "timed"}
 
@@ -65,10 +67,9 @@ def test_a_choice_that_there_is_not_is_answered_with_all_of_them(name: str) -> N
 
 
 def test_an_option_of_a_new_setting_is_one_row(suite: Suite) -> None:
-    """The row, and the field that it sets: parsed, refused, defaulted and explained."""
-    add_line(suite, "bench/cases/case.py", "    ipus_held: ", "    niceness: int = 2")
-    row = '    Option("niceness", "how far a worker stands back behind other processes", whole(0, 19), "N"),'
-    add_line(suite, "fixtures/options/table.py", "_HOW = (", row)
+    """As the page on extending has it, the row and the field: parsed, refused, defaulted and explained."""
+    page = (ROOT / "docs" / "extending.md").read_text().split("\n## An option\n")[1]
+    apply(suite, page.split("```diff\n")[1].split("```")[0])
 
     def parsed(*args: str) -> str:
         program = f"from fixtures import options; print(options.parse({args!r}).settings(True).niceness)"
@@ -82,11 +83,12 @@ def test_an_option_of_a_new_setting_is_one_row(suite: Suite) -> None:
     assert "--niceness=N how far a worker stands back behind other processes (default: 2)" in shown
 
 
-def add_line(suite: Suite, path: str, start: str, line: str) -> None:
-    """Add a line to a file, behind the first that starts so."""
-    text = (suite.root / path).read_text()
-    changed = re.sub(
-        rf"^{re.escape(start)}.*\n", lambda match: match[0] + line + "\n", text, count=1, flags=re.MULTILINE
-    )
-    assert changed != text
-    (suite.root / path).write_text(changed)
+def apply(suite: Suite, diff: str) -> None:
+    """Change the copy by a diff that adds lines, in one hunk a file."""
+    for path, hunk in re.findall(r"^\+\+\+ b/(.*)\n@@.*\n((?:[ +].*\n)+)", diff, re.MULTILINE):
+        lines = hunk.splitlines()
+        old = "\n".join(line[1:] for line in lines if line[0] == " ")
+        new = "\n".join(line[1:] for line in lines)
+        text = (suite.root / path).read_text()
+        assert text.count(old) == 1, old
+        (suite.root / path).write_text(text.replace(old, new))
