@@ -22,7 +22,10 @@ LINES: Dict[str, Tuple[List[str], str]] = {
     "selection": ([*SMALL, "--collect-only"], r"dense-u8-inference-b\d+-fp32-x1-numpy-cpu"),
     "value": ([*SMALL, "--undecided=maybe"], r"^ERROR: --undecided: 'maybe' is not one of pass"),
     "baseline": ([*SMALL, "--require-baseline"], r"^ERROR: --require-baseline needs --baseline"),
-    "place": ([*SMALL, "--benchmark-json=/nowhere/x.json"], r"^ERROR: --benchmark-json: no folder /nowhere"),
+    "folder": (
+        [*SMALL, "--benchmark-save=x", "--benchmark-storage=/proc/nowhere"],
+        r"^ERROR: --benchmark-storage: no folder /proc/nowhere",
+    ),
     "size": (["-k", "hmc", "--leapfrog-steps=4"], r"^ERROR: hmc: .*leapfrog_steps=4"),
     "keyword": (["-k", "nolayer"], r"^ERROR: -k 'nolayer' selects no case"),
     "workers": (["-n", "2", *SMALL, "-p", "xdist", "--dist=each"], r"^ERROR: --dist each: "),
