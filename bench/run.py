@@ -124,7 +124,7 @@ def _checked(
     """The program that is to be timed, its weights, and what the check of it, or of a smaller one, found."""
     # The update of any other optimiser does not tell the gradient.
     careful = replace(settings, recipe=settings.recipe.checkable, data="synthetic")
-    checkable = getattr(backends.load(case.backend), "checkable", None)
+    checkable = backends.load(case.backend).checkable
     if checkable is not None:
         careful = checkable(case, careful)
     checked = workloads.checked(case, careful.recipe)
@@ -167,11 +167,11 @@ def _compile(
     inputs = [draws.inputs(graph, precision.compute, batch) for batch in own]
     averaging = _averaging(case, settings, group)
     start = time.perf_counter()
-    engine: Any = backends.load(case.backend)
-    if device.traits(case.device).replicates:
+    engine = backends.load(case.backend)
+    if device.load(case.device).replicates:
         # Under poprun each process has its share of the replicas, and the SDK averages.
         case = replace(case, replicas=case.replicas // group.count)
-    if averaging.count > 1 and hasattr(engine, "TOGETHER"):
+    if averaging.count > 1 and engine.all_reduce:
         program = engine.compile(graph, weights, inputs, case, settings, group=averaging)
     else:
         program = engine.compile(graph, weights, inputs, case, settings)
@@ -290,8 +290,8 @@ def _learns(case: Case, settings: Settings) -> bool:
     return case.mode == "training" and bool(settings.recipe.epochs)
 
 
-def _export(engine: Any, graph: Graph, weights: Mapping[str, Any], case: Case, settings: Settings) -> None:
-    if settings.export_onnx and hasattr(engine, "exported"):
+def _export(engine: backends.Backend, graph: Graph, weights: Mapping[str, Any], case: Case, settings: Settings) -> None:
+    if settings.export_onnx and engine.exported is not None:
         name = case.id.rsplit("-", 3)[0]
         try:
             cache.write_whole(Path(settings.export_onnx) / f"{name}.onnx", engine.exported(graph, weights))

@@ -109,29 +109,32 @@ class Selection:
 def require(case: Case) -> None:
     """Raise Unavailable, with one of the three reasons, when a case cannot run here."""
     backend = backends.load(case.backend)
-    if importlib.util.find_spec(backend.PACKAGE) is None:
-        raise Unavailable(f"not installed: {backend.PACKAGE} ({_source(case.backend)})")
+    if importlib.util.find_spec(backend.package) is None:
+        raise Unavailable(f"not installed: {backend.package} ({_source(case.backend)})")
     devices.require(case.device)
-    if case.device not in backend.DEVICES:
-        raise Unavailable(f"not supported: {case.backend} runs on {', '.join(backend.DEVICES)} here, not {case.device}")
-    if case.mode not in backend.MODES:
-        raise Unavailable(f"not supported: {case.backend} runs {' and '.join(backend.MODES)}, not {case.mode}")
+    if case.device not in backend.devices:
+        raise Unavailable(f"not supported: {case.backend} runs on {', '.join(backend.devices)} here, not {case.device}")
+    if case.mode not in backend.modes:
+        raise Unavailable(f"not supported: {case.backend} runs {' and '.join(backend.modes)}, not {case.mode}")
     if case.workload == host_pipeline.NAME and case.backend not in host_pipeline.BACKENDS:
         owners = " and ".join(host_pipeline.BACKENDS)
         raise Unavailable(f"not supported: {case.backend} has no input pipeline of its own, as {owners} have")
-    apart = case.replicas > 1 and not devices.traits(case.device).replicates
-    if apart and case.mode == "training" and not hasattr(backend, "TOGETHER"):
+    apart = case.replicas > 1 and not devices.load(case.device).replicates
+    if apart and case.mode == "training" and not backend.all_reduce:
         raise Unavailable(f"not supported: {case.backend} does not train replicas together")
     reason = workloads.unsupported(workloads.load(case.workload), case.mode, case.precision)
     reason = reason or backend.unsupported(case.precision, case.mode, case.device)
     if reason:
         raise Unavailable(f"not supported: {reason}")
+    lacking = sorted(workloads.primitives(case) - backend.primitives)
+    if lacking:
+        raise Unavailable(f"not supported: {case.backend} lacks {', '.join(lacking)}")
 
 
 def _source(name: str) -> str:
     """Where the package of a backend comes from."""
-    for device in backends.load(name).DEVICES:
-        if name in devices.traits(device).backends:
-            return devices.traits(device).source
+    for device in map(devices.load, backends.load(name).devices):
+        if name in device.backends:
+            return device.source
     extra = {"onnxruntime": "onnx", "numpy": "test"}.get(name, name)
     return f"pip install -e '.[{extra}]' -c constraints/cpu.txt"

@@ -31,7 +31,7 @@ def keys(engine):
         layer, _, mode, precision, _, _ = key
         module, made = workloads.load(layer), backends.load(engine)
         refused = workloads.unsupported(module, mode, precision) or made.unsupported(precision, mode, "cpu")
-        if mode in made.MODES and not refused:
+        if mode in made.modes and not refused:
             yield key
 
 

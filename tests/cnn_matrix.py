@@ -71,7 +71,7 @@ def keys(engine):
     made = backends.load(engine)
     for key in every():
         _, _, mode, precision, *_ = key
-        if mode in made.MODES and not made.unsupported(precision, mode, "cpu"):
+        if mode in made.modes and not made.unsupported(precision, mode, "cpu"):
             yield key
 
 
@@ -282,7 +282,7 @@ def name(key):
 if __name__ == "__main__":
     backend_name, path = sys.argv[1:]
     answer = {name(key): outcome_of(backend_name, key) for key in keys(backend_name)}
-    if "training" in backends.load(backend_name).MODES:
+    if "training" in backends.load(backend_name).modes:
         answer["predicted"] = {model: predicted(backend_name, model) for model in PREDICTED}
         answer["predicted"]["mixed"] = predicted(backend_name, "resnet8", "both")
     if backend_name == "torch":

@@ -27,6 +27,8 @@ __all__ = ["DEVICES", "MODES", "PACKAGE", "compile", "environment", "exported", 
 THROUGHPUT_BELOW_BATCH = 8
 # The nodes that do the work, by the names that OpenVINO's CPU plugin gives them.
 WORK = ("FullyConnected", "MatMul", "Convolution", "RNNSeq", "RNNCell")
+# Those that compute nothing.
+IDLE = ("Input", "Output", "Const")
 TYPES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
 
 
@@ -145,11 +147,8 @@ class _OneRequest(_Requests):
 
 
 def _ran_in(compiled: Any) -> Set[str]:
-    """The types in which the nodes that do the work really ran."""
-    found = set()
-    for node in compiled.get_runtime_model().get_ops():
-        info = node.get_rt_info()
-        if info["layerType"].astype(str) in WORK:
-            kind = info["runtimePrecision"].astype(str)
-            found.add(TYPES.get(kind, kind))
-    return found
+    """The types in which the nodes that do the work really ran; where none of them is known, all that compute."""
+    infos = [node.get_rt_info() for node in compiled.get_runtime_model().get_ops()]
+    ran = [(info["layerType"].astype(str), info["runtimePrecision"].astype(str)) for info in infos]
+    work = [kind for layer, kind in ran if layer in WORK]
+    return {TYPES.get(kind, kind) for kind in work or [kind for layer, kind in ran if layer not in IDLE]}

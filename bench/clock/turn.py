@@ -29,7 +29,7 @@ def to_compile(
     machines = _machines(settings, group)
     if settings.compile_cores:
         cpu.bind(settings.compile_cores)
-    devices.enter_context(device.traits(case.device).attached(case, settings, lambda: tell("waiting")))
+    devices.enter_context(device.load(case.device).attached(case, settings, lambda: tell("waiting")))
     _one_by_one(group, machines, lambda cores: compiling.enter_context(locks.compiling(cores, lambda: tell("waiting"))))
 
 

@@ -21,9 +21,16 @@ from bench.cases import ipu_rules
 from bench.cases.case import Case, Settings
 from bench.cases.errors import Unavailable
 from bench.cases.precision import PRECISIONS
-from bench.devices import Traits
 
 T = TypeVar("T")
+
+REPLICATES = True
+SETTINGS = ("pipeline_splits", "poplar")
+BACKENDS = ("poptorch", "popart", "tensorflow_ipu")
+SOURCE = "it comes with Graphcore's Poplar SDK: enable it"
+# A call costs more than a small batch: the loop over batches is the device's.
+BATCHES_PER_STEP = 128
+refusal = ipu_rules.refusal
 
 POLL_S = 1.0
 TOOL_TIMEOUT_S = 30.0
@@ -57,13 +64,19 @@ def absent() -> Optional[str]:
 
 @contextlib.contextmanager
 def lease(cores: Sequence[int] = ()) -> Iterator[None]:
-    """A framework has its IPUs since it compiled (`Traits.attached`); nobody is timed by the host's clock beside."""
+    """A framework has its IPUs since it compiled (`attached`); nobody is timed by the host's clock beside."""
     with locks.beside():
         yield
 
 
+def attached(case: Case, settings: Settings, blocked: Callable[[], None]) -> ContextManager[None]:
+    if settings.poplar.compile_only:
+        return contextlib.nullcontext()
+    return reserved(max(0, ipu_rules.ipus(case, settings) - settings.ipus_held), blocked)
+
+
 @contextlib.contextmanager
-def attached(ipus: int, blocked: Callable[[], None]) -> Iterator[None]:
+def reserved(ipus: int, blocked: Callable[[], None]) -> Iterator[None]:
     """Have so many IPUs, of those listed, while a framework holds them: it attaches them when it compiles, and does
     not wait for those that another of our cases is about to let go."""
     singles = len([device for device in listed() if device.ipus == 1])
@@ -75,7 +88,7 @@ def attached(ipus: int, blocked: Callable[[], None]) -> Iterator[None]:
 def held(ipus: int, wait_s: float = 0.0, device_id: Optional[int] = None) -> Iterator[Listed]:
     """Keep a device of so many IPUs, to which no process is attached, from this user's other cases: a framework then
     attaches to it by its id. Raises Unavailable."""
-    with contextlib.ExitStack() as stack, attached(ipus, lambda: None):
+    with contextlib.ExitStack() as stack, reserved(ipus, lambda: None):
         yield attach(lambda: _free(stack, ipus, device_id), ipus, wait_s, device_id)
 
 
@@ -115,6 +128,12 @@ def peak(precision: str, threads: int) -> Dict[str, Any]:
         "limit": None,
         "library": f"computed: {tiles} tiles x {per_cycle} FLOP x {clock_hz() / 1e6:g} MHz",
     }
+
+
+def computed_peak(case: Case, settings: Settings) -> Dict[str, Any]:
+    """What the IPUs of a case could do together."""
+    one = peak(case.precision, 1)
+    return {**one, "flops": one["flops"] * ipu_rules.ipus(case, settings)} if one else {}
 
 
 def listed() -> List[Listed]:
@@ -159,30 +178,6 @@ def attach(attempt: Callable[[], T], ipus: int, wait_s: float, device_id: Option
                     f" held by {_owners() or 'nobody that gc-info names'}; wait longer with --wait SECONDS ({error})"
                 ) from None
         time.sleep(min(POLL_S, max(0.0, deadline - time.monotonic())))
-
-
-def _attached(case: Case, settings: Settings, blocked: Callable[[], None]) -> ContextManager[None]:
-    if settings.poplar.compile_only:
-        return contextlib.nullcontext()
-    return attached(max(0, ipu_rules.ipus(case, settings) - settings.ipus_held), blocked)
-
-
-def _peak(case: Case, settings: Settings) -> Dict[str, Any]:
-    together = peak(case.precision, 1)
-    return {**together, "flops": together["flops"] * ipu_rules.ipus(case, settings)} if together else {}
-
-
-# A call costs more than a small batch: the loop over batches is the device's.
-TRAITS = Traits(
-    replicates=True,
-    settings=("pipeline_splits", "poplar"),
-    backends=("poptorch", "popart", "tensorflow_ipu"),
-    source="it comes with Graphcore's Poplar SDK: enable it",
-    batches_per_step=128,
-    refusal=ipu_rules.refusal,
-    attached=_attached,
-    peak=_peak,
-)
 
 
 def _sizes(sizes: Dict[int, int]) -> str:

@@ -41,7 +41,7 @@ def facts(devices: Sequence[str]) -> Dict[str, Any]:
         "cores": cpu.usable_cores(),
         "devices": {name: None if absent[name] else device.load(name).describe() for name in devices},
         "absent": absent,
-        "versions": {name: _version(backends.load(name).PACKAGE) for name in backends.names()},
+        "versions": {name: _version(backends.load(name).package) for name in backends.names()},
         "machine": {
             "node": platform.node(),
             "processor": platform.processor(),
@@ -97,8 +97,8 @@ def require_poplar(settings: Mapping[str, Any]) -> None:
 
 def computed_peak(case: Mapping[str, Any], settings: Mapping[str, Any]) -> Dict[str, Any]:
     """What the devices of a case could do together, where no worker is needed to tell."""
-    peak = device.traits(case["device"]).peak
-    return peak(Case(**case), Settings(**settings)) if peak is not None else {}
+    computed = device.load(case["device"]).computed_peak
+    return computed(Case(**case), Settings(**settings)) if computed is not None else {}
 
 
 def file(folder: str) -> str:

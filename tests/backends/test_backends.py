@@ -26,7 +26,7 @@ OPERATORS = set(
     " Squeeze Sub Sum Tanh Transpose Unsqueeze Where".split()
 )
 # Those of IPUs have tests of their own, on fakes.
-ENGINES = [engine for engine in backends.names() if "cpu" in backends.load(engine).DEVICES]
+ENGINES = [engine for engine in backends.names() if "cpu" in backends.load(engine).devices]
 KEYS = [(engine, key) for engine in ENGINES for key in backend_matrix.keys(engine)]
 IDS = [f"{engine}-{backend_matrix.name(key)}" for engine, key in KEYS]
 
@@ -59,8 +59,8 @@ def ask(tmp_path_factory):
 @pytest.fixture
 def seen(ask, engine, key):
     """What was seen of one case; skips where it cannot run here, and fails where it is wrong."""
-    if importlib.util.find_spec(backends.load(engine).PACKAGE) is None:
-        pytest.skip(f"{backends.load(engine).PACKAGE} is not installed")
+    if importlib.util.find_spec(backends.load(engine).package) is None:
+        pytest.skip(f"{backends.load(engine).package} is not installed")
     found = ask(engine)[backend_matrix.name(key)]
     if found["outcome"] == "skipped" or (found["outcome"] == "unavailable" and key[3] != "fp32"):
         pytest.skip(found["text"])
@@ -129,8 +129,8 @@ def test_generated_data_takes_one_host_batch_after_the_other(seen, engine, key):
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_timed_chain_draws_new_numbers_in_every_step(ask, engine):
-    if importlib.util.find_spec(backends.load(engine).PACKAGE) is None:
-        pytest.skip(f"{backends.load(engine).PACKAGE} is not installed")
+    if importlib.util.find_spec(backends.load(engine).package) is None:
+        pytest.skip(f"{backends.load(engine).package} is not installed")
 
     traces = ask(engine)["draws"]
 
@@ -218,7 +218,7 @@ def test_integers_are_not_rounded():
 
 @pytest.mark.parametrize("engine", backends.names())
 def test_naming_a_backend_loads_no_framework(engine):
-    package = backends.load(engine).PACKAGE
+    package = backends.load(engine).package
     code = f"import sys; from bench import backends; backends.load({engine!r}); print({package!r} in sys.modules)"
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(backends.__file__))))
 

@@ -23,11 +23,11 @@ from bench.graph import draws
 from bench.graph.reference import evaluate
 from bench.workloads import network as cnn
 
-ENGINES = [engine for engine in backends.names() if "cpu" in backends.load(engine).DEVICES]
+ENGINES = [engine for engine in backends.names() if "cpu" in backends.load(engine).devices]
 FAMILIES = registry.names("bench.workloads.cnns")
 KEYS = [(engine, key) for engine in ENGINES for key in cnn_matrix.keys(engine)]
 IDS = [f"{engine}-{cnn_matrix.name(key)}" for engine, key in KEYS]
-TRAINERS = [engine for engine in ENGINES if "training" in backends.load(engine).MODES]
+TRAINERS = [engine for engine in ENGINES if "training" in backends.load(engine).modes]
 # Those that take longest, first: all of them run side by side.
 ORDER = sorted(ENGINES, key=lambda engine: -sum(pair[0] == engine for pair in KEYS))
 
@@ -43,7 +43,7 @@ def family_of(model):
 
 
 def installed(engine):
-    return importlib.util.find_spec(backends.load(engine).PACKAGE) is not None
+    return importlib.util.find_spec(backends.load(engine).package) is not None
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +61,7 @@ def ask(tmp_path_factory):
 
     def answer(engine):
         if not installed(engine):
-            pytest.skip(f"{backends.load(engine).PACKAGE} is not installed")
+            pytest.skip(f"{backends.load(engine).package} is not installed")
         if not processes:
             processes.update({name: start(name) for name in ORDER if installed(name)})
         if engine not in known:
@@ -91,7 +91,7 @@ def seen(ask, engine, key):
 def test_every_backend_runs_every_family_in_every_mode_that_it_has():
     for engine in ENGINES:
         ran = {(family_of(key[0]), key[2]) for own, key in KEYS if own == engine}
-        assert ran == {(family, mode) for family in FAMILIES for mode in backends.load(engine).MODES}
+        assert ran == {(family, mode) for family in FAMILIES for mode in backends.load(engine).modes}
 
 
 def test_every_choice_of_a_network_s_dimensions_is_run():

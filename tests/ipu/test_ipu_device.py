@@ -193,25 +193,25 @@ def test_an_ipu_replicates_by_itself_and_has_options_and_backends_of_its_own():
 
 
 def test_only_an_ipu_refuses_what_its_sdk_does():
-    assert "devices come in powers of two" in devices.traits("ipu").refusal(case_of(replicas=3), Settings())
-    assert devices.traits("cpu").refusal(case_of(replicas=3), Settings()) == ""
+    assert "devices come in powers of two" in devices.load("ipu").refusal(case_of(replicas=3), Settings())
+    assert devices.load("cpu").refusal(case_of(replicas=3), Settings()) == ""
 
 
 def test_the_peak_of_a_case_is_that_of_its_ipus_together():
     alone, four = (
-        devices.traits("ipu").peak(case_of(replicas), Settings(pipeline_splits=splits))
+        devices.load("ipu").computed_peak(case_of(replicas), Settings(pipeline_splits=splits))
         for replicas, splits in ((1, ""), (2, "layer2.0"))
     )
 
     assert four == {**alone, "flops": 4 * alone["flops"]}
-    assert devices.traits("cpu").peak is None
+    assert devices.load("cpu").computed_peak is None
 
 
 def test_a_program_that_is_compiled_without_a_device_waits_for_none(monkeypatch):
     asked = []
-    monkeypatch.setattr(ipu, "attached", lambda ipus, blocked: contextlib.nullcontext(asked.append(ipus)))
+    monkeypatch.setattr(ipu, "reserved", lambda ipus, blocked: contextlib.nullcontext(asked.append(ipus)))
     for poplar, held in ((Poplar(), 0), (Poplar(), 2), (Poplar(compile_only="ipu2"), 0)):
-        with devices.traits("ipu").attached(case_of(replicas=2), Settings(poplar=poplar, ipus_held=held), lambda: None):
+        with devices.load("ipu").attached(case_of(replicas=2), Settings(poplar=poplar, ipus_held=held), lambda: None):
             pass
 
     assert asked == [2, 0]

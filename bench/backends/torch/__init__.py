@@ -20,7 +20,7 @@ from bench.program import Program
 PACKAGE = "torch"
 DEVICES = ("cpu", "cuda")
 MODES = ("inference", "eval", "training")
-TOGETHER = True
+ALL_REDUCE = True
 
 
 def unsupported(precision: str, mode: str, device: str) -> Optional[str]:
