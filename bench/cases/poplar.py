@@ -5,10 +5,11 @@ Plain data: it crosses to the worker. `bench/cases/ipu_rules.py` has the SDK's r
 
 from __future__ import annotations
 
-import difflib
 import json
 from dataclasses import dataclass, field, fields
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+
+from bench.registry import unknown
 
 PARTIALS = ("half", "float")
 EXCHANGE_TARGETS = ("cycles", "balanced", "memory")
@@ -127,14 +128,8 @@ def options_of(text: str, known: Sequence[str], variable: str) -> Dict[str, str]
     options = json_texts("the value", text)
     for key in options:
         if key not in known:
-            raise ValueError(f"no option {unknown(key, known)}; others can be set in {variable}")
+            raise ValueError(f"option {unknown(key, known)}; others can be set in {variable}")
     return options
-
-
-def unknown(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, 1)
-    hint = f" (did you mean {close[0]}?)" if close else ""
-    return f"{name!r}{hint}; there are {', '.join(known)}"
 
 
 def json_texts(what: str, text: str) -> Dict[str, str]:

@@ -176,7 +176,7 @@ def scored_weight(monkeypatch: pytest.MonkeyPatch, images: int, **recipe: Any) -
     settings = replace(Settings(data="real"), recipe=Recipe(**recipe))
     monkeypatch.setattr(feeding, "images", lambda *args, **named: Batches())
     monkeypatch.setattr(epochs, "score", lambda *args: {})
-    found = Dataset("here", "folder", "train", (), (), 1, images, 0)
+    found = Dataset("here", "folder", "train", (), (), 1, images)
     given = {"train": found, "validation": found}
     graph = workloads.of_case(case, settings.recipe)
     program = Counting(graph, case, settings)

@@ -6,7 +6,8 @@ import json
 from typing import Dict, Mapping, Sequence
 
 from bench.cases.case import Settings
-from bench.cases.poplar import TF_FLAGS, json_texts, unknown
+from bench.cases.poplar import TF_FLAGS, json_texts
+from bench.registry import unknown
 
 
 def engine_options(settings: Settings) -> Dict[str, str]:
@@ -47,7 +48,7 @@ def tf_flags(flags: Sequence[str], environ: Mapping[str, str]) -> str:
     for flag in [*environ.get("TF_POPLAR_FLAGS", "").split(), *flags]:
         name = flag.lstrip("-").split("=")[0]
         if not flag.startswith("--") or name not in TF_FLAGS:
-            raise ValueError(f"TF_POPLAR_FLAGS: no flag {unknown(name, TF_FLAGS)}")
+            raise ValueError(f"TF_POPLAR_FLAGS: flag {unknown(name, TF_FLAGS)}")
         if by_name.get(name, flag) != flag:
             raise ValueError(f"TF_POPLAR_FLAGS: {by_name[name]} and {flag} contradict each other")
         by_name[name] = flag
