@@ -77,6 +77,13 @@ def alone(name: str, blocked: Blocked = _unsaid) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def alone_with(file: Path) -> Iterator[None]:
+    """Hold a file, which may lie outside the cache's folder; it is made where it is not there."""
+    with _flock(file, EXCLUSIVE, _unsaid):
+        yield
+
+
+@contextlib.contextmanager
 def some(kind: str, wanted: int, there: int, blocked: Blocked = _unsaid) -> Iterator[List[int]]:
     """Hold any `wanted` of the devices 0 to `there` of a kind, all or none, and yield their numbers.
 
