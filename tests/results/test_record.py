@@ -103,7 +103,6 @@ def test_a_row_of_a_dense_layer_costs_what_paper_says():
 
     assert made["parameters"] == 1_049_600
     assert made["flops_per_item"] == 2 * 1024 * 1024
-    assert made["elementwise_per_item"] == 0
     assert made["bytes_per_item"] == 4 * (1_049_600 + 65_536) / 32
     assert made["tflops"] == pytest.approx(67_108_864 / 0.5 / 1e12)
     assert made["gbytes_per_s"] == pytest.approx(4 * 1_115_136 / 0.5 / 1e9)
@@ -139,7 +138,6 @@ def test_an_item_of_hmc_is_a_transition():
     made = built(case_of("hmc", batch_size=2, hmc_steps=1000), [0.5])
 
     assert made["items_per_step"] == 2000
-    assert made["elementwise_per_item"] == 65
     assert made["bytes_per_item"] == 4
 
 
