@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.results.record import FIELDS, SCHEMA
+from bench.results.fields import FIELDS, SCHEMA
 
 MACHINE = {"model": "Paper CPU @ 2.0GHz", "cores": 4}
 # A peak of round numbers.
