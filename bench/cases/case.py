@@ -106,8 +106,7 @@ class Settings:
     zero_values: bool = field(default=False, metadata=_recorded("inputs of zeros when timed"))
     batches_per_step: int = field(default=1, metadata=_recorded("batches behind one blocking call"))
     tuning: str = field(
-        default="best",
-        metadata=_recorded("best: the fastest honest settings known; default: the framework's own"),
+        default="best", metadata=_recorded("best: the fastest honest settings known; default: the framework's own")
     )
     threads: int = field(default=1, metadata=_recorded("threads of the framework's pools"))
     cores: List[int] = field(
@@ -131,8 +130,7 @@ class Settings:
         default=False, metadata=_recorded("16-bit sums in 16-bit products, where the device has a choice")
     )
     protocol: str = field(
-        default="median",
-        metadata=_recorded("median, or the program that was timed as: what is warmed up and dropped"),
+        default="median", metadata=_recorded("median, or the program that was timed as: what is warmed up and dropped")
     )
     all_reduce: bool = field(
         default=True, metadata=_recorded("replicas average their gradients; false: each trains by itself")
@@ -143,9 +141,7 @@ class Settings:
     poplar: Poplar = field(
         default=NO_POPLAR,
         metadata=_recorded(
-            "what an IPU is told: what differs from the defaults",
-            matters=_on_ipus,
-            stored=lambda poplar: poplar.told,
+            "what an IPU is told: what differs from the defaults", matters=_on_ipus, stored=lambda poplar: poplar.told
         ),
     )
     parallel_timing: bool = field(

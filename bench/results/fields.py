@@ -143,9 +143,7 @@ _ROWS = (
     _axis("backend"),
     _axis("device"),
     Field(
-        "source",
-        "measured; or ipu_model, or fake: what no rate comes of, and no baseline",
-        value=lambda m: "measured",
+        "source", "measured; or ipu_model, or fake: what no rate comes of, and no baseline", value=lambda m: "measured"
     ),
     # Rates.
     Field(
@@ -182,12 +180,7 @@ _ROWS = (
         column="item",
         junit=True,
     ),
-    Field(
-        "items_per_step",
-        "items in one timed step, over all replicas and batches",
-        "items",
-        lambda m: m.step.items,
-    ),
+    Field("items_per_step", "items in one timed step, over all replicas and batches", "items", lambda m: m.step.items),
     # Times.
     _step("median", "median", lambda m: m.samples.median_s, column="step"),
     _step("mean", "mean", lambda m: math.fsum(sorted(m.samples.seconds)) / len(m.samples.seconds)),
@@ -220,24 +213,12 @@ _ROWS = (
         "s",
         rate=True,
     ),
-    Field(
-        "memory_peak_bytes",
-        "the worker's peak resident memory while it was timed, framework and all",
-        "bytes",
-    ),
+    Field("memory_peak_bytes", "the worker's peak resident memory while it was timed, framework and all", "bytes"),
     Field("compile_s", "lowering, compiling, loading and the first step", "s"),
     Field("warmup_steps", "steps before the first sample", value=lambda m: m.samples.warmup_steps),
     Field("warmup_s", "time before the first sample", "s", lambda m: m.samples.warmup_s),
-    Field(
-        "attempts",
-        "processes that measured it; more than 1 when it looked slower than its baseline",
-        junit=True,
-    ),
-    Field(
-        "steady",
-        "whether the warm-up ended because steps stopped getting faster",
-        value=lambda m: m.samples.steady,
-    ),
+    Field("attempts", "processes that measured it; more than 1 when it looked slower than its baseline", junit=True),
+    Field("steady", "whether the warm-up ended because steps stopped getting faster", value=lambda m: m.samples.steady),
     # Costs, and what the machine can do.
     Field("parameters", "trained numbers", value=lambda m: m.graph.parameters if m.computes else None),
     Field(
@@ -285,11 +266,7 @@ _ROWS = (
         column="exchange",
     ),
     # Whether to believe it.
-    Field(
-        "canary_slowdown_before",
-        "slowdown of a kernel of known time, before the case",
-        schema_1="canary_before",
-    ),
+    Field("canary_slowdown_before", "slowdown of a kernel of known time, before the case", schema_1="canary_before"),
     Field("canary_slowdown_after", "the same, after the case", schema_1="canary_after"),
     Field(
         "disturbed",
@@ -299,10 +276,7 @@ _ROWS = (
     ),
     Field("load_average_1min", "load average over one minute, before the case", schema_1="load"),
     Field("relative_error", "norm of the output's error against the float64 reference, of its norm", schema_1="error"),
-    Field(
-        "gradient_error",
-        "error of the update along random directions, of its norm; null without training",
-    ),
+    Field("gradient_error", "error of the update along random directions, of its norm; null without training"),
     Field("tolerance", "what `relative_error` may be"),
     Field("checked_rows", "rows of the batch that were checked"),
     Field("checked_size", "shape of the first input that was checked"),
@@ -320,13 +294,7 @@ _ROWS = (
     Field("loss_first", "mean loss of the first ten updates"),
     Field("loss_last", "mean loss of the last ten updates"),
     # What it is, and how it was measured.
-    Field(
-        "graph",
-        "fingerprint of what is computed",
-        value=lambda m: m.graph.fingerprint,
-        needed=True,
-        matched=True,
-    ),
+    Field("graph", "fingerprint of what is computed", value=lambda m: m.graph.fingerprint, needed=True, matched=True),
     Field("settings", "fingerprint of the settings below and of the backend's facts", needed=True, matched=True),
     *(Field(name, how.text, matched=True) for name, how in RECORDED.items()),
     Field(
