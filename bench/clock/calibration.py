@@ -9,12 +9,14 @@ from bench.cache import fingerprint
 from bench.clock import canary
 
 Found = Dict[str, Any]
+PEAK = {"flops", "bandwidth_bytes_per_s", "library", "limit"}
 
 
 def known(device_name: str, precision: str, threads: int, cores: List[int]) -> Optional[Found]:
-    """`peak` and `canary_s` of a device, a precision and so many threads, bound to `cores`; None: not measured yet."""
+    """`peak` and `canary_s` of a device, a precision and so many threads, bound to `cores`; None: not measured yet, or
+    by a version of the suite that kept them by other names."""
     found = cache.read(_name(device_name, precision, threads, cores))
-    whole = found is not None and set(found) == {"peak", "canary_s"} and "limit" in found["peak"]
+    whole = found is not None and set(found) == {"peak", "canary_s"} and set(found["peak"]) >= PEAK
     return found if whole else None
 
 
@@ -44,8 +46,8 @@ def measured(
         if old is not None and old["peak"]["library"] == new["peak"]["library"]:
             new["canary_s"] = min(old["canary_s"], new["canary_s"])
             new["peak"]["flops"] = max(old["peak"]["flops"], new["peak"]["flops"])
-            for size, bandwidth in new["peak"]["bandwidth"].items():
-                new["peak"]["bandwidth"][size] = max(bandwidth, old["peak"]["bandwidth"].get(size, 0))
+            before, rates = (each["peak"]["bandwidth_bytes_per_s"] for each in (old, new))
+            rates.update({size: max(rate, before.get(size, 0)) for size, rate in rates.items()})
         cache.write(_name(device_name, precision, threads, cores), new)
         return new
 

@@ -76,7 +76,7 @@ def with_peak(record: Record, peak: Mapping[str, Any]) -> Record:
     if not peak or record["source"] != "measured" or record["tflops"] is None:
         return record
     size = _working_set(record, peak)
-    bandwidth = peak["bandwidth"][size] if size else None
+    bandwidth = peak["bandwidth_bytes_per_s"][size] if size else None
     shares = [record["tflops"] * 1e12 / peak["flops"]]
     shares += [record["gbytes_per_s"] * 1e9 / bandwidth] if bandwidth else []
     return {
@@ -93,7 +93,7 @@ def _working_set(record: Record, peak: Mapping[str, Any]) -> str:
     """The largest calibrated working set that is not larger than a batch's, or the smallest; none: empty."""
     batches = record["batches_per_step"] * record["batches_in_flight"]
     moved = record["bytes_per_item"] * record["items_per_step"] / batches
-    sizes = sorted(peak["bandwidth"], key=int)
+    sizes = sorted(peak["bandwidth_bytes_per_s"], key=int)
     fitting = [size for size in sizes if int(size) <= moved] or sizes[:1]
     return fitting[-1] if fitting else ""
 
@@ -104,7 +104,7 @@ def raised(record: Record, peak: Mapping[str, Any]) -> Dict[str, Any]:
     Raises Wrong where no program can have such rates on this device.
     """
     size = _working_set(record, peak)
-    bandwidth = peak["bandwidth"].get(size, math.inf)
+    bandwidth = peak["bandwidth_bytes_per_s"].get(size, math.inf)
     rates = {"flops": record["tflops"] * 1e12, "bytes": record["gbytes_per_s"] * 1e9}
     known = {"flops": peak["flops"], "bytes": bandwidth}
     limits = peak["limit"] or {key: UNKNOWN_LIMIT * value for key, value in known.items()}
@@ -116,5 +116,5 @@ def raised(record: Record, peak: Mapping[str, Any]) -> Dict[str, Any]:
             )
     library = peak["library"].split(", ")[0]
     if rates["bytes"] > bandwidth:
-        peak = {**peak, "bandwidth": {**peak["bandwidth"], size: rates["bytes"]}}
+        peak = {**peak, "bandwidth_bytes_per_s": {**peak["bandwidth_bytes_per_s"], size: rates["bytes"]}}
     return {**peak, "flops": max(peak["flops"], rates["flops"]), "library": f"{library}, {record['id']}"}
