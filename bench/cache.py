@@ -26,10 +26,10 @@ def folder() -> Path:
 def read(name: str) -> Optional[Dict[str, Any]]:
     """What is kept under a name, or None; a damaged file counts as none."""
     try:
-        found = json.loads((folder() / f"{name}.json").read_text())
+        content = json.loads((folder() / f"{name}.json").read_text())
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) else None
+    return content if isinstance(content, dict) else None
 
 
 def write(name: str, value: Dict[str, Any]) -> None:

@@ -66,12 +66,12 @@ def differences(now: Record, base: Record) -> List[str]:
     """What makes two records incomparable, each as `what: before -> now`."""
     devices = sorted(key for key in {*now, *base} if key.startswith("device_"))
     keys = [*MATCHED, *devices]
-    found = [key for key in keys if now.get(key) != base.get(key)]
-    if "settings" in found:
+    different = [key for key in keys if now.get(key) != base.get(key)]
+    if "settings" in different:
         tuned = sorted(key for key in {*now, *base} if key.startswith("tuned_"))
         named = [*_different_settings(now, base), *(key for key in tuned if now.get(key) != base.get(key))]
-        found[found.index("settings") : found.index("settings") + 1] = named or ["settings"]
-    return [f"{key} {base.get(key)} -> {now.get(key)}" for key in found]
+        different[different.index("settings") : different.index("settings") + 1] = named or ["settings"]
+    return [f"{key} {base.get(key)} -> {now.get(key)}" for key in different]
 
 
 def _different_settings(now: Record, base: Record) -> List[str]:
@@ -119,7 +119,7 @@ def load(path: Path) -> Dict[str, Record]:
         raise ValueError(
             f"--baseline {path}: no list of benchmarks in it; give a file of --benchmark-json or --baseline-accept"
         )
-    found = {}
+    records = {}
     for entry in benchmarks:
         stored = entry.get("extra_info") if isinstance(entry, dict) else None
         info = upgraded(stored)
@@ -132,8 +132,8 @@ def load(path: Path) -> Dict[str, Record]:
         if lacking:
             raise ValueError(f"--baseline {path}: the record of {info.get('id')} lacks {', '.join(lacking)}")
         _require_numbers(path, info)
-        found[info["id"]] = info
-    return found
+        records[info["id"]] = info
+    return records
 
 
 def _require_numbers(path: Path, info: Mapping[str, Any]) -> None:
@@ -153,10 +153,10 @@ def require_own_machine(path: Path, records: Iterable[Record], devices: Mapping[
     if not known or any(_same_device(record, devices) for record in known):
         return
     first = known[0]
-    there = ", ".join(f"{key[7:]} {value}" for key, value in sorted(first.items()) if key.startswith("device_"))
-    here = ", ".join(f"{key} {value}" for key, value in sorted(devices[first["device"]].items()))
+    theirs = ", ".join(f"{key[7:]} {value}" for key, value in sorted(first.items()) if key.startswith("device_"))
+    ours = ", ".join(f"{key} {value}" for key, value in sorted(devices[first["device"]].items()))
     raise ValueError(
-        f"--baseline {path}: measured on another machine ({there}; here {here}); a baseline holds for its own machine,"
+        f"--baseline {path}: measured on another machine ({theirs}; here {ours}); a baseline holds for its own machine,"
         f" store one with --baseline NAME --baseline-accept WHY"
     )
 
@@ -172,13 +172,13 @@ def accept(path: Path, records: Iterable[Record], who: str, why: str) -> List[Re
     twice = sorted({id for id in ids if ids.count(id) > 1})
     if twice:
         raise ValueError(f"several tests measured {', '.join(twice)}; select one of them (-k)")
-    kept = [record for record in records if _counts(record)]
+    accepted = [record for record in records if _counts(record)]
     path.parent.mkdir(parents=True, exist_ok=True)
     before = _parsed(path) if path.exists() else {"accepted": []}
     merged = load(path) if path.exists() else {}
-    merged.update({record["id"]: record for record in kept})
+    merged.update({record["id"]: record for record in accepted})
     when = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-    entry = {"who": who, "when": when, "why": why, "cases": sorted(record["id"] for record in kept)}
+    entry = {"who": who, "when": when, "why": why, "cases": sorted(record["id"] for record in accepted)}
     content = {
         "accepted": [*before.get("accepted", []), entry],
         "benchmarks": [{"extra_info": merged[key]} for key in sorted(merged)],

@@ -217,7 +217,6 @@ _ROWS = (
     Field("compile_s", "lowering, compiling, loading and the first step", "s"),
     Field("warmup_steps", "steps before the first sample", value=lambda m: m.samples.warmup_steps),
     Field("warmup_s", "time before the first sample", "s", lambda m: m.samples.warmup_s),
-    Field("attempts", "processes that measured it; more than 1 when it looked slower than its baseline", junit=True),
     Field("steady", "whether the warm-up ended because steps stopped getting faster", value=lambda m: m.samples.steady),
     # Costs, and what the machine can do.
     Field("parameters", "trained numbers", value=lambda m: m.graph.parameters if m.computes else None),
@@ -274,6 +273,7 @@ _ROWS = (
         needed=True,
         junit=True,
     ),
+    Field("attempts", "processes that measured it; more than 1 when it looked slower than its baseline", junit=True),
     Field("load_average_1min", "load average over one minute, before the case", schema_1="load"),
     Field("relative_error", "norm of the output's error against the float64 reference, of its norm", schema_1="error"),
     Field("gradient_error", "error of the update along random directions, of its norm; null without training"),

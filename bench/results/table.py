@@ -113,15 +113,14 @@ def _lines(rows: Sequence[Row], axes: Sequence[str], color: bool) -> List[str]:
 def _below_cases(rows: Sequence[Row], axes: Sequence[str], color: bool) -> List[str]:
     lines = _lines(rows, ["backend"], color)
     header = len(lines) - len(rows)
-    found, last = lines[:header], ""
+    grouped, last = [f"  {line}" for line in lines[:header]], ""
     for line, (record, _) in zip(lines[header:], rows):
         case = "  ".join(f"{HEADS.get(axis, '')} {_value(record, axis)}".strip() for axis in axes)
         if case != last:
-            found.append(case)
+            grouped.append(case)
             last = case
-        found.append(f"  {line}")
-    found[:header] = [f"  {line}" for line in found[:header]]
-    return found
+        grouped.append(f"  {line}")
+    return grouped
 
 
 def _order(record: Record) -> Tuple[Any, ...]:
@@ -131,8 +130,8 @@ def _order(record: Record) -> Tuple[Any, ...]:
 
 def _title(rows: Sequence[Row], shown: Sequence[str]) -> List[str]:
     first = rows[0][0]
-    told = [axis for axis in AXES if axis not in shown and (axis != "replicas" or first[axis] > 1)]
-    parts = [f"{HEADS.get(axis, '')} {_value(first, axis)}".strip() for axis in told]
+    common = [axis for axis in AXES if axis not in shown and (axis != "replicas" or first[axis] > 1)]
+    parts = [f"{HEADS.get(axis, '')} {_value(first, axis)}".strip() for axis in common]
     threads = first["threads"]
     return [*parts, f"{threads} thread{'s' if threads > 1 else ''}"]
 
