@@ -197,7 +197,8 @@ def relax(cache: Path) -> None:
         found = json.loads(path.read_text())
         found["canary_s"] *= 10
         found["peak"]["flops"] *= 10
-        found["peak"]["bandwidth"] = {size: 10 * rate for size, rate in found["peak"]["bandwidth"].items()}
+        rates = found["peak"]["bandwidth_bytes_per_s"]
+        rates.update({size: 10 * rate for size, rate in rates.items()})
         path.write_text(json.dumps(found))
 
 

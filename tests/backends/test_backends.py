@@ -82,7 +82,7 @@ def test_every_layer_with_a_loss_is_trained_somewhere():
 
 @chosen(lambda key: True)
 def test_a_backend_computes_what_the_reference_does(seen, engine, key):
-    assert 0 <= seen["check"]["error"] <= PRECISIONS[key[3]].tolerance
+    assert 0 <= seen["check"]["relative_error"] <= PRECISIONS[key[3]].tolerance
     assert seen["check"]["checked_rows"] == backend_matrix.BATCH
     assert seen["has_loss"] == (key[2] != "inference")
 

@@ -108,7 +108,7 @@ def test_every_choice_of_a_network_s_dimensions_is_run():
 
 @chosen(lambda key: True)
 def test_a_backend_computes_what_the_reference_does(seen, engine, key):
-    assert 0 <= seen["check"]["error"] <= seen["check"]["tolerance"]
+    assert 0 <= seen["check"]["relative_error"] <= seen["check"]["tolerance"]
     assert seen["check"]["checked_rows"] == cnn_matrix.BATCH
 
 

@@ -9,7 +9,7 @@ import pytest
 from suite import PACED, SMALL, Result, Suite
 
 from bench import workloads
-from bench.results.record import FIELDS
+from bench.results.fields import FIELDS
 
 ID = "dense-u8-inference-b32-fp32-x1-numpy-cpu"
 

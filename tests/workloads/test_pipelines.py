@@ -101,6 +101,16 @@ def test_a_pipeline_alone_has_a_rate_of_images(stored: Tuple[Records, Result]) -
         assert one["items_per_s"] > 10
 
 
+def test_a_pipeline_alone_has_no_check_no_cost_and_no_share_of_a_peak(stored: Tuple[Records, Result]) -> None:
+    """Nothing is computed that could be right, or be held against a roofline."""
+    checks = ("relative_error", "gradient_error", "tolerance", "checked_rows", "checked_size", "compile_s")
+    costs = ("parameters", "flops_per_item", "bytes_per_item", "tflops", "gbytes_per_s")
+    peaks = ("percent_of_peak", "peak_tflops", "peak_gbytes_per_s", "peak_library", "peak_raised")
+
+    for one in stored[0].values():
+        assert {name: one[name] for name in (*checks, *costs, *peaks)} == dict.fromkeys((*checks, *costs, *peaks))
+
+
 def test_what_has_no_pipeline_of_its_own_skips_and_says_so(stored: Tuple[Records, Result]) -> None:
     said = [line for line in stored[1].stdout.splitlines() if line.startswith("SKIPPED")]
 
