@@ -5,16 +5,14 @@ pytest.register_assert_rewrite("fixtures")
 
 pytest_plugins = [
     "fixtures.options",
-    "fixtures.processes.hosts",
-    "fixtures.processes.launched",
-    "fixtures.own",
+    "fixtures.start",
     "fixtures.cases",
     "fixtures.devices",
-    "fixtures.processes.xdist",
+    "fixtures.measure",
     "fixtures.judge",
     "fixtures.publish",
-    "fixtures.measure",
     "fixtures.saving",
     "fixtures.terminal",
+    "fixtures.processes.xdist",
     "fixtures.processes.gather",
 ]

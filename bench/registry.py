@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import pkgutil
 from types import ModuleType
-from typing import List
+from typing import List, Sequence
 
 
 def names(package: str) -> List[str]:
@@ -18,5 +19,12 @@ def load(package: str, name: str) -> ModuleType:
     """Import one module of a package. Raises ValueError with the choices when it is not there."""
     if name not in names(package):
         kind = package.rsplit(".", 1)[-1][:-1]
-        raise ValueError(f"no {kind} {name!r}; there are {', '.join(names(package))}")
+        raise ValueError(f"{kind} {unknown(name, names(package))}")
     return importlib.import_module(f"{package}.{name}")
+
+
+def unknown(name: str, known: Sequence[str]) -> str:
+    """What to say of a name that is not known: the nearest that is, and all of them."""
+    nearest = difflib.get_close_matches(name, known, 1)
+    hint = f" (did you mean {nearest[0]}?)" if nearest else ""
+    return f"{name!r}{hint} is not one of {', '.join(known)}"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Dict, Mapping, Optional, Tuple, Union
 
+from bench.registry import unknown
+
 Value = Union[int, str]
 
 
@@ -50,7 +52,7 @@ class Dimension:
         if self.choices:
             text = self.aliases.get(text, text)
             if text not in self.choices:
-                raise ValueError(f"{text!r} is not one of {', '.join(self.choices)}")
+                raise ValueError(unknown(text, self.choices))
             return text
         try:
             value = int(text)

@@ -6,10 +6,11 @@ Names, values and rules are those of SDK 3.4. Plain data: it crosses to the work
 
 from __future__ import annotations
 
-import difflib
 import json
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Tuple
+
+from bench.registry import unknown
 
 if TYPE_CHECKING:
     from bench.cases.case import Case, Settings
@@ -269,7 +270,7 @@ def tf_flags(own: Sequence[str], environ: Mapping[str, str]) -> str:
     for flag in [*environ.get("TF_POPLAR_FLAGS", "").split(), *own]:
         name = flag.lstrip("-").split("=")[0]
         if not flag.startswith("--") or name not in TF_FLAGS:
-            raise ValueError(f"TF_POPLAR_FLAGS: no flag {unknown(name, TF_FLAGS)}")
+            raise ValueError(f"TF_POPLAR_FLAGS: flag {unknown(name, TF_FLAGS)}")
         if found.get(name, flag) != flag:
             raise ValueError(f"TF_POPLAR_FLAGS: {found[name]} and {flag} contradict each other")
         found[name] = flag
@@ -282,14 +283,8 @@ def options_of(text: str, known: Sequence[str], variable: str) -> Dict[str, str]
     found = _object("the value", text)
     for key in found:
         if key not in known:
-            raise ValueError(f"no option {unknown(key, known)}; others can be set in {variable}")
+            raise ValueError(f"option {unknown(key, known)}; others can be set in {variable}")
     return found
-
-
-def unknown(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, 1)
-    hint = f" (did you mean {close[0]}?)" if close else ""
-    return f"{name!r}{hint}; there are {', '.join(known)}"
 
 
 def _object(what: str, text: str) -> Dict[str, str]:

@@ -11,12 +11,6 @@ from bench.training.schedule import Schedule, base_rate
 
 OPTIMISERS = ("sgd", "momentum", "rmsprop", "rmsprop_tf", "adam", "adamw", "lars")
 RECOMPUTE = ("none", "auto", "manual")
-
-
-NETWORKS_ONLY = (
-    *("recompute", "label_smoothing", "mixup_alpha", "cutmix_lambda", "cutmix_lambda_high"),
-    *("epochs", "weight_avg_exp", "weight_avg_n"),
-)
 # What an optimiser adds to a root or a norm, unless told otherwise; LARS's trust in a layer's own rate.
 EPSILONS = {"rmsprop": 1e-8, "rmsprop_tf": 1e-3, "adam": 1e-8, "adamw": 1e-8, "lars": 1e-9}
 LARS_TRUST = 1e-3
@@ -122,11 +116,6 @@ class Recipe:
                 "torch", self.mixup_alpha, self.cutmix_lambda_low, self.cutmix_lambda_high, self.cutmix_disable_prob
             )
         return Mixing("tensorflow", self.mixup_alpha, self.cutmix_lambda, self.cutmix_lambda)
-
-    @property
-    def networks_only(self) -> Tuple[str, ...]:
-        """What is set and has a meaning for image networks only."""
-        return tuple(name for name in NETWORKS_ONLY if getattr(self, name) != getattr(PLAIN, name))
 
     @property
     def told(self) -> str:

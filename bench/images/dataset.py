@@ -8,8 +8,8 @@ Splits       a subfolder train, validation or val is used when there is one, and
              the name of a TFRecord or a tar; a set without any serves for both
 Parent       a folder that holds no images, and in which one folder alone is a set, stands for that one
 Labels       0 to classes - 1 when read. In TFRecords they count from 1, as ImageNet's do (0 is its
-             background), in tars from 0; `first_label` says otherwise. A label outside is a fault of
-             that image; with `classes` unknown only the lower end is judged
+             background), in tars from 0. A label outside is a fault of that image; with `classes`
+             unknown only the lower end is judged
 """
 
 from __future__ import annotations
@@ -42,7 +42,6 @@ class Dataset:
     labels        of each image of a folder, else empty
     classes       how many, where known
     count         of images, bad ones included; None until `counting.counted` has opened the files
-    first_label   what the first class is called in the files
     counts        of images in each file that holds several; empty until they are counted
     labelled      False: pictures without classes, whose labels here mean nothing
     """
@@ -54,9 +53,13 @@ class Dataset:
     labels: Tuple[int, ...]
     classes: Optional[int]
     count: Optional[int]
-    first_label: int
     counts: Tuple[int, ...] = ()
     labelled: bool = True
+
+    @property
+    def first_label(self) -> int:
+        """What the first class is called in the files."""
+        return FIRST_LABEL[self.format]
 
     def path(self, file: str) -> str:
         return os.path.join(self.root, file)
@@ -67,7 +70,6 @@ def find(
     split: str = "train",
     *,
     classes: Optional[int] = None,
-    first_label: Optional[int] = None,
     labelled: bool = True,
 ) -> Dataset:
     """Return what a folder holds. Raises ValueError, in one line, where that is nothing or not clear.
@@ -78,23 +80,20 @@ def find(
         raise ValueError(f"split={split!r}; allowed are {' and '.join(SPLITS)}")
     if classes is not None and classes < 1:
         raise ValueError(f"classes={classes}; at least 1 is needed")
-    if first_label not in (None, 0, 1):
-        raise ValueError(f"first_label={first_label}; labels count from 0 or from 1")
     root = Path(os.path.abspath(path))
     try:
         root = _set_of(root)
         place = _place(root, split)
         kind = _format(place)
         if kind == "folder":
-            return _folder(root, place, split, classes, first_label)
+            return _folder(root, place, split, classes)
         if kind == "pictures":
             return _pictures(root, place, split, labelled)
         names = _tfrecords(place, split) if kind == "tfrecord" else _tars(place, split)
     except OSError as error:
         raise ValueError(f"{one_line(root)} cannot be read: {error.strerror}") from None
-    first = FIRST_LABEL[kind] if first_label is None else first_label
     files = tuple(str((place / name).relative_to(root)) for name in names)
-    return Dataset(str(root), kind, split, files, (), classes, None, first)
+    return Dataset(str(root), kind, split, files, (), classes, None)
 
 
 def format_of(path: Union[str, Path], split: str) -> str:
@@ -163,12 +162,10 @@ def _pictures(root: Path, place: Path, split: str, labelled: bool) -> Dataset:
             " losses need labels"
         )
     files = tuple(str((place / name).relative_to(root)) for name in _images(place))
-    return Dataset(str(root), "folder", split, files, (0,) * len(files), None, len(files), 0, labelled=False)
+    return Dataset(str(root), "folder", split, files, (0,) * len(files), None, len(files), labelled=False)
 
 
-def _folder(root: Path, place: Path, split: str, classes: Optional[int], first_label: Optional[int]) -> Dataset:
-    if first_label:
-        raise ValueError(f"first_label={first_label}; the labels of class folders count from 0, leave it out")
+def _folder(root: Path, place: Path, split: str, classes: Optional[int]) -> Dataset:
     images: Dict[Path, List[str]] = {folder: _images(folder) for folder in _folders(place)}
     empty = [folder for folder, names in images.items() if not names]
     if empty:
@@ -183,7 +180,7 @@ def _folder(root: Path, place: Path, split: str, classes: Optional[int], first_l
         for name in names
     ]
     files, labels = tuple(file for file, _ in pairs), tuple(label for _, label in pairs)
-    return Dataset(str(root), "folder", split, files, labels, classes or len(images), len(files), 0)
+    return Dataset(str(root), "folder", split, files, labels, classes or len(images), len(files))
 
 
 def _tfrecords(place: Path, split: str) -> List[str]:

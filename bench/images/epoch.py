@@ -28,6 +28,7 @@ SHUFFLED = 1024
 
 IMAGE, LABEL = "image/encoded", "image/class/label"
 NAMES = {"tfrecord": "TFRecords", "webdataset": "tars"}
+LEAVE_OUT = "leave such images out by --data-errors skip"
 
 
 @dataclass(frozen=True)
@@ -187,10 +188,11 @@ def label_fault(dataset: Dataset, label: int) -> Optional[str]:
     """Why a label as it is in a file is none, or None."""
     first, classes = dataset.first_label, dataset.classes
     if label < first:
-        hint = "; write them again with labels from 1, or leave such images out by --data-errors skip" if first else ""
-        return f"label {label}; in {NAMES[dataset.format]} the first is {first}{hint}"
+        again = f"write {NAMES[dataset.format]} with labels from {first}"
+        return f"label {label}; in {NAMES[dataset.format]} the first is {first}; {again}, or {LEAVE_OUT}"
     if classes is not None and label >= first + classes:
-        return f"label {label}; with {classes} classes the last is {first + classes - 1} (--classes)"
+        last = first + classes - 1
+        return f"label {label}; with {classes} classes the last is {last}; give more by --classes, or {LEAVE_OUT}"
     return None
 
 

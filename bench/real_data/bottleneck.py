@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Tuple
 
@@ -11,7 +12,6 @@ from bench.clock.sampling import Samples, measure
 from bench.graph import Graph
 from bench.group import Group
 from bench.images import Dataset
-from bench.images.rate import verdict
 from bench.program import Program, Step
 from bench.real_data import feeding
 from bench.results import record
@@ -111,3 +111,23 @@ def _quickest(run: Callable[[], None]) -> float:
         run()
         seconds.append(time.perf_counter() - start)
     return min(seconds)
+
+
+def verdict(pipeline_items_per_s: float, transfer_s_per_item: float, compute_s_per_item: float) -> str:
+    """Name what takes longest per item, where the three overlap: the pipeline, transfer or compute.
+
+    Raises ValueError for a rate that is not positive, a time that is negative, and what is not finite.
+    """
+    if not 0 < pipeline_items_per_s < math.inf:
+        raise ValueError(f"pipeline_items_per_s={pipeline_items_per_s}; a positive rate is needed")
+    times = {
+        "pipeline": 1 / pipeline_items_per_s,
+        "transfer": transfer_s_per_item,
+        "compute": compute_s_per_item,
+    }
+    for name, value in times.items():
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{name}_s_per_item={value}; a time is needed")
+    longest = max(times, key=lambda name: times[name])
+    each = ", ".join(f"{name} {1e3 * value:.3g} ms" for name, value in times.items())
+    return f"bound by {longest}: at most {1 / times[longest]:.4g} items/s ({each} per item)"

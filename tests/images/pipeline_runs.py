@@ -19,7 +19,7 @@ sys.path.extend(str(parent) for parent in Path(__file__).resolve().parents[1:3])
 
 import numpy as np
 
-from bench.images import find, pipelines, rate
+from bench.images import find, pipelines
 from bench.images.counting import counted
 
 DEFAULTS = {
@@ -57,9 +57,6 @@ def watched(name, run, folder, seen):
     if "silence_s" in run:
         engine.SILENCE_S = run["silence_s"]
     dataset = counted(find(run["root"], **run.get("find", {})), "skip")
-    if "rate_s" in run:
-        seen["rate"] = rate.measure(dataset, sys.argv[1], 2, 16, 2, run["rate_s"])
-        return
     digest = hashlib.md5()
     with engine.open(dataset, **{**DEFAULTS, **run.get("open", {})}) as batches:
         try:

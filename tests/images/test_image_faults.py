@@ -14,6 +14,8 @@ from test_image_pipelines import PIPELINES, asker
 pytest.importorskip("PIL")
 pytest.importorskip("google_crc32c")
 
+OUT = "leave such images out by --data-errors skip"
+RAISE = f"give more by --classes, or {OUT}"
 # By format and name: what the line says, and how many images `skip` leaves out of eight. The broken one
 # is the fourth; shards hold four each, 0 2 4 6 and 1 3 5 7, so it is the second of the second.
 FAULTS = {
@@ -33,8 +35,11 @@ FAULTS = {
         "cut off": ("00001-of-00002, record 1: damaged: image file is truncated", 1),
         "empty": ("00001-of-00002, record 1: empty", 1),
         "huge PNG": ("00001-of-00002, record 1: 9000 x 9000 pixels; at most 67108864 are allowed", 1),
-        "label too great": ("00001-of-00002, record 1: label 9; with 8 classes the last is 8", 1),
-        "label 0": ("00001-of-00002, record 1: label 0; in TFRecords the first is 1; write them again with", 1),
+        "label too great": (f"00001-of-00002, record 1: label 9; with 8 classes the last is 8; {RAISE}", 1),
+        "label 0": (
+            f"record 1: label 0; in TFRecords the first is 1; write TFRecords with labels from 1, or {OUT}",
+            1,
+        ),
         "no label": ("00001-of-00002, record 1: no image/class/label", 1),
         "no image key": ("00001-of-00002, record 1: no image/encoded", 1),
         "no example": ("00001-of-00002, record 1: no tf.train.Example", 1),
@@ -50,8 +55,11 @@ FAULTS = {
         "cut off": ("part-001.tar, key 0003: damaged: image file is truncated", 1),
         "empty": ("part-001.tar, key 0003: empty", 1),
         "huge PNG": ("part-001.tar, key 0003: 9000 x 9000 pixels; at most 67108864 are allowed", 1),
-        "label too great": ("part-001.tar, key 0003: label 8; with 8 classes the last is 7", 1),
-        "label below 0": ("part-001.tar, key 0003: label -1; in tars the first is 0", 1),
+        "label too great": (f"part-001.tar, key 0003: label 8; with 8 classes the last is 7; {RAISE}", 1),
+        "label below 0": (
+            f"part-001.tar, key 0003: label -1; in tars the first is 0; write tars with labels from 0, or {OUT}",
+            1,
+        ),
         "no label": ("part-001.tar, key 0003: an image without a label (0003.cls)", 1),
         "label alone": ("part-001.tar, key 0003: a label (0003.cls) without an image", 1),
         "label no number": ("part-001.tar, key 0003: its label is b'cat', not a number", 1),

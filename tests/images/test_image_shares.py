@@ -123,7 +123,7 @@ def test_the_rest_of_one_pass_is_a_smaller_batch_on_request(seen, engine):
 
 
 def shards(*counts):
-    return Dataset("/set", "tfrecord", "train", tuple("abcdefgh"[: len(counts)]), (), None, sum(counts), 1, counts)
+    return Dataset("/set", "tfrecord", "train", tuple("abcdefgh"[: len(counts)]), (), None, sum(counts), counts)
 
 
 def test_a_part_is_one_run_of_records_over_few_files():

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.images import BadImage, find, geometry, rate
+from bench.images import BadImage, find, geometry
 from bench.images.pixels import normalised
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,7 +71,6 @@ def test_tfrecords_are_chosen_by_their_split_and_count_labels_from_1(tmp_path):
     assert found.format == "tfrecord"
     assert found.files == ("train-00000-of-00002", "train-00001-of-00002")
     assert (found.labels, found.classes, found.count, found.first_label) == ((), 1000, None, 1)
-    assert find(tmp_path, "validation", first_label=0).first_label == 0
 
 
 def test_tars_are_all_taken_where_none_names_a_split(tmp_path):
@@ -125,8 +124,6 @@ def test_a_folder_that_is_missing_or_a_file_is_one_line(tmp_path):
         ({"split": "test"}, "split='test'; allowed are train and validation"),
         ({"classes": 0}, "classes=0; at least 1"),
         ({"classes": 1}, "has 2 class folders; at most 1"),
-        ({"first_label": 2}, "first_label=2; labels count from 0 or from 1"),
-        ({"first_label": 1}, "first_label=1; the labels of class folders count from 0"),
     ],
 )
 def test_options_that_make_no_sense_are_one_line(tmp_path, options, said):
@@ -220,35 +217,3 @@ def test_of_an_image_too_narrow_for_that_the_middle_is_shown(size, box):
     boxes = {geometry.training_box(*size, random.Random(seed)) for seed in range(50)}
 
     assert (box or (0, 0, 1, 1)) in boxes
-
-
-@pytest.mark.parametrize(
-    "times, said",
-    [
-        ((500, 1e-4, 1e-3), "bound by pipeline: at most 500 items/s (pipeline 2 ms, transfer 0.1 ms, compute 1 ms"),
-        ((2000, 1e-3, 1e-4), "bound by transfer: at most 1000 items/s"),
-        ((2000, 0.0, 4e-3), "bound by compute: at most 250 items/s"),
-    ],
-)
-def test_what_takes_longest_bounds_a_case(times, said):
-    assert rate.verdict(*times).startswith(said)
-
-
-@pytest.mark.parametrize("times", [(0, 1, 1), (-1, 1, 1), (float("inf"), 1, 1), (1, -1, 1), (1, 1, float("nan"))])
-def test_times_that_are_none_bound_nothing(times):
-    with pytest.raises(ValueError, match="needed"):
-        rate.verdict(*times)
-
-
-def test_a_sample_is_a_window_of_a_batch_per_worker():
-    """Two workers finish together: a batch comes at once, the next after 4 s. Per batch that is 2 s."""
-    now, taken = [0.0], []
-
-    def take():
-        now[0] += 4.0 if len(taken) % 2 else 0.0
-        taken.append(now[0])
-
-    samples = rate._samples(take, 2, 10.0, lambda: now[0])
-
-    assert samples == [2.0, 2.0, 2.0]
-    assert len(taken) == 2 * 3 + 2 * 3

@@ -176,8 +176,8 @@ def test_flags_of_tensorflow_are_joined():
 @pytest.mark.parametrize(
     "there, own, told",
     [
-        ("--executable_cache_pth=x", [], r"no flag 'executable_cache_pth' \(did you mean executable_cache_path\?\)"),
-        ("use_ipu_model", [], "no flag 'use_ipu_model'"),
+        ("--executable_cache_pth=x", [], r"flag 'executable_cache_pth' \(did you mean executable_cache_path\?\)"),
+        ("use_ipu_model", [], "flag 'use_ipu_model'"),
         ("--executable_cache_path=a", ["--executable_cache_path=b"], "contradict each other"),
     ],
 )
@@ -233,13 +233,13 @@ def test_an_option_becomes_a_field(args, name, value):
     [
         (["--available-memory-proportion", "0"], "a proportion is above 0"),
         (["--available-memory-proportion", "1.5"], "not within 0 to 1"),
-        (["--partials-type-conv", "quarter"], "no type 'quarter'"),
+        (["--partials-type-conv", "quarter"], "'quarter' is not one of half, float"),
         (
             ["--engine-options", '{"autoreport.all": "true"}'],
-            r"no option 'autoreport.all' \(did you mean autoReport.all\?\)",
+            r"option 'autoreport.all' \(did you mean autoReport.all\?\)",
         ),
         (["--runtime-options", "{"], "is not a JSON object"),
-        (["--compile-only", "ipu3"], "no architecture 'ipu3'"),
+        (["--compile-only", "ipu3"], r"'ipu3' \(did you mean ipu2\?\) is not one of ipu1, ipu2, ipu21"),
     ],
 )
 def test_a_value_that_is_not_allowed_is_refused(args, told):

@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Callable, Dict, List, Sequence
 
 import pytest
 from collecting import Collected, collect
 from suite import Suite
 
+from bench.cases.recipe import Recipe
 from bench.workloads.network import models
-from fixtures.options import parsing, training
+from fixtures import options
+from fixtures.options import parsing
+from fixtures.options.table import OPTIONS
 
 NETWORK = ("--model", "resnet8")
 TRAINING = (*NETWORK, "--mode", "training")
 
+RECIPE = [field.name for field in fields(Recipe)]
 # What each option of a recipe refuses, and what the one line must say of it.
 OUTSIDE: Dict[str, Dict[str, str]] = {
-    "optimiser": {"adamax": "no optimiser 'adamax' (did you mean adam?); there are sgd", "": "an empty value"},
+    "optimiser": {"adamax": "'adamax' (did you mean adam?) is not one of sgd", "": "an empty value"},
     "momentum": {"-0.1": "-0.1 is not within 0 to 1", "1.1": "1.1", "nan": "nan", "much": "'much' is not a number"},
     "rmsprop_decay": {"-0.1": "-0.1 is not within 0 to 1", "1.1": "1.1 is not within 0 to 1"},
     "optimiser_epsilon": {"-1e-9": "-1e-9 is not within 0 to 1", "2": "2 is not within 0 to 1"},
     "weight_decay": {"-1e-9": "-1e-9 is not within 0 to 1", "2": "2 is not within 0 to 1"},
     "gradient_accumulation": {"0": "0 is not within 1 to", "100001": "100001", "1.5": "'1.5' is not a whole number"},
-    "recompute": {"some": "no recompute 'some'; there are none, auto, manual"},
+    "recompute": {"some": "'some' is not one of none, auto, manual"},
     "recompute_layers": {"(": "'(' is not a regular expression", "[a-": "'[a-' is not a regular expression"},
     "loss_scaling": {"0": "0 is not within", "-1": "-1 is not within", "inf": "inf is not within"},
     "label_smoothing": {"-0.1": "-0.1 is not within 0 to 0.999", "1": "1 is not within 0 to 0.999"},
-    "label_smoothing_definition": {"keras": "no definition 'keras'; there are "},
+    "label_smoothing_definition": {"keras": "'keras' is not one of "},
     "mixup_alpha": {"-1": "-1 is not within 0 to 100", "101": "101 is not within 0 to 100"},
     "cutmix_lambda": {"-0.1": "-0.1 is not within 0 to 1", "1.1": "1.1 is not within 0 to 1"},
     "cutmix_lambda_low": {"-0.1": "-0.1 is not within 0 to 1", "1.1": "1.1 is not within 0 to 1"},
@@ -34,7 +39,7 @@ OUTSIDE: Dict[str, Dict[str, str]] = {
     "cutmix_disable_prob": {"-0.1": "-0.1 is not within 0 to 1", "1.1": "1.1 is not within 0 to 1"},
     "learning_rate": {"-1": "-1 is not within 0 to 1000", "1001": "1001 is not within 0 to 1000"},
     "base_learning_rate_exponent": {"-61": "-61 is not within -60 to 10", "11": "11 is not within -60 to 10"},
-    "lr_schedule": {"step": "no schedule 'step' (did you mean stepped?); there are constant, stepped"},
+    "lr_schedule": {"step": "'step' (did you mean stepped?) is not one of constant, stepped"},
     "warmup_epochs": {"-1": "-1 is not within 0 to 10000", "soon": "'soon' is not a number"},
     "lr_drops": {"0": "0 is not within 1 to 1000000", "2.5": "'2.5' is not a whole number", "a": "'a'"},
     "lr_epoch_decay": {"3,1": "3,1 does not rise", "2,2": "2,2 does not rise", "1,": "'' is not a number", "-1": "-1"},
@@ -60,7 +65,7 @@ def swept(new_suite: Callable[[], Suite]) -> Dict[Sequence[str], Collected]:
 
 
 def test_every_option_of_a_recipe_is_tried() -> None:
-    assert set(OUTSIDE) == set(training.OPTIONS)
+    assert set(OUTSIDE) == set(RECIPE)
 
 
 @pytest.mark.parametrize("name, value", SWEEP, ids=[f"{name}={value}" for name, value in SWEEP])
@@ -76,14 +81,14 @@ def test_a_value_out_of_range_is_one_line_that_names_it(
     assert OUTSIDE[name][value] in line
 
 
-@pytest.mark.parametrize("name", [name for name, one in training.OPTIONS.items() if one.spellings])
+@pytest.mark.parametrize("name", [name for name in RECIPE if OPTIONS[name].spellings])
 def test_another_spelling_is_refused_by_the_name_that_the_options_have(name: str) -> None:
     """One name in every message, in the help and in the record; spellings are only read."""
-    (first, *_), (value, *_) = training.OPTIONS[name].spellings, OUTSIDE[name]
+    (first, *_), (value, *_) = OPTIONS[name].spellings, OUTSIDE[name]
 
     assert first != parsing.option(name)
     with pytest.raises(ValueError, match=f"^{parsing.option(name)}: "):
-        training.recipe({**dict.fromkeys(training.OPTIONS), name: value})
+        options.parse([*TRAINING, f"{first}={value}"])
 
 
 # Arguments that contradict each other, or what there is, and what the one line must say.
@@ -116,10 +121,13 @@ REFUSED = {
     "epochs without images": ([*TRAINING, "--epochs=2"], ["--epochs", "--data real --data-dir DIR"]),
     "a size alone": (["--model-size=50"], ["--model-size", "resnet, resnext or efficientnet"]),
     "a size of no family": (["--model=mobilenet", "--model-size=2"], ["'mobilenet'", "resnet, resnext, efficientnet"]),
-    "a size of two": (["--model=resnet,resnext", "--model-size=50"], ["--model", "one value only"]),
+    "a size of two": (
+        ["--model=resnet,resnext", "--model-size=50"],
+        ["--model: 'resnet,resnext'", "is not one of resnet, resnext, efficientnet"],
+    ),
     "a size that is none": (["--model=resnet", "--model-size=51"], ["'resnet51'", "did you mean resnet50?"]),
-    "no model": (["--model=resnet5"], ["no model 'resnet5'", "did you mean resnet50?", *models()]),
-    "a layer": (["--model=dense"], ["no model 'dense'", "there are efficientnet_b0"]),
+    "no model": (["--model=resnet5"], ["--model: 'resnet5'", "did you mean resnet50?", *models()]),
+    "a layer": (["--model=dense"], ["--model: 'dense'", "is not one of efficientnet_b0"]),
     "a model twice": (["--model=resnext50,resnext50_32x4d"], ["'resnext50_32x4d' is given twice"]),
     "a model and nothing": (["--model=resnet8,"], ["--model", "empty"]),
     "weights and none": ([*NETWORK, "--weights=run.json", "--random-weights"], ["--weights FILE and --random-weights"]),
@@ -136,10 +144,13 @@ REFUSED = {
     "images of no name": ([*NETWORK, "--data=real", "--data-dir="], ["--data-dir", "empty"]),
     "workers below none": ([*NETWORK, "--data=real", "--data-workers=-1"], ["--data-workers: -1 is not within 0 to"]),
     "errors otherwise": ([*NETWORK, "--data-errors=ignore"], ["--data-errors", "'ignore'", "stop, skip"]),
-    "drops of no run": ([*TRAINING, "--lr-drops=146"], ["--lr-drops is for exponential; --lr-schedule is constant"]),
+    "drops of no run": (
+        [*TRAINING, "--lr-drops=146"],
+        ["--lr-drops is for --lr-schedule exponential; --lr-schedule is constant"],
+    ),
     "drops of steps": (
         [*TRAINING, "--lr-schedule=stepped", "--lr-epoch-decay=3", "--lr-drops=3"],
-        ["--lr-drops is for exponential; --lr-schedule is stepped"],
+        ["--lr-drops is for --lr-schedule exponential; --lr-schedule is stepped"],
     ),
     "drops at two distances": (
         [*TRAINING, "--lr-schedule=exponential", "--lr-epoch-decay=2.4", "--lr-drops=146"],
@@ -148,9 +159,12 @@ REFUSED = {
     "a protocol": ([*NETWORK, "--protocol=popart"], ["--protocol", "'popart'", "did you mean popart_layers?"]),
     "the protocol of old": (
         [*NETWORK, "--protocol=readme"],
-        ["'readme'", "there are median, tensorflow_layers, popart_layers, tensorflow_cnns, pytorch_cnns"],
+        ["'readme'", "is not one of median, tensorflow_layers, popart_layers, tensorflow_cnns, pytorch_cnns"],
     ),
-    "two protocols": ([*NETWORK, "--protocol=median,pytorch_cnns"], ["--protocol", "one value only"]),
+    "two protocols": (
+        [*NETWORK, "--protocol=median,pytorch_cnns"],
+        ["--protocol: 'median,pytorch_cnns'", "is not one of median"],
+    ),
     "calls that are all dropped": (
         [*NETWORK, "--protocol=pytorch_cnns", "--steps=2"],
         ["--protocol pytorch_cnns drops the first 2 calls; --steps is 2"],
@@ -161,7 +175,7 @@ REFUSED = {
         ["resnet8: norm_num_groups=5 must divide", "16 is one of them"],
     ),
     "a split nowhere": ([*NETWORK, "--pipeline-splits=layer9"], ["resnet8 has no block 'layer9'", "layer1.0"]),
-    "no preset": (["--config=resnet50-mk3"], ["no preset 'resnet50-mk3'", "did you mean resnet50-mk2?"]),
+    "no preset": (["--config=resnet50-mk3"], ["--config: 'resnet50-mk3'", "did you mean resnet50-mk2?"]),
     "a preset of no name": ([*NETWORK, "--config="], ["--config", "empty"]),
     "models of numpy": ([*NETWORK, "--export-onnx=there"], ["--export-onnx", "onnxruntime and openvino"]),
     "models into a file": (

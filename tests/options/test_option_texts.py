@@ -11,16 +11,17 @@ from suite import Suite
 
 from bench import workloads
 from fixtures import options
-from fixtures.options import declared, parsing, presets, training
+from fixtures.options import parsing, presets, table
 
+# In the order of the help.
 GROUPS = (
     "layerbench: what is measured (comma-separated lists)",
-    "layerbench: dimensions, over those of the selected sizes (lists)",
-    "layerbench: image networks",
-    "layerbench: training of image networks (--mode training)",
     "layerbench: how it is measured",
     "layerbench: baselines",
-    "layerbench: Graphcore IPUs only (--device ipu)",
+    "layerbench: dimensions, in place of those of the selected sizes (lists)",
+    "layerbench: training (--mode training)",
+    "layerbench: image networks and their images",
+    "layerbench: Graphcore IPUs (--device ipu)",
 )
 # Options that say what another does.
 SHORTHANDS = {
@@ -43,7 +44,7 @@ def plain(new_suite: Callable[[], Suite]) -> Suite:
 
 def own_groups() -> Dict[str, List[Any]]:
     """Our options by group, as pytest's parser has them, but for those that --help leaves out."""
-    parser = declared.parser()
+    parser = table.parser()
     options.pytest_addoption(parser)
     return {
         group.name: [option for option in group.options if option.attrs()["help"] != argparse.SUPPRESS]
@@ -67,6 +68,10 @@ def test_the_help_has_a_group_for_each_part_of_a_run(shown: str, group: str) -> 
     assert f"\n{group}:\n" in shown
 
 
+def test_what_and_how_is_measured_comes_before_the_rest(shown: str) -> None:
+    assert re.findall(r"^(layerbench: .*):$", shown, re.MULTILINE) == list(GROUPS)
+
+
 def test_there_is_no_other_group() -> None:
     assert {name for name, found in own_groups().items() if found} == set(GROUPS)
 
@@ -86,15 +91,49 @@ def test_a_text_explains_and_does_not_repeat(option: str) -> None:
     assert not text.endswith(".")
 
 
+@pytest.mark.parametrize("option", [option for option in OWN if option not in SHORTHANDS])
+def test_a_text_says_the_default(option: str) -> None:
+    assert re.search(r"[(;] ?default: \S.*\)$", OWN[option]["help"])
+
+
+@pytest.mark.parametrize(
+    "option, default",
+    [
+        ("--device", "cpu"),
+        ("--precision", "fp32"),
+        ("--mode", "inference"),
+        ("--replicas", "1"),
+        ("--data", "synthetic"),
+        ("--protocol", "median"),
+        ("--tuning", "best"),
+        ("--case-timeout", "600"),
+        ("--min-latency", "off"),
+        ("--baseline-tolerance", "10"),
+        ("--undecided", "pass"),
+        ("--optimiser", "sgd"),
+        ("--momentum", "0.9"),
+        ("--gradient-accumulation", "1"),
+        ("--cutmix-lambda", "1, off"),
+        ("--data-errors", "stop"),
+        ("--prefetch", "on"),
+        ("--wait", "0"),
+        ("--rnn-impl", "fused"),
+        ("--eight-bit-io", "off"),
+    ],
+)
+def test_the_default_is_what_it_is_without_the_option(option: str, default: str) -> None:
+    assert OWN[option]["help"].endswith(f"default: {default})")
+
+
 @pytest.mark.parametrize("option", SHORTHANDS)
 def test_a_shorthand_is_explained_by_what_it_stands_for(option: str) -> None:
-    assert OWN[option]["help"] == SHORTHANDS[option]
+    assert OWN[option]["help"] == f"same as {SHORTHANDS[option]}"
     assert parsing.option(OWN[option]["dest"]) == SHORTHANDS[option].split()[0]
 
 
 @pytest.mark.parametrize("name, choices", [("optimiser", 7), ("recompute", 3), ("lr_schedule", 5)])
 def test_an_option_of_choices_names_them(name: str, choices: int) -> None:
-    kinds = {"optimiser": training.OPTIMISERS, "recompute": training.RECOMPUTE, "lr_schedule": training.KINDS}
+    kinds = {"optimiser": table.OPTIMISERS, "recompute": table.RECOMPUTE, "lr_schedule": table.KINDS}
 
     assert len(kinds[name]) == choices
     assert [each for each in kinds[name] if each not in OWN[parsing.option(name)]["help"]] == []
@@ -107,8 +146,8 @@ def test_a_dimension_says_who_has_it(name: str) -> None:
 
     layers = [each for each in workloads.names("layers") if name in workloads.load(each).DIMENSIONS]
     networks = any(name in workloads.load(each).DIMENSIONS for each in workloads.names("cnns"))
-    assert [layer for layer in layers if not re.search(rf": .*\b{layer}\b", text)] == []
-    assert bool(re.search("network|efficientnet", text)) == networks
+    assert [layer for layer in layers if not re.search(rf"\b{layer}\b.*: ", text)] == []
+    assert bool(re.search("(networks|efficientnet): ", text)) == networks
 
 
 def test_no_line_of_the_help_is_wider_than_a_terminal(plain: Suite) -> None:

@@ -10,7 +10,7 @@ from collecting import collect
 from suite import Suite
 
 from fixtures import options
-from fixtures.options import declared, original
+from fixtures.options import original, table
 
 # What a setting is called in docs/original_settings.json that is no option: it has blanks or dots, or follows.
 NO_OPTIONS = {"bias"}
@@ -60,7 +60,7 @@ def plain(args: str) -> Dict[str, Any]:
 
 def known() -> Set[str]:
     """Every spelling that the command line knows."""
-    parser = declared.parser()
+    parser = table.parser()
     options.pytest_addoption(parser)
     return {name for group in parser._groups for option in group.options for name in option.names()}
 

@@ -6,7 +6,7 @@ import pytest
 
 from bench import workloads
 from fixtures import options
-from fixtures.options import training
+from fixtures.options import table
 
 NETWORK = ["--model", "resnet8"]
 TRAINING = [*NETWORK, "--mode", "training"]
@@ -43,7 +43,12 @@ VALUES = {
 
 @pytest.mark.parametrize(
     "name, spelling",
-    [(name, spelling) for name, one in training.OPTIONS.items() for spelling in one.spellings if name != "epochs"],
+    [
+        (one.name, spelling)
+        for one in table.GROUPS[table.TRAINING]
+        for spelling in one.spellings
+        if one.name != "epochs"
+    ],
 )
 def test_another_spelling_of_a_recipe_sets_the_same_field(name, spelling):
     ours = parsed(*TRAINING, f"--{name.replace('_', '-')}", VALUES[name])

@@ -308,14 +308,14 @@ WRONG = {
     "ipus(True)": "@pytest.mark.ipus: True is not a number of IPUs",
     "poplar": "@pytest.mark.poplar takes options by name",
     "poplar(False)": "@pytest.mark.poplar takes options by name",
-    "poplar(prefetsh=False)": "@pytest.mark.poplar: no option 'prefetsh' (did you mean prefetch?)",
-    "poplar(prefetch=3)": "@pytest.mark.poplar: prefetch: no setting '3'",
+    "poplar(prefetsh=False)": "@pytest.mark.poplar: option 'prefetsh' (did you mean prefetch?)",
+    "poplar(prefetch=3)": "@pytest.mark.poplar: prefetch: '3' is not one of on, off",
     "poplar(num_io_tiles='many')": "@pytest.mark.poplar: num_io_tiles: 'many' is not a whole number",
     "poplar(available_memory_proportion=1.5)": "available_memory_proportion: 1.5 is not within 0 to 1",
-    "poplar(engine_options={'x': 1})": "engine_options: no option 'x'",
+    "poplar(engine_options={'x': 1})": "engine_options: option 'x'",
     "poplar(num_io_tiles=33)": "--num-io-tiles 33: an even number from 32 to 192",
     "parametrize('poplar', [7])": "the parameter poplar is 7; a Poplar is needed, or a dictionary of options",
-    "parametrize('poplar', [{'pref': 1}])": "the parameter poplar: no option 'pref'",
+    "parametrize('poplar', [{'pref': 1}])": "the parameter poplar: option 'pref'",
     "parametrize('ipu', [3], indirect=True)": "3 is not a number of IPUs",
 }
 

@@ -119,7 +119,7 @@ def test_a_keyword_that_leaves_nothing_names_it_too(mine: Suite) -> None:
     result = mine.run("-k", "gatd")
 
     assert result.returncode == 4, result.text
-    assert re.search(r"selects no case; there are .*, gated$", result.stderr, re.MULTILINE)
+    assert re.search(r"selects no case; the workloads are .*, gated$", result.stderr, re.MULTILINE)
 
 
 def test_a_file_in_the_suite_s_folder_and_one_outside_the_checkout_work_alike(suite: Suite, tmp_path: Path) -> None:
@@ -242,7 +242,7 @@ BROKEN = {
     "a build that returns nothing": (MODEL.replace("return net", "net"), "build returned None"),
     "an unknown workload": (
         "import pytest\n\n\n@pytest.mark.workload('dens')\ndef test_mine(case, measure):\n    measure(case)\n",
-        "@pytest.mark.workload: no workload 'dens' (did you mean dense?)",
+        "@pytest.mark.workload: workload 'dens' (did you mean dense?)",
     ),
     "a marker of nothing": (
         "import pytest\n\n\n@pytest.mark.workload\ndef test_mine(case, measure):\n    measure(case)\n",

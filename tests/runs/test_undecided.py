@@ -108,7 +108,7 @@ def test_other_verdicts_do_not_mind(suite: Suite, stored: Dict[str, Any], choice
     [
         (
             ["--undecided=maybe", "--baseline=base.json"],
-            "--undecided: no undecided 'maybe'; there are pass, warn, retry,",
+            "--undecided: 'maybe' is not one of pass, warn, retry,",
         ),
         (["--undecided=", "--baseline=base.json"], "--undecided: an empty value"),
         (["--undecided=fail"], "--undecided needs --baseline FILE, DIR or NAME"),

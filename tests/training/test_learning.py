@@ -169,7 +169,7 @@ def scored_weight(monkeypatch: pytest.MonkeyPatch, images: int, **recipe: Any) -
     settings = replace(Settings(data="real"), recipe=Recipe(**recipe))
     monkeypatch.setattr(feeding, "images", lambda *args, **named: Batches())
     monkeypatch.setattr(epochs, "score", lambda *args: {})
-    found = Dataset("here", "folder", "train", (), (), 1, images, 0)
+    found = Dataset("here", "folder", "train", (), (), 1, images)
     given = {"train": found, "validation": found}
     epochs.train(program, workloads.of_case(case, settings.recipe), case, settings, lambda phase: None, given)
     return weights[0]
