@@ -2,16 +2,46 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List
+from typing import Any, Callable, Dict, Iterator, List
 
 import pytest
 from suite import SMALL, Suite, relax
 
+# One thread of arithmetic a process: several run side by side, and threads that wait for a core burn another.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 TESTS = Path(__file__).resolve().parent
 PROCESSES = 2
 # Files that take longest, longest first: they start first, so that the processes end together.
-LONGEST = ("project/test_tooling.py",)
+LONGEST = (
+    "backends/test_backends.py",
+    "project/test_tooling.py",
+    "ipu/test_tensorflow_ipu_numbers.py",
+    "processes/test_replicas_images.py",
+    "processes/test_xdist.py",
+    "processes/test_replicas.py",
+    "processes/test_hosts.py",
+    "processes/test_launchers.py",
+    "runs/test_device_fixtures.py",
+    "training/test_learning.py",
+    "options/test_bad_input.py",
+    "real_data/test_real_data.py",
+    "workloads/test_pipelines.py",
+    "runs/test_undecided.py",
+    "processes/test_xdist_faults.py",
+    "images/test_image_faults.py",
+    "processes/test_faults.py",
+    "project/test_readme_commands.py",
+    "runs/test_own_tests.py",
+    "options/test_option_refusals.py",
+    "runs/test_baselines_in_runs.py",
+    "real_data/test_real_data_faults.py",
+    "workloads/test_cnn_oracles.py",
+    "runs/test_network_runs.py",
+)
+# Folders whose files ask the same processes, one a framework: one process runs them.
+TOGETHER = ("tests/backends/",)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -44,8 +74,25 @@ def pytest_collection_modifyitems(config: pytest.Config, items: List[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+    for item in items:
+        if "calibrated" in getattr(item, "fixturenames", ()):
+            item.add_marker("runs")
     places = {str(TESTS / name): place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(str(item.fspath), len(places)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """By file, but for the folders of TOGETHER."""
+    if config.option.dist != "loadfile":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return next((folder for folder in TOGETHER if nodeid.startswith(folder)), nodeid.split("::", 1)[0])
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)
