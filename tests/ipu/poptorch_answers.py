@@ -21,7 +21,7 @@ EXECUTOR = "poptorch.PoplarExecutor"
 
 def environment(**more):
     """That of a process for which the fakes are the SDK."""
-    path = os.pathsep.join([str(FAKES), str(ROOT), str(ROOT / "tests")])
+    path = os.pathsep.join([str(FAKES), str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "ipu")])
     there = {"PYTHONPATH": path, "PATH": f"{FAKES / 'bin'}{os.pathsep}{os.environ['PATH']}"}
     # PYTEST_: a run within a run is no worker of the outer one.
     dropped = ("FAKE_", "POPLAR_", "POPTORCH_", "PYTEST_")

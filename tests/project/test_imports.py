@@ -9,7 +9,7 @@ from typing import Dict, Iterator, List, Tuple
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-# From the ground up. A room is a folder of bench/, or a file at its root; it may import from rooms below, and from itself.
+# From the ground up. A room is a folder of bench/ or a file at its root. It imports from rooms below, and from itself.
 FLOORS = (
     ("training", "registry", "cache", "program"),
     ("locks",),

@@ -18,7 +18,7 @@ from bench.cases import poplar
 from bench.cases.case import Case
 from fixtures import options
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 DATA: Dict[str, Any] = json.loads((ROOT / "docs" / "original_settings.json").read_text())
 # poprun's own, which stand in front of our line as they are.
 LAUNCHER = ("num-instances", "numa-aware", "mpi-global-args", "mpi-local-args")
