@@ -11,6 +11,7 @@ from suite import PACED, SMALL, Result, Suite
 from bench import workloads
 from bench.results.fields import FIELDS
 
+pytestmark = pytest.mark.floor
 ID = "dense-u8-inference-b32-fp32-x1-numpy-cpu"
 
 

@@ -28,10 +28,10 @@ pytest.importorskip("onnxruntime")
 
 
 @pytest.fixture(scope="module")
-def pair(new_suite: Callable[[], Suite], calibrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def pair(new_suite: Callable[[], Suite], calibrated: Suite, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Two runs that start without the generated set, one with images as bytes; and the folder that both made."""
     cache = tmp_path_factory.mktemp("cache")
-    for path in calibrated.glob("calibration-*.json"):
+    for path in calibrated.cache.glob("calibration-*.json"):
         shutil.copy(str(path), str(cache))
     suites = [new_suite(), new_suite()]
     both = [
