@@ -136,15 +136,12 @@ def _checked(
             stack if alike else own, checked, case, settings if alike else careful, group
         )
         tell("checking")
-        found: Dict[str, Any] = {
-            "gradient_error": 0.0,
-            **check.require(program, checked, case, weights, _averaging(case, settings, group)),
-        }
+        found: Dict[str, Any] = check.require(program, checked, case, weights, _averaging(case, settings, group))
     if not alike:
         tell("compiling")
         program, weights, compile_s = _compile(stack, graph, case, settings, group)
     first = next(iter(checked.inputs.values()), None)
-    found["checked_size"] = "x".join(map(str, first.shape)) if first else ""
+    found["checked_size"] = "x".join(map(str, first.shape)) if first else None
     found["compile_s"] = compile_s
     return program, weights, found
 
@@ -260,7 +257,7 @@ def _timed_record(
         if opened is not None and program.source == "measured":
             # More clocks, of the same machine.
             found.update(_of_real_images(program, graph, case, settings, opened, images, group))
-    found["data_dir"] = next(iter(images.values())).root if images else ""
+    found["data_dir"] = next(iter(images.values())).root if images else None
     made = record.build(case, settings, graph, step, samples, found)
     # Those of the warm-up stand before those of the samples.
     timed = latencies[-len(samples.seconds) * samples.steps_per_sample * step.iterations :]

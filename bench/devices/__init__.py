@@ -24,9 +24,9 @@ class Device(Protocol):
         """What a baseline must match: model, count and whatever else sets the speed."""
 
     def peak(self, precision: str, threads: int) -> Dict[str, Any]:
-        """Measure what the device can do: `flops` per second in `precision`, `bandwidth` in bytes
-        per second by the size of the working set in bytes (as text, smallest first), the `library` that
-        showed it, and the `limit` that no program can exceed: `flops` and `bytes` per second; None: not known."""
+        """Measure what the device can do: `flops` per second in `precision`, `bandwidth_bytes_per_s` by the size of
+        the working set in bytes (as text, smallest first), the `library` that showed it, and the `limit` that no
+        program can exceed: `flops` and `bytes` per second; None: not known."""
 
 
 def names() -> list[str]:

@@ -77,9 +77,6 @@ def pipeline_alone(
     step = Step(take, batch_items=case.batch_size, iterations=WINDOW)
     seen = {
         **seen,
-        **dict.fromkeys(("error", "gradient_error", "tolerance", "compile_s"), 0.0),
-        "checked_rows": 0,
-        "checked_size": "",
         "framework_version": str(package.__version__),
         "batches_in_flight": 1,
         "batches_per_step": WINDOW,

@@ -32,7 +32,7 @@ def test_what_is_computed_is_what_the_reference_computes(key):
     assert found["outcome"] == "passed", found["text"]
     precision = PRECISIONS[key[3]]
     assert (found["compute"], found["held"]) == (precision.compute, precision.weights)
-    assert 0 <= found["error"] <= found["tolerance"]
+    assert 0 <= found["relative_error"] <= found["tolerance"]
     assert key[2] != "training" or found["gradient_error"] > 0
 
 

@@ -29,7 +29,7 @@ def test_it_computes_what_the_reference_does(answers, name):
     found = answers[name]
 
     assert found["outcome"] == "passed", found.get("where", found.get("text"))
-    assert 0 <= found["said"]["error"] <= found["said"]["tolerance"]
+    assert 0 <= found["said"]["relative_error"] <= found["said"]["tolerance"]
 
 
 @pytest.mark.parametrize("name", WRONG)
