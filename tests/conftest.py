@@ -15,6 +15,8 @@ TESTS = Path(__file__).resolve().parent
 PROCESSES = 2
 # Files that take longest, longest first: they start first, so that the processes end together.
 LONGEST = (
+    # With --thorough, a third of everything.
+    "graph/test_activations.py",
     "backends/test_backends.py",
     "project/test_tooling.py",
     "ipu/test_tensorflow_ipu_numbers.py",

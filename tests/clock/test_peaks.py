@@ -11,6 +11,7 @@ from suite import Suite
 from bench import cache
 from bench.clock import calibration
 
+pytestmark = pytest.mark.runs
 DENSE = ("-k", "dense", "--units", "64", "--backend", "numpy", "--benchmark-only")
 # A peak that every case is above, put in the place of the measured one.
 PEAK = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 import subprocess
 import sys
 import textwrap
@@ -95,6 +96,11 @@ def test_folders_of_tests_run_in_two_processes_where_nobody_says_otherwise(args,
     done = run(sys.executable, "-c", textwrap.dedent(code))
 
     assert f"processes {count}\n" in done.stdout, done.stdout
+
+
+def test_runs_of_two_processes_do_not_wait_for_each_other(tmp_path_factory):
+    """Their locks lie in a folder of each process."""
+    assert tmp_path_factory.getbasetemp() in Path(os.environ["LAYERBENCH_CACHE"]).parents
 
 
 def test_installing_puts_nothing_on_the_path(tmp_path):
