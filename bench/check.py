@@ -84,10 +84,8 @@ def _compared(
     program.feed([inputs])
     update = None
     if case.mode == "training":
-        assert program.load is not None
         program.load(weights)
         update = _Update(graph, case, weights, inputs, group)
-        assert program.set_learning_rate is not None
         program.set_learning_rate(update.rate)
     program.run()
     got = program.outputs()
@@ -156,10 +154,10 @@ def require_finite(program: Program) -> None:
 
 def _require_types(program: Program, case: Case) -> None:
     precision = PRECISIONS[case.precision]
-    if (program.compute, program.held) != (precision.compute, precision.weights):
+    if (program.compute_dtype, program.weight_dtype) != (precision.compute, precision.weights):
         raise Wrong(
             f"asked for {case.precision} ({precision.compute} arithmetic, {precision.weights} weights),"
-            f" ran {program.compute} arithmetic on {program.held} weights"
+            f" ran {program.compute_dtype} arithmetic on {program.weight_dtype} weights"
         )
 
 
@@ -290,8 +288,6 @@ class _Update:
         """Raise Wrong unless the weights moved as the slopes say; put them back; return the error."""
         import numpy as np
 
-        assert program.weights is not None
-        assert program.load is not None
         after = program.weights()
         unsound = next((name for name, array in after.items() if not np.isfinite(array).all()), None)
         if unsound:

@@ -6,8 +6,11 @@ import difflib
 import functools
 import importlib
 import pkgutil
+from dataclasses import MISSING, fields
 from types import ModuleType
-from typing import List, Sequence
+from typing import Any, Dict, List, Sequence, Type, TypeVar
+
+Contract = TypeVar("Contract")
 
 
 def names(package: str) -> List[str]:
@@ -30,3 +33,21 @@ def unknown(name: str, known: Sequence[str]) -> str:
     nearest = difflib.get_close_matches(name, known, 1)
     hint = f" (did you mean {nearest[0]}?)" if nearest else ""
     return f"{name!r}{hint} is not one of {', '.join(known)}"
+
+
+def filled(kind: Type[Contract], module: ModuleType) -> Contract:
+    """A dataclass of what a module holds: its functions by their names, its constants in capitals.
+
+    Raises TypeError, naming them, where the module lacks fields that have no default.
+    """
+    values: Dict[str, Any] = {}
+    missing: List[str] = []
+    for field in fields(kind):  # type: ignore[arg-type]
+        name = field.name if "Callable" in str(field.type) else field.name.upper()
+        if hasattr(module, name):
+            values[field.name] = getattr(module, name)
+        elif field.default is MISSING:
+            missing.append(name)
+    if missing:
+        raise TypeError(f"{module.__name__} lacks {', '.join(missing)}: see {kind.__name__} in {kind.__module__}")
+    return kind(**values)

@@ -8,7 +8,7 @@ import os
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple
 
 from bench import backends, cache, check, workloads
 from bench import devices as device
@@ -17,85 +17,82 @@ from bench.cases.errors import Broken, Refused, Unavailable, Wrong
 from bench.cases.precision import PRECISIONS
 from bench.cases.recipe import PLAIN
 from bench.clock import surroundings, turn
-from bench.clock.sampling import measure
+from bench.clock.sampling import Samples, measure
 from bench.graph import Graph, draws, weight_files
 from bench.group import ALONE, Group
 from bench.images import Dataset, Stopped
+from bench.job import Job
 from bench.program import Program, Step, repeat
 from bench.real_data import material
 from bench.results import record
 from bench.workloads import host_pipeline
 
 Reply = Dict[str, Any]
-Tell = Callable[[str], None]
-Images = Mapping[str, Dataset]
+Seen = Dict[str, Any]
 
 # Host batches that generated data takes in turn.
 GENERATED_BATCHES = 4
 
 
-def run(case: Case, settings: Settings, tell: Tell, canary_s: Any = None, group: Group = ALONE) -> Reply:
+def run(
+    case: Case,
+    settings: Settings,
+    tell: Callable[[str], None],
+    canary_s: Optional[float] = None,
+    group: Group = ALONE,
+) -> Reply:
     """Compile, check and time one case, or one replica of `group`. Returns `record` and `samples`; no record when
     not timed.
 
     Raises Unavailable, Wrong or Refused, and whatever the framework raises.
     """
+    job = Job(case, settings, group, tell, canary_s)
     try:
         # Before anything is loaded or waited for: what a case works on may be at fault.
-        images = _images(case, settings, tell, group)
+        job.images = _images(job)
         # `compiling` ends where the clock starts: who holds it and asks to be alone would wait for itself.
-        with contextlib.ExitStack() as devices, contextlib.ExitStack() as compiling:
-            turn.to_compile(devices, compiling, case, settings, tell, group)
-            if case.workload == host_pipeline.NAME:
-                return _pipeline(case, settings, tell, canary_s, images, group, compiling)
-            return _network(case, settings, tell, canary_s, images, group, compiling)
+        with contextlib.ExitStack() as devices, job.compiling:
+            turn.to_compile(job, devices)
+            return _pipeline(job) if case.workload == host_pipeline.NAME else _network(job)
     except (ValueError, Stopped) as error:
         if settings.data != "real" and case.workload != host_pipeline.NAME:
             raise
         raise Refused(str(error)) from None
 
 
-def _images(case: Case, settings: Settings, tell: Tell, group: Group) -> Images:
+def _images(job: Job) -> Mapping[str, Dataset]:
     """The images of a case, by split, which have to be the same for all replicas."""
-    found = material.images(case, settings, tell)
-    if found:
-        counts = group.all({split: one.count for split, one in found.items()}, patient=True)
+    images = material.images(job.case, job.settings, job.tell)
+    if images:
+        counts = job.group.all({split: one.count for split, one in images.items()}, patient=True)
         if any(other != counts[0] for other in counts):
             told = "; ".join(f"replica {rank}: {count}" for rank, count in enumerate(counts))
-            raise ValueError(f"{settings.data_dir}: replicas have to find the same images, and their counts are {told}")
-    return found
+            folder = job.settings.data_dir
+            raise ValueError(f"{folder}: replicas have to find the same images, and their counts are {told}")
+    return images
 
 
-def _pipeline(
-    case: Case,
-    settings: Settings,
-    tell: Tell,
-    canary_s: Any,
-    images: Images,
-    group: Group,
-    compiling: contextlib.ExitStack,
-) -> Reply:
-    """An input pipeline without a model, which uses all cores: it is timed with nobody beside."""
-    from bench.real_data import bottleneck
+def _pipeline(job: Job) -> Reply:
+    """An input pipeline without a model: nothing is compiled or checked."""
+    from bench.images import pipelines
+    from bench.real_data import feeding, pipeline
 
-    def alone(timed: bottleneck.Timed) -> Any:
-        with contextlib.ExitStack() as stack:
-            turn.to_time(stack, compiling, case, replace(settings, parallel_timing=False), tell, ALONE)
-            return surroundings.beside_canaries(settings, canary_s, timed)
-
-    return bottleneck.pipeline_alone(case, settings, tell, alone, images, group)
+    case = job.case
+    (images,) = job.images.values()
+    version = str(__import__(pipelines.load(case.backend).PACKAGE).__version__)
+    size, training = int(case.dimensions["image_size"]), case.mode == "training"
+    job.tell("decoding")
+    with feeding.images(case, job.settings, images, training=training, size=size, group=job.group) as opened:
+        program = pipeline.Pipeline(job, opened)
+        if not job.settings.timed:
+            return {"record": None, "samples": []}
+        unchecked = {"checked_rows": 0, "checked_size": "", "framework_version": version, "data": "real"}
+        return _timed_record(job, program, unchecked, opened)
 
 
-def _network(
-    case: Case,
-    settings: Settings,
-    tell: Tell,
-    canary_s: Any,
-    images: Images,
-    group: Group,
-    compiling: contextlib.ExitStack,
-) -> Reply:
-    tell("loading")
+def _network(job: Job) -> Reply:
+    case, settings = job.case, job.settings
+    job.tell("loading")
     engine = backends.load(case.backend)
     graph = workloads.of_case(case, settings.recipe)
     _require_memory(graph, case)
@@ -106,190 +103,168 @@ def _network(
         raise Broken(f"{case.backend} is installed and does not load: {error}") from None
     with contextlib.ExitStack() as stack:
         if settings.poplar.compile_only:
-            tell("compiling")
-            return {"record": None, "samples": [], "compile_s": _compile(stack, graph, case, settings, group)[2]}
-        program, weights, found = _checked(stack, case, settings, graph, tell, group)
-        found["framework_version"] = version
+            job.tell("compiling")
+            return {"record": None, "samples": [], "compile_s": _compile(job, stack, graph, settings)[2]}
+        program, weights, seen = _checked(job, stack, graph)
+        seen["framework_version"] = version
         _export(engine, graph, weights, case, settings)
-        opened = _feed(stack, program, graph, case, settings, weights, images, group)
+        opened = _feed(job, stack, program, weights)
         if not settings.timed:
             program.run()
             return {"record": None, "samples": []}
-        return _timed_record(program, graph, case, settings, found, opened, tell, canary_s, images, group, compiling)
+        return _timed_record(job, program, seen, opened)
 
 
-def _checked(
-    stack: contextlib.ExitStack, case: Case, settings: Settings, graph: Graph, tell: Tell, group: Group
-) -> Tuple[Program, Dict[str, Any], Dict[str, Any]]:
+def _checked(job: Job, stack: contextlib.ExitStack, graph: Graph) -> Tuple[Program, Dict[str, Any], Seen]:
     """The program that is to be timed, its weights, and what the check of it, or of a smaller one, found."""
+    case, settings = job.case, job.settings
     # The update of any other optimiser does not tell the gradient.
     careful = replace(settings, recipe=settings.recipe.checkable, data="synthetic")
-    checkable = getattr(backends.load(case.backend), "checkable", None)
+    checkable = backends.load(case.backend).checkable
     if checkable is not None:
         careful = checkable(case, careful)
     checked = workloads.checked(case, careful.recipe)
     alike = graph.fingerprint == checked.fingerprint and settings.recipe == careful.recipe
     alike = alike and settings.data != "real" and (checkable is None or settings == careful)
-    tell("compiling")
+    job.tell("compiling")
     with contextlib.ExitStack() as own:
-        program, weights, compile_s = _compile(
-            stack if alike else own, checked, case, settings if alike else careful, group
-        )
-        tell("checking")
-        found: Dict[str, Any] = check.require(program, checked, case, weights, _averaging(case, settings, group))
+        program, weights, compile_s = _compile(job, stack if alike else own, checked, settings if alike else careful)
+        job.tell("checking")
+        seen: Seen = dict(check.require(program, checked, case, weights, job.averaging))
     if not alike:
-        tell("compiling")
-        program, weights, compile_s = _compile(stack, graph, case, settings, group)
+        job.tell("compiling")
+        program, weights, compile_s = _compile(job, stack, graph, settings)
     first = next(iter(checked.inputs.values()), None)
-    found["checked_size"] = "x".join(map(str, first.shape)) if first else None
-    found["compile_s"] = compile_s
-    return program, weights, found
-
-
-def _averaging(case: Case, settings: Settings, group: Group) -> Group:
-    """The replicas that average their gradients; others have nothing to do with each other."""
-    return group if case.mode == "training" and settings.all_reduce else ALONE
+    seen["checked_size"] = "x".join(map(str, first.shape)) if first else None
+    seen["compile_s"] = compile_s
+    return program, weights, seen
 
 
 def _compile(
-    stack: contextlib.ExitStack, graph: Graph, case: Case, settings: Settings, group: Group
+    job: Job, stack: contextlib.ExitStack, graph: Graph, settings: Settings
 ) -> Tuple[Program, Dict[str, Any], float]:
     """The program, which lets its device go when `stack` ends, its weights, and the seconds that it took."""
-    precision = PRECISIONS[case.precision]
+    case, precision = job.case, PRECISIONS[job.case.precision]
     weights = draws.weights(graph, precision.weights)
     if settings.weights:
         weights.update(weight_files.load(Path(settings.weights), graph, precision.weights))
-    count = settings.recipe.gradient_accumulation if case.mode == "training" else 1
-    own = range(group.rank * count, (group.rank + 1) * count)
-    inputs = [draws.inputs(graph, precision.compute, batch) for batch in own]
-    averaging = _averaging(case, settings, group)
+    inputs = [draws.inputs(graph, precision.compute, batch) for batch in _own_batches(job, settings, 1)]
     start = time.perf_counter()
-    engine: Any = backends.load(case.backend)
+    engine = backends.load(case.backend)
     if case.device == "ipu":
         # Under poprun each process has its share of the replicas, and the SDK averages.
-        case = replace(case, replicas=case.replicas // group.count)
-    if averaging.count > 1 and hasattr(engine, "TOGETHER"):
-        program = engine.compile(graph, weights, inputs, case, settings, group=averaging)
-    else:
-        program = engine.compile(graph, weights, inputs, case, settings)
-    if program.close is not None:
-        stack.callback(program.close)
+        case = replace(case, replicas=case.replicas // job.group.count)
+    together = {"group": job.averaging} if job.averaging.count > 1 and engine.all_reduce else {}
+    program = engine.compile(graph, weights, inputs, case, settings, **together)
+    stack.callback(program.release)
     return program, weights, time.perf_counter() - start
 
 
-def _feed(
-    stack: contextlib.ExitStack,
-    program: Program,
-    graph: Graph,
-    case: Case,
-    settings: Settings,
-    weights: Mapping[str, Any],
-    images: Images,
-    group: Group,
-) -> Any:
+def _own_batches(job: Job, settings: Settings, least: int) -> Iterable[int]:
+    """The numbers of this replica's drawn batches: those of one update, and no fewer than `least`."""
+    count = max(least, settings.recipe.batches_per_update(job.case.mode))
+    return range(job.group.rank * count, (job.group.rank + 1) * count)
+
+
+def _feed(job: Job, stack: contextlib.ExitStack, program: Program, weights: Mapping[str, Any]) -> Any:
     """Give the program the inputs, weights and learning rate with which it is timed; return the open
     pipeline of real images."""
-    if program.set_learning_rate is not None and program.load is not None:
+    case, settings, graph = job.case, job.settings, program.graph
+    if program.training:
         program.load(weights)
         program.set_learning_rate(workloads.load(case.workload).LEARNING_RATE)  # type: ignore[attr-defined]
-    if settings.data == "real" and not _learns(case, settings):
+    if settings.data == "real" and not job.learns:
         from bench.real_data import feeding
 
         size = next(iter(graph.inputs.values())).shape[2]
-        training = case.mode == "training"
-        (found,) = images.values()
-        opened = stack.enter_context(feeding.images(case, settings, found, training=training, size=size, group=group))
-        made = map(feeding.named(graph, case, settings, replica=group.rank), opened)
-        averaging = _averaging(case, settings, group)
-        program.feed(feeding.together(made, averaging) if averaging.count > 1 else made)
+        (images,) = job.images.values()
+        opened = stack.enter_context(
+            feeding.images(case, settings, images, training=program.training, size=size, group=job.group)
+        )
+        batches = map(feeding.named(graph, case, settings, replica=job.group.rank), opened)
+        program.feed(feeding.together(batches, job.averaging) if job.averaging.count > 1 else batches)
         return opened
-    count = 1 if settings.data == "synthetic" else GENERATED_BATCHES
-    count = max(count, settings.recipe.gradient_accumulation if case.mode == "training" else 1)
     compute = PRECISIONS[case.precision].compute
-    own = range(group.rank * count, (group.rank + 1) * count)
-    program.feed([draws.inputs(graph, compute, batch, settings.zero_values) for batch in own])
+    numbers = _own_batches(job, settings, 1 if settings.data == "synthetic" else GENERATED_BATCHES)
+    program.feed([draws.inputs(graph, compute, batch, settings.zero_values) for batch in numbers])
     return None
 
 
-def _timed_record(
-    program: Program,
-    graph: Graph,
-    case: Case,
-    settings: Settings,
-    found: Dict[str, Any],
-    opened: Any,
-    tell: Tell,
-    canary_s: Any,
-    images: Images,
-    group: Group,
-    compiling: contextlib.ExitStack,
-) -> Reply:
+def _timed_record(job: Job, program: Program, seen: Seen, opened: Any) -> Reply:
+    """Time a program, and return its record. `seen`: what the check found; `opened`: its pipeline of real images."""
+    case, settings, images = job.case, job.settings, job.images
     latencies: List[float] = []
     step = Step(
-        repeat(surroundings.noting(program, latencies), 1 if program.looped else settings.batches_per_step),
-        batch_items=workloads.items(case) * (settings.recipe.gradient_accumulation if case.mode == "training" else 1),
+        repeat(surroundings.noting(program, latencies), 1 if program.device_loop else program.batches_per_step),
+        batch_items=workloads.items(case) * settings.recipe.batches_per_update(case.mode),
         replicas=case.replicas,
-        iterations=settings.batches_per_step * program.batches,
+        iterations=program.batches_per_step * program.batches_in_flight,
     )
     with contextlib.ExitStack() as stack:
-        turn.to_time(stack, compiling, case, settings, tell, group)
-        if _learns(case, settings) and settings.data == "real":
+        turn.to_time(job, stack, program.alone)
+        if job.learns and settings.data == "real":
             from bench.real_data import epochs
 
-            step = step if program.looped else replace(step, iterations=1)
-            samples, seen = surroundings.beside_canaries(
-                settings, canary_s, lambda: epochs.train(program, graph, case, settings, tell, images, group)
-            )
-            samples, own = surroundings.together(samples, step, group)
-            seen = {**seen, **own}
+            step = step if program.device_loop else replace(step, iterations=1)
+            samples, around = surroundings.beside_canaries(settings, job.canary_s, lambda: epochs.train(program, job))
         else:
-            samples, seen = surroundings.beside_canaries(
-                settings, canary_s, lambda: (measure(step.run, settings, group=group), {})
+            samples, around = surroundings.beside_canaries(
+                settings, job.canary_s, lambda: (measure(step.run, settings, group=job.group), {})
             )
-            samples, own = surroundings.together(samples, step, group)
-            seen = {**seen, **own, **surroundings.communication(program, samples, settings, group)}
+            around.update(surroundings.communication(program, samples, settings))
+        samples, rates = surroundings.together(samples, step, job.group)
         check.require_finite(program)
         _require_plausible(program, case)
-        found.update(seen, batches_in_flight=program.batches)
-        found.update({f"tuned_{key}": value for key, value in program.facts.items()})
-        found.update(program.told() if program.told is not None else {}, source=program.source)
-        found.update({f"device_{key}": value for key, value in device.load(case.device).describe().items()})
+        seen = {**seen, **around, **rates, **_facts(program)}
         if opened is not None and program.source == "measured":
             # More clocks, of the same machine.
-            found.update(_of_real_images(program, graph, case, settings, opened, images, group))
-    found["data_dir"] = next(iter(images.values())).root if images else None
-    made = record.build(case, settings, graph, step, samples, found)
-    # Those of the warm-up stand before those of the samples.
-    timed = latencies[-len(samples.seconds) * samples.steps_per_sample * step.iterations :]
-    alone = samples.seconds if samples.steps_per_sample == 1 else []
-    plain = replace(settings, recipe=PLAIN) if case.mode != "training" else settings
+            seen.update(_of_real_images(job, program, opened))
+    seen["data_dir"] = next(iter(images.values())).root if images else None
+    made = record.build(case, settings, program.graph, step, samples, seen)
     if program.source == "measured":
-        made.update(record.latency(timed or alone, bool(timed), step, plain))
+        made.update(_latency(job, samples, latencies, step))
     return {"record": made, "samples": samples.seconds}
 
 
-def _of_real_images(
-    program: Program, graph: Graph, case: Case, settings: Settings, opened: Any, images: Images, group: Group
-) -> Dict[str, Any]:
-    """What bounds a case that decodes images, how many were left out, and the hits of given weights."""
+def _facts(program: Program) -> Seen:
+    """What a program, its backend and its device say of themselves."""
+    return {
+        "batches_in_flight": program.batches_in_flight,
+        "batches_per_step": program.batches_per_step,
+        **{f"tuned_{key}": value for key, value in program.facts.items()},
+        **program.device_facts(),
+        "source": program.source,
+        **{f"device_{key}": value for key, value in device.load(program.case.device).describe().items()},
+    }
+
+
+def _latency(job: Job, samples: Samples, latencies: List[float], step: Step) -> Seen:
+    """Percentiles of the time of single batches: by the backend's own clock, where several are in flight."""
+    # Those of the warm-up stand before those of the samples.
+    timed = latencies[-len(samples.seconds) * samples.steps_per_sample * step.iterations :]
+    alone = samples.seconds if samples.steps_per_sample == 1 else []
+    settings = job.settings if job.case.mode == "training" else replace(job.settings, recipe=PLAIN)
+    return record.latency(timed or alone, bool(timed), step, settings)
+
+
+def _of_real_images(job: Job, program: Program, opened: Any) -> Seen:
+    """How many images were left out; and of a network that decodes them, what bounds it, and the hits of given
+    weights."""
     from bench.real_data import bottleneck, epochs
 
-    found: Dict[str, Any] = {"images_skipped": sum(group.all(opened.skipped))}
-    found.update({f"tuned_{key}": value for key, value in opened.facts.items()})
-    found.update(bottleneck.of(program, graph, case, settings, opened))
-    (dataset,) = images.values()
-    if settings.weights and case.mode == "inference" and dataset.labelled:
-        found.update(epochs.score(program, graph, case, settings, dataset, group))
-    return found
+    seen: Seen = {"images_skipped": sum(job.group.all(opened.skipped))}
+    seen.update({f"tuned_{key}": value for key, value in opened.facts.items()})
+    if not program.graph.operations:
+        return seen
+    seen.update(bottleneck.of(program, opened))
+    (images,) = job.images.values()
+    if job.settings.weights and job.case.mode == "inference" and images.labelled:
+        seen.update(epochs.score(program, job))
+    return seen
 
 
-def _learns(case: Case, settings: Settings) -> bool:
-    """Whether a case is a training run of so many epochs, which opens its images itself."""
-    return case.mode == "training" and bool(settings.recipe.epochs)
-
-
-def _export(engine: Any, graph: Graph, weights: Mapping[str, Any], case: Case, settings: Settings) -> None:
-    if settings.export_onnx and hasattr(engine, "exported"):
+def _export(engine: backends.Backend, graph: Graph, weights: Mapping[str, Any], case: Case, settings: Settings) -> None:
+    if settings.export_onnx and engine.exported is not None:
         name = case.id.rsplit("-", 3)[0]
         try:
             cache.write_whole(Path(settings.export_onnx) / f"{name}.onnx", engine.exported(graph, weights))

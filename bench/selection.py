@@ -62,7 +62,7 @@ class Selection:
                 for mode, batch, precision, replicas, device, backend in itertools.product(
                     self.modes, batches, self.precisions, self.replicas, self.devices, self.backends
                 ):
-                    if not self.backends_named and (device == "ipu") != ("ipu" in backends.load(backend).DEVICES):
+                    if not self.backends_named and (device == "ipu") != ("ipu" in backends.load(backend).devices):
                         continue
                     yield Case(name, size, dimensions, mode, batch, precision, replicas, backend, device)
 
@@ -109,27 +109,30 @@ class Selection:
 def require(case: Case) -> None:
     """Raise Unavailable, with one of the three reasons, when a case cannot run here."""
     backend = backends.load(case.backend)
-    if importlib.util.find_spec(backend.PACKAGE) is None:
-        raise Unavailable(f"not installed: {backend.PACKAGE} ({_source(case.backend)})")
+    if importlib.util.find_spec(backend.package) is None:
+        raise Unavailable(f"not installed: {backend.package} ({_source(case.backend)})")
     devices.require(case.device)
-    if case.device not in backend.DEVICES:
-        raise Unavailable(f"not supported: {case.backend} runs on {', '.join(backend.DEVICES)} here, not {case.device}")
-    if case.mode not in backend.MODES:
-        raise Unavailable(f"not supported: {case.backend} runs {' and '.join(backend.MODES)}, not {case.mode}")
+    if case.device not in backend.devices:
+        raise Unavailable(f"not supported: {case.backend} runs on {', '.join(backend.devices)} here, not {case.device}")
+    if case.mode not in backend.modes:
+        raise Unavailable(f"not supported: {case.backend} runs {' and '.join(backend.modes)}, not {case.mode}")
     if case.workload == host_pipeline.NAME and case.backend not in host_pipeline.BACKENDS:
         owners = " and ".join(host_pipeline.BACKENDS)
         raise Unavailable(f"not supported: {case.backend} has no input pipeline of its own, as {owners} have")
-    if case.replicas > 1 and case.mode == "training" and case.device != "ipu" and not hasattr(backend, "TOGETHER"):
+    if case.replicas > 1 and case.mode == "training" and case.device != "ipu" and not backend.all_reduce:
         raise Unavailable(f"not supported: {case.backend} does not train replicas together")
     reason = workloads.unsupported(workloads.load(case.workload), case.mode, case.precision)
     reason = reason or backend.unsupported(case.precision, case.mode, case.device)
     if reason:
         raise Unavailable(f"not supported: {reason}")
+    lacking = sorted(workloads.primitives(case) - backend.primitives)
+    if lacking:
+        raise Unavailable(f"not supported: {case.backend} lacks {', '.join(lacking)}")
 
 
 def _source(name: str) -> str:
     """Where the package of a backend comes from."""
-    if backends.load(name).DEVICES == ("ipu",):
+    if backends.load(name).devices == ("ipu",):
         return "it comes with Graphcore's Poplar SDK: enable it"
     extra = {"onnxruntime": "onnx", "numpy": "test"}.get(name, name)
     return f"pip install -e '.[{extra}]' -c constraints/cpu.txt"

@@ -23,7 +23,7 @@ def keys(engine):
         layer, _, mode, precision, _, _ = key
         module, made = workloads.load(layer), backends.load(engine)
         refused = workloads.unsupported(module, mode, precision) or made.unsupported(precision, mode, "cpu")
-        if mode in made.MODES and not refused:
+        if mode in made.modes and not refused:
             yield key
 
 
@@ -87,7 +87,11 @@ def tried(case, settings):
     """What a program was seen to do; Wrong where its numbers are."""
     graph = workloads.checked(case)
     program, weights = compiled(graph, case, settings)
-    seen = {"compute": program.compute, "held": program.held, "check": check.require(program, graph, case, weights)}
+    seen = {
+        "compute": program.compute_dtype,
+        "held": program.weight_dtype,
+        "check": check.require(program, graph, case, weights),
+    }
     seen["facts"] = program.facts
     outputs = program.outputs()
     precision = PRECISIONS[case.precision]
@@ -126,7 +130,7 @@ def zeroed(program, graph, weights, precision):
     inputs = values.inputs(graph, precision.compute, zero=True)
     program.feed([inputs])
     program.run()
-    expected, _ = evaluate(graph, program.weights() if program.weights else weights, inputs, "float64")
+    expected, _ = evaluate(graph, program.weights() if program.training else weights, inputs, "float64")
     return {"zero_error": float(np.abs(program.outputs()["output"] - expected).max())}
 
 

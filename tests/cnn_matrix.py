@@ -9,6 +9,7 @@ which type); precisions, variants and ways of training meet no code of each othe
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import traceback
 
@@ -97,7 +98,7 @@ def keys(engine, thorough=True):
     made = backends.load(engine)
     for key in dict.fromkeys([*quick(), *(every() if thorough else ())]):
         _, _, mode, precision, *_ = key
-        if mode in made.MODES and not made.unsupported(precision, mode, "cpu"):
+        if mode in made.modes and not made.unsupported(precision, mode, "cpu"):
             yield key
 
 
@@ -180,7 +181,11 @@ def tried(case, settings):
     """What a program was seen to do; Wrong where its numbers are."""
     graph = workloads.checked(case, settings.recipe)
     program, weights = compiled(graph, case, settings)
-    seen = {"compute": program.compute, "held": program.held, "check": check.require(program, graph, case, weights)}
+    seen = {
+        "compute": program.compute_dtype,
+        "held": program.weight_dtype,
+        "check": check.require(program, graph, case, weights),
+    }
     if settings.data == "generated":
         seen["batches"] = taken(program, graph, weights)
     return seen
@@ -190,7 +195,7 @@ def taken(program, graph, weights):
     """Which of three host batches each of six runs has answered; -1: none."""
     batches = [draws.inputs(graph, "float32", batch) for batch in range(3)]
     expected = [evaluate(graph, weights, batch, "float64")[0] for batch in batches]
-    if program.set_learning_rate is not None:
+    if program.training:
         program.set_learning_rate(0.0)
     program.feed(batches)
     found = []
@@ -276,7 +281,14 @@ def one_norm_off(program, graph, block, weights):
         held = program.weights()
         return {**held, name: held[name] / factor}
 
-    return dataclasses.replace(program, load=load, weights=told)
+    return changed(program, load=load, weights=told)
+
+
+def changed(program, **methods):
+    """The program with other methods."""
+    copied = copy.copy(program)
+    vars(copied).update(methods)
+    return copied
 
 
 def off(graph, block):
@@ -295,7 +307,7 @@ def one_block_still(program, graph, block, weights):
     def told():
         return {**program.weights(), **{name: np.asarray(weights[name], "float64") for name in names}}
 
-    return dataclasses.replace(program, weights=told)
+    return changed(program, weights=told)
 
 
 def name(key):
@@ -304,7 +316,7 @@ def name(key):
 
 def answers(engine, thorough):
     answer = {name(key): outcome_of(engine, key) for key in keys(engine, thorough)}
-    if "training" in backends.load(engine).MODES:
+    if "training" in backends.load(engine).modes:
         answer["predicted"] = {model: predicted(engine, model) for model in PREDICTED}
         answer["predicted"]["mixed"] = predicted(engine, "resnet8", "both")
     if engine == "torch":

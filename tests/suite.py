@@ -47,7 +47,7 @@ PACKAGE = "numpy"
 
 def compile(graph, weights, inputs, case, settings):
     program = sound.compile(graph, weights, inputs, case, settings)
-    run, outputs = program.run, program.outputs
+    run, outputs = program.run_resident, program.outputs
     with (Path(__file__).parents[2] / "workers.txt").open("a") as file:
         file.write(f"{case.id} {os.getpid()}\\n")
 %s
@@ -60,7 +60,7 @@ def paced():
     end = time.perf_counter() + {seconds}
     run()
     time.sleep(max(0.0, end - time.perf_counter()))
-program.run = paced
+program.run_resident = paced
 """
 
 
@@ -140,8 +140,8 @@ class Suite:
         return target
 
     def add_backend(self, name: str, change: str = "") -> None:
-        """A backend that is numpy but for `change`: statements that may replace `program.run` (`run`
-        before) and `program.outputs` (`outputs` before). It notes the case and pid of every compile."""
+        """A backend that is numpy but for `change`: statements that may replace `program.run_resident`
+        (`run` before) and `program.outputs` (`outputs` before). It notes the case and pid of every compile."""
         body = textwrap.indent(textwrap.dedent(change).strip("\n"), "    ")
         self.add(f"bench/backends/{name}.py", BACKEND % body)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
+from typing import Any, Dict, Iterable, Mapping, Optional, Sequence, Tuple
 
 from bench.cases.case import Case, Settings
 from bench.graph import Graph
 from bench.graph.reference import evaluate
-from bench.program import Batches, Program, resident, turns
+from bench.program import Program
 
 PACKAGE = "numpy"
 DEVICES = ("cpu",)
@@ -33,35 +33,36 @@ def version() -> str:
 def compile(
     graph: Graph, weights: Mapping[str, Array], inputs: Sequence[Mapping[str, Array]], case: Case, settings: Settings
 ) -> Program:
-    import numpy as np
-
-    held = {name: np.asarray(value, np.float32) for name, value in weights.items()}
-    fed: Dict[str, Array] = {}
-    result: Dict[str, Array] = {}
-    source: List[Iterator[Mapping[str, Array]]] = []
-
-    def feed(batches: Batches) -> None:
-        if settings.data != "synthetic":
-            source[:] = [turns(batches, dict)]
-            return
-        fed.update(_native(resident(batches, 1)[0]))
-
-    def run() -> None:
-        if settings.data != "synthetic":
-            fed.update({name: array.copy() for name, array in _native(next(source[0])).items()})
-        result["output"], terms = evaluate(graph, held, fed, np.float32)
-        if terms is not None:
-            result["loss"] = terms.sum()
-
-    def outputs() -> Dict[str, Array]:
-        return {k: np.asarray(v, np.float64) for k, v in result.items()}
-
-    feed(inputs)
-    run()
-    return Program(run, feed, outputs, compute=str(result["output"].dtype), held="float32")
+    return _Reference(graph, weights, case, settings).started(inputs)
 
 
-def _native(batch: Mapping[str, Array]) -> Dict[str, Array]:
-    import numpy as np
+class _Reference(Program):
+    def __init__(self, graph: Graph, weights: Mapping[str, Array], case: Case, settings: Settings) -> None:
+        import numpy as np
 
-    return {k: v if v.dtype.kind in "iu" else np.asarray(v, np.float32) for k, v in batch.items()}
+        super().__init__(graph, case, settings)
+        self.np = np
+        self.values = {name: np.asarray(value, np.float32) for name, value in weights.items()}
+        self.arrays: Dict[str, Array] = {}
+        self.results: Dict[str, Array] = {}
+
+    def convert(self, batch: Mapping[str, Array]) -> Dict[str, Array]:
+        integers = {name for name, array in batch.items() if array.dtype.kind in "iu"}
+        return {k: v if k in integers else self.np.asarray(v, self.np.float32) for k, v in batch.items()}
+
+    def keep(self, batches: Iterable[Dict[str, Array]]) -> None:
+        (self.arrays,) = batches
+
+    def move_in(self, batches: Iterable[Dict[str, Array]]) -> None:
+        (arrays,) = batches
+        self.arrays = {name: array.copy() for name, array in arrays.items()}
+
+    def run_resident(self) -> None:
+        output, terms = evaluate(self.graph, self.values, self.arrays, self.np.float32)
+        self.results = {"output": output} if terms is None else {"output": output, "loss": terms.sum()}
+
+    def outputs(self) -> Dict[str, Array]:
+        return {name: self.np.asarray(array, self.np.float64) for name, array in self.results.items()}
+
+    def dtypes(self) -> Tuple[str, str]:
+        return str(self.results["output"].dtype), "float32"

@@ -8,16 +8,19 @@ Tuning   best: bound inputs and outputs, all optimisations, threads that spin be
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
+from bench.backends._onnx import exported
 from bench.cases.case import Case, Settings
 from bench.cases.errors import Unavailable
 from bench.graph import Graph
-from bench.program import Arrays, Batches, Program, resident, turns
+from bench.program import Arrays, Program
 
 PACKAGE = "onnxruntime"
 DEVICES = ("cpu", "cuda")
 MODES = ("inference", "eval")
+
+__all__ = ["DEVICES", "MODES", "PACKAGE", "compile", "environment", "exported", "unsupported", "version"]
 
 
 def unsupported(precision: str, mode: str, device: str) -> Optional[str]:
@@ -34,20 +37,80 @@ def version() -> str:
     return str(onnxruntime.__version__)
 
 
-def exported(graph: Graph, weights: Mapping[str, Any]) -> bytes:
-    """The ONNX model of a graph, as a file has it."""
-    from bench.backends._onnx import model as onnx_model
-
-    return bytes(onnx_model.model(graph, weights).SerializeToString())
-
-
 def compile(
     graph: Graph, weights: Mapping[str, Any], inputs: Sequence[Mapping[str, Any]], case: Case, settings: Settings
 ) -> Program:
-    import numpy as np
-    import onnxruntime as ort
+    bound = settings.tuning == "best" and settings.data == "synthetic"
+    return (_Bound if bound else _Session)(graph, weights, case, settings).started(inputs)
 
-    from bench.backends._onnx import model as onnx_model
+
+class _Session(Program):
+    """A session that takes numpy arrays in every run, and returns new ones."""
+
+    bound = False
+
+    def __init__(self, graph: Graph, weights: Mapping[str, Any], case: Case, settings: Settings) -> None:
+        from bench.backends._onnx import model
+
+        super().__init__(graph, case, settings)
+        self.model = model
+        self.session = _session(exported(graph, weights), case, settings)
+        self.names = [output.name for output in self.session.get_outputs()]
+        self.arrays: Arrays = {}
+        self.results: List[Any] = []
+        self.facts = {"provider": self.session.get_providers()[0], "io_binding": self.bound}
+
+    def convert(self, batch: Mapping[str, Any]) -> Arrays:
+        return {name: self.model.native(array, "float32") for name, array in batch.items()}
+
+    def keep(self, batches: Iterable[Arrays]) -> None:
+        (self.arrays,) = batches
+
+    def run_resident(self) -> None:
+        self.results = self.session.run(self.names, self.arrays)
+
+    def outputs(self) -> Arrays:
+        return self.model.results(dict(zip(self.names, self.results)))
+
+    def dtypes(self) -> Tuple[str, str]:
+        kinds = {output.type for output in self.session.get_outputs()}
+        return "float32" if kinds == {"tensor(float)"} else ",".join(sorted(kinds)), "float32"
+
+
+class _Bound(_Session):
+    """A session whose inputs and outputs are bound to arrays on the device: a run makes none."""
+
+    bound = True
+
+    def __init__(self, graph: Graph, weights: Mapping[str, Any], case: Case, settings: Settings) -> None:
+        super().__init__(graph, weights, case, settings)
+        self.binding = self.session.io_binding()
+
+    def keep(self, batches: Iterable[Arrays]) -> None:
+        import numpy as np
+        from onnxruntime import OrtValue
+
+        # The binding reads these arrays in place.
+        super().keep(batches)
+        device = self.case.device
+        self.binding.clear_binding_inputs()
+        self.binding.clear_binding_outputs()
+        for name, array in self.arrays.items():
+            self.binding.bind_ortvalue_input(name, OrtValue.ortvalue_from_numpy(array, device, 0))
+        for output in self.session.get_outputs():
+            kept = OrtValue.ortvalue_from_shape_and_type(output.shape, np.float32, device, 0)
+            self.binding.bind_ortvalue_output(output.name, kept)
+
+    def run_resident(self) -> None:
+        self.session.run_with_iobinding(self.binding)
+
+    def outputs(self) -> Arrays:
+        self.results = [value.numpy() for value in self.binding.get_outputs()]
+        return super().outputs()
+
+
+def _session(model: bytes, case: Case, settings: Settings) -> Any:
+    import onnxruntime as ort
 
     provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[case.device]
     if provider not in ort.get_available_providers():
@@ -58,49 +121,4 @@ def compile(
     options.log_severity_level = 3
     # fp32 means fp32: CUDA's provider would take TF32 otherwise.
     chosen: Any = (provider, {"use_tf32": "0"}) if case.device == "cuda" else provider
-    model = exported(graph, weights)
-    session = ort.InferenceSession(model, options, providers=[chosen])
-    names = [output.name for output in session.get_outputs()]
-    bound = settings.tuning == "best" and settings.data == "synthetic"
-    binding = session.io_binding()
-    source: List[Iterator[Dict[str, Any]]] = []
-    held: List[Dict[str, Any]] = []
-    result: List[Any] = []
-
-    def native(batch: Mapping[str, Any]) -> Dict[str, Any]:
-        return {k: onnx_model.native(v, np.float32) for k, v in batch.items()}
-
-    def feed(batches: Batches) -> None:
-        if not bound:
-            source[:] = [turns(batches, native)]
-            return
-        held[:] = map(native, resident(batches, 1))
-        binding.clear_binding_inputs()
-        binding.clear_binding_outputs()
-        for name, array in held[0].items():
-            binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array, case.device, 0))
-        for output in session.get_outputs():
-            kept = ort.OrtValue.ortvalue_from_shape_and_type(output.shape, np.float32, case.device, 0)
-            binding.bind_ortvalue_output(output.name, kept)
-
-    def run_bound() -> None:
-        session.run_with_iobinding(binding)
-
-    def run_moved() -> None:
-        held[:] = [next(source[0])]
-        result[:] = session.run(names, held[0])
-
-    def run_held() -> None:
-        result[:] = session.run(names, held[0])
-
-    def outputs() -> Arrays:
-        arrays = [value.numpy() for value in binding.get_outputs()] if bound else result
-        return onnx_model.results(dict(zip(names, arrays)))
-
-    feed(inputs)
-    run, compute_only = (run_bound, None) if bound else (run_moved, run_held)
-    run()
-    kinds = {output.type for output in session.get_outputs()}
-    compute = "float32" if kinds == {"tensor(float)"} else ",".join(sorted(kinds))
-    facts = {"provider": session.get_providers()[0], "io_binding": bound}
-    return Program(run, feed, outputs, compute=compute, held="float32", compute_only=compute_only, facts=facts)
+    return ort.InferenceSession(model, options, providers=[chosen])

@@ -9,21 +9,26 @@ Tuning   best: for convolutions below a batch of 8 the throughput hint, with as 
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
 
+from bench.backends._onnx import exported
 from bench.cases.case import Case, Settings
 from bench.cases.errors import Unavailable
 from bench.cases.precision import PRECISIONS
 from bench.graph import Graph
-from bench.program import Arrays, Batches, Program, resident, turns
+from bench.program import Arrays, Program
 
 PACKAGE = "openvino"
 DEVICES = ("cpu",)
 MODES = ("inference", "eval")
 
+__all__ = ["DEVICES", "MODES", "PACKAGE", "compile", "environment", "exported", "unsupported", "version"]
+
 THROUGHPUT_BELOW_BATCH = 8
 # The nodes that do the work, by the names that OpenVINO's CPU plugin gives them.
 WORK = ("FullyConnected", "MatMul", "Convolution", "RNNSeq", "RNNCell")
+# Those that compute nothing.
+IDLE = ("Input", "Output", "Const")
 TYPES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
 
 
@@ -45,108 +50,105 @@ def version() -> str:
     return str(openvino.__version__)
 
 
-def exported(graph: Graph, weights: Mapping[str, Any]) -> bytes:
-    """The ONNX model of a graph, as a file has it."""
-    from bench.backends._onnx import model as onnx_model
-
-    return bytes(onnx_model.model(graph, weights).SerializeToString())
-
-
 def compile(
     graph: Graph, weights: Mapping[str, Any], inputs: Sequence[Mapping[str, Any]], case: Case, settings: Settings
 ) -> Program:
-    import numpy as np
+    compiled, facts = _compiled(graph, weights, case, settings)
+    kind = _OneRequest if facts["requests"] == 1 else _Requests
+    return kind(graph, case, settings, compiled, facts).started(inputs)
+
+
+def _compiled(graph: Graph, weights: Mapping[str, Any], case: Case, settings: Settings) -> Tuple[Any, Dict[str, Any]]:
+    """The compiled model, and how it was tuned."""
     import openvino as ov
 
-    from bench.backends._onnx import model as onnx_model
-
-    precision = PRECISIONS[case.precision].compute
-    core = ov.Core()
-    model = core.read_model(exported(graph, weights))
     images = any(node.op == "conv" for node in graph.nodes)
     many = settings.tuning == "best" and images and case.batch_size < THROUGHPUT_BELOW_BATCH
     many = many and not settings.min_latency
     hint = "THROUGHPUT" if many else "LATENCY"
-    compiled = core.compile_model(
-        model,
-        "CPU",
-        {
-            "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}[precision],
-            "PERFORMANCE_HINT": hint,
-            "INFERENCE_NUM_THREADS": str(settings.threads),
-        },
-    )
+    core = ov.Core()
+    precision = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}[PRECISIONS[case.precision].compute]
+    options = {
+        "INFERENCE_PRECISION_HINT": precision,
+        "PERFORMANCE_HINT": hint,
+        "INFERENCE_NUM_THREADS": str(settings.threads),
+    }
+    compiled = core.compile_model(core.read_model(exported(graph, weights)), "CPU", options)
     count = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")) if many else 1
-    requests = [compiled.create_infer_request() for _ in range(count)]
-    names = ["output", "loss"][: len(compiled.outputs)]
-    source: List[Iterator[Dict[str, Any]]] = []
-    # The requests read these arrays in place: this keeps them alive.
-    held: List[Dict[str, Any]] = []
+    return compiled, {"hint": hint, "requests": count}
 
-    def native(batch: Mapping[str, Any]) -> Dict[str, Any]:
-        return {k: onnx_model.native(v, np.float32) for k, v in batch.items()}
 
-    def feed(batches: Batches) -> None:
-        if settings.data != "synthetic":
-            source[:] = [turns(batches, native)]
-            return
-        held[:] = map(native, resident(batches, 1))
-        for request in requests:
-            for name, array in held[0].items():
-                request.set_tensor(name, ov.Tensor(array, shared_memory=True))
+class _Requests(Program):
+    """A compiled model, and requests for it, which run at the same time."""
 
-    def run_one() -> None:
-        requests[0].infer()
+    def __init__(self, graph: Graph, case: Case, settings: Settings, compiled: Any, facts: Dict[str, Any]) -> None:
+        import openvino as ov
 
-    def run_many() -> None:
-        for request in requests:
+        from bench.backends._onnx import model
+
+        super().__init__(graph, case, settings)
+        self.ov, self.onnx_model = ov, model
+        self.compiled, self.facts = compiled, facts
+        self.batches_in_flight = facts["requests"]
+        self.requests = [compiled.create_infer_request() for _ in range(self.batches_in_flight)]
+        self.names = ["output", "loss"][: len(compiled.outputs)]
+        self.arrays: Arrays = {}
+
+    def convert(self, batch: Mapping[str, Any]) -> Arrays:
+        return {name: self.onnx_model.native(array, "float32") for name, array in batch.items()}
+
+    def keep(self, batches: Iterable[Arrays]) -> None:
+        # The requests read these arrays in place: this keeps them alive.
+        (self.arrays,) = batches
+        for request in self.requests:
+            for name, array in self.arrays.items():
+                request.set_tensor(name, self.ov.Tensor(array, shared_memory=True))
+
+    def run_resident(self) -> None:
+        for request in self.requests:
             request.start_async()
-        for request in requests:
+        for request in self.requests:
             request.wait()
 
-    def run_moved() -> None:
-        for request in requests:
-            for name, array in next(source[0]).items():
+    def run_moved(self) -> None:
+        for request in self.requests:
+            for name, array in next(self.batches).items():
                 request.get_tensor(name).data[:] = array
             request.start_async()
-        for request in requests:
+        for request in self.requests:
             request.wait()
-            for index in range(len(names)):
+            for index in range(len(self.names)):
                 request.get_output_tensor(index).data.copy()
 
-    def outputs() -> Arrays:
+    def outputs(self) -> Arrays:
         # The last request answers for all: they run one compiled model on the same inputs.
-        return onnx_model.results({name: requests[-1].get_output_tensor(i).data for i, name in enumerate(names)})
+        tensors = {name: self.requests[-1].get_output_tensor(index) for index, name in enumerate(self.names)}
+        return self.onnx_model.results({name: tensor.data for name, tensor in tensors.items()})
 
-    feed(inputs)
-    inner = run_many if count > 1 else run_one
-    run = inner if settings.data == "synthetic" else run_moved
-    run()
-    hidden = not graph.weights or any(node.op == "scan" for node in graph.nodes)
-    if hidden and precision != "float32":
-        raise Unavailable(f"not supported: openvino does not tell what {case.workload}'s loop ran in")
-    ran = {precision} if hidden else _ran_in(compiled)
-    if ran != {precision}:
-        raise Unavailable(f"not supported: openvino ran {case.workload} in {', '.join(sorted(ran))}, not {precision}")
-    return Program(
-        run,
-        feed,
-        outputs,
-        compute=", ".join(sorted(ran)),
-        held=precision,
-        batches=count,
-        compute_only=inner,
-        latencies=(lambda: [request.latency / 1e3 for request in requests]) if count > 1 else None,
-        facts={"hint": hint, "requests": count},
-    )
+    def latencies(self) -> List[float]:
+        return [request.latency / 1e3 for request in self.requests]
+
+    def dtypes(self) -> Tuple[str, str]:
+        precision, workload = PRECISIONS[self.case.precision].compute, self.case.workload
+        hidden = not self.graph.weights or any(node.op == "scan" for node in self.graph.nodes)
+        if hidden and precision != "float32":
+            raise Unavailable(f"not supported: openvino does not tell what {workload}'s loop ran in")
+        ran = {precision} if hidden else _ran_in(self.compiled)
+        if ran != {precision}:
+            raise Unavailable(f"not supported: openvino ran {workload} in {', '.join(sorted(ran))}, not {precision}")
+        return precision, precision
 
 
-def _ran_in(compiled: Any) -> set[str]:
-    """The types in which the nodes that do the work really ran."""
-    found = set()
-    for node in compiled.get_runtime_model().get_ops():
-        info = node.get_rt_info()
-        if info["layerType"].astype(str) in WORK:
-            kind = info["runtimePrecision"].astype(str)
-            found.add(TYPES.get(kind, kind))
-    return found
+class _OneRequest(_Requests):
+    """The calling thread works itself: handing a request to another thread costs 100 us."""
+
+    def run_resident(self) -> None:
+        self.requests[0].infer()
+
+
+def _ran_in(compiled: Any) -> Set[str]:
+    """The types in which the nodes that do the work really ran; where none of them is known, all that compute."""
+    infos = [node.get_rt_info() for node in compiled.get_runtime_model().get_ops()]
+    ran = [(info["layerType"].astype(str), info["runtimePrecision"].astype(str)) for info in infos]
+    work = [kind for layer, kind in ran if layer in WORK]
+    return {TYPES.get(kind, kind) for kind in work or [kind for layer, kind in ran if layer not in IDLE]}

@@ -59,6 +59,10 @@ class Recipe:
     weight_avg_n: int = 0
     epochs: float = 0.0
 
+    def batches_per_update(self, mode: str) -> int:
+        """Batches behind one run: in training those whose gradients are averaged into one update."""
+        return self.gradient_accumulation if mode == "training" else 1
+
     @property
     def epsilon(self) -> float:
         if self.optimiser_epsilon is None:

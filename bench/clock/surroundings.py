@@ -58,13 +58,13 @@ def _canary(settings: Settings, known_s: Optional[float]) -> Optional[float]:
 
 def noting(program: Program, latencies: List[float]) -> Callable[[], None]:
     """`program.run`, which notes how long each of several batches in flight took."""
-    told = program.latencies
-    if told is None:
-        return program.run
+    run = program.run
+    if program.batches_in_flight == 1:
+        return run
 
     def noting() -> None:
-        program.run()
-        latencies.extend(told())
+        run()
+        latencies.extend(program.latencies())
 
     return noting
 
@@ -80,12 +80,13 @@ def together(samples: Samples, step: Step, group: Group) -> Tuple[Samples, Dict[
     return replace(samples, seconds=longest), {"replica_items_per_s": rates}
 
 
-def communication(program: Program, samples: Samples, settings: Settings, group: Group) -> Dict[str, Any]:
+def communication(program: Program, samples: Samples, settings: Settings) -> Dict[str, Any]:
     """The share of a step that replicas spend on the exchange of their gradients: against a few steps without it."""
-    if program.local is None or group.count == 1:
+    group = program.group
+    if group.count == 1:
         return {}
     few = replace(settings, steps=max(3, min(20, len(samples.seconds))))
-    alone = measure(program.local, few, group=group)
+    alone = measure(program.run_without_all_reduce, few, group=group)
     longest = [max(step_s) for step_s in zip(*group.all(alone.seconds))]
     share = 1 - replace(alone, seconds=longest).median_s / samples.median_s
     return {"communication_percent": 100 * share}

@@ -9,53 +9,45 @@ from typing import Any, Callable, List, Tuple
 from bench import devices as device
 from bench import locks
 from bench.cases import poplar
-from bench.cases.case import Case, Settings
+from bench.cases.case import Settings
 from bench.devices import cpu
 from bench.group import Group
+from bench.job import Job
 
-Tell = Callable[[str], None]
 
-
-def to_compile(
-    devices: contextlib.ExitStack,
-    compiling: contextlib.ExitStack,
-    case: Case,
-    settings: Settings,
-    tell: Tell,
-    group: Group,
-) -> None:
-    """Have the devices that compiling attaches, until `devices` ends, and leave to compile, until `compiling` does."""
-    attached = getattr(device.load(case.device), "attached", None)
+def to_compile(job: Job, devices: contextlib.ExitStack) -> None:
+    """Hold the devices that compiling attaches, until `devices` ends; be free to compile until `job.compiling` does."""
+    case, settings, group = job.case, job.settings, job.group
+    attached = device.load(case.device).attached
     if group.count > 1:
-        tell("waiting")
+        job.tell("waiting")
     machines = _machines(settings, group)
     if settings.compile_cores:
         cpu.bind(settings.compile_cores)
     if attached is not None and not settings.poplar.compile_only:
         wanted = max(0, poplar.ipus(case, settings) - settings.ipus_held)
-        devices.enter_context(attached(wanted, lambda: tell("waiting")))
-    _one_by_one(group, machines, lambda cores: compiling.enter_context(locks.compiling(cores, lambda: tell("waiting"))))
+        devices.enter_context(attached(wanted, lambda: job.tell("waiting")))
+
+    def take(cores: List[int]) -> None:
+        job.compiling.enter_context(locks.compiling(cores, lambda: job.tell("waiting")))
+
+    _one_by_one(group, machines, take)
 
 
-def to_time(
-    stack: contextlib.ExitStack,
-    compiling: contextlib.ExitStack,
-    case: Case,
-    settings: Settings,
-    tell: Tell,
-    group: Group,
-) -> None:
-    """Have the device, until `stack` ends, once all replicas have compiled: one that still did would be waited for."""
-    tell("waiting")
-    machines = _machines(settings, group)
-    compiling.close()
-    timed = device.load(case.device)
+def to_time(job: Job, stack: contextlib.ExitStack, alone: bool) -> None:
+    """Have the device, until `stack` ends, once all replicas have compiled: one that still did would be waited for.
+
+    alone   with nobody beside on other cores either
+    """
+    settings, timed = job.settings, device.load(job.case.device)
+    job.tell("waiting")
+    machines = _machines(settings, job.group)
+    job.compiling.close()
     if settings.compile_cores:
         cpu.bind(settings.cores)
-    _one_by_one(
-        group, machines, lambda cores: stack.enter_context(timed.lease(cores if settings.parallel_timing else []))
-    )
-    tell("timing")
+    shared = settings.parallel_timing and not alone
+    _one_by_one(job.group, machines, lambda cores: stack.enter_context(timed.lease(cores if shared else [])))
+    job.tell("timing")
 
 
 def _machines(settings: Settings, group: Group) -> List[Tuple[str, List[int]]]:

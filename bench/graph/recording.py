@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple, Union
 
 from bench.cache import fingerprint
 from bench.cases.recipe import PLAIN, Recipe
@@ -96,6 +96,18 @@ class Recording:
         return {name: node for name, node in self._named("input")}
 
     @property
+    def label_inputs(self) -> List[str]:
+        """The names of the inputs that the loss compares with."""
+        compared = self.nodes[self.loss.node].inputs[1:] if self.loss.node >= 0 else ()
+        return [f"input{tensor.node}" for tensor in compared]
+
+    @property
+    def forward_inputs(self) -> List[str]:
+        """The names of the other inputs, which the forward pass reads."""
+        labels = self.label_inputs
+        return [name for name in self.inputs if name not in labels]
+
+    @property
     def weights(self) -> List[Weight]:
         return [weight for node in self.nodes for weight in node.weights]
 
@@ -119,6 +131,12 @@ class Recording:
         """Inputs, weights and output, each once: what must cross the memory bus at the least."""
         inputs = sum(math.prod(node.shape) for node in self.inputs.values())
         return inputs + sum(math.prod(weight.shape) for weight in self.weights) + math.prod(self.output.shape)
+
+    @property
+    def operations(self) -> FrozenSet[str]:
+        """The operations that a backend lowers, those within loops too."""
+        ops = {node.op for node in self.nodes if node.op not in SOURCES}
+        return frozenset(ops).union(*(node.attrs["body"].operations for node in self.nodes if node.op == "scan"))
 
     @property
     def fingerprint(self) -> str:

@@ -41,7 +41,7 @@ def facts(devices: Sequence[str]) -> Dict[str, Any]:
         "cores": cpu.usable_cores(),
         "devices": {name: None if absent[name] else device.load(name).describe() for name in devices},
         "absent": absent,
-        "versions": {name: _version(backends.load(name).PACKAGE) for name in backends.names()},
+        "versions": {name: _version(backends.load(name).package) for name in backends.names()},
         "machine": {
             "node": platform.node(),
             "processor": platform.processor(),

@@ -1,42 +1,31 @@
-"""How fast images come, alone and beside a network; and which of pipeline, transfer and compute is the slowest."""
+"""How fast images come beside a network; and which of pipeline, transfer and compute is the slowest."""
 
 from __future__ import annotations
 
 import math
 import time
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Tuple
+from typing import Any, Callable, Dict, Iterator, List
 
-from bench import devices, workloads
-from bench.cases.case import Case, Settings
-from bench.clock.sampling import Samples, measure
-from bench.graph import Graph
-from bench.group import Group
-from bench.images import Dataset
-from bench.program import Program, Step
+from bench.program import Program
 from bench.real_data import feeding
-from bench.results import record
+from bench.real_data.pipeline import QUEUED
 
-# The pipeline's queue is full when the network stops: so many batches are taken before the clock starts.
-QUEUED = 8
-# Batches of one sample: they come in bursts, as those who decode hand them over.
-WINDOW = 4
 SECONDS = 1.0
 LEAST = 3
 
-Timed = Callable[[], Tuple[Samples, Dict[str, Any]]]
 
-
-def of(program: Program, graph: Graph, case: Case, settings: Settings, opened: Iterator[Any]) -> Dict[str, Any]:
+def of(program: Program, opened: Iterator[Any]) -> Dict[str, Any]:
     """What bounds a case of real images, from three clocks: the pipeline drained, the step fed with batches
     that are decoded already, and the step on what is on the device already (transfer is the difference)."""
+    case, settings = program.case, program.settings
     items = case.batch_size
     pipeline_s = _drained(opened)
-    make = feeding.named(graph, case, settings)
+    make = feeding.named(program.graph, case, settings)
     batches = [make(next(opened)) for _ in range(max(2, settings.recipe.gradient_accumulation))]
     program.feed(batches)
-    per_step = items * program.batches * (settings.recipe.gradient_accumulation if case.mode == "training" else 1)
+    per_step = items * program.batches_in_flight * settings.recipe.batches_per_update(case.mode)
     moved_s = _quickest(program.run) / per_step
-    compute_s = _quickest(program.compute_only or program.run) / per_step
+    compute_s = _quickest(program.blocking(program.run_resident)) / per_step
     transfer_s = max(0.0, moved_s - compute_s)
     return {
         "pipeline_items_per_s": items / pipeline_s,
@@ -44,51 +33,6 @@ def of(program: Program, graph: Graph, case: Case, settings: Settings, opened: I
         "compute_s_per_item": min(compute_s, moved_s),
         "bound_by": verdict(items / pipeline_s, transfer_s, min(compute_s, moved_s)),
     }
-
-
-def pipeline_alone(
-    case: Case,
-    settings: Settings,
-    tell: Callable[[str], None],
-    beside: Callable[[Timed], Any],
-    images: Mapping[str, Dataset],
-    group: Group,
-) -> Dict[str, Any]:
-    """The record of a case that is an input pipeline without a model: a sample is four batches."""
-    from bench.images import pipelines
-
-    size, training = int(case.dimensions["image_size"]), case.mode == "training"
-    graph = workloads.of_case(case)
-    (found,) = images.values()
-    package = __import__(pipelines.load(case.backend).PACKAGE)
-    tell("decoding")
-    with feeding.images(case, settings, found, training=training, size=size, group=group) as opened:
-        for _ in range(QUEUED):
-            next(opened)
-        if not settings.timed:
-            return {"record": None, "samples": []}
-
-        def take() -> None:
-            for _ in range(WINDOW):
-                next(opened)
-
-        samples, seen = beside(lambda: (measure(take, settings), {}))
-        skipped, facts = opened.skipped, opened.facts
-    step = Step(take, batch_items=case.batch_size, iterations=WINDOW)
-    seen = {
-        **seen,
-        "framework_version": str(package.__version__),
-        "batches_in_flight": 1,
-        "batches_per_step": WINDOW,
-        "data": "real",
-        "data_dir": found.root,
-        "images_skipped": skipped,
-        **{f"tuned_{key}": value for key, value in facts.items()},
-        **{f"device_{key}": value for key, value in devices.load(case.device).describe().items()},
-    }
-    made = record.build(case, settings, graph, step, samples, seen)
-    made.update(record.latency([], False, step, settings))
-    return {"record": made, "samples": samples.seconds}
 
 
 def _drained(batches: Iterator[Any]) -> float:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any, Callable, Dict, List, Mapping, Tuple
+from typing import Any, Dict, List, Tuple
 
 from bench import workloads
-from bench.cases.case import Case, Settings
+from bench.cases.case import Settings
 from bench.cases.precision import PRECISIONS
 from bench.clock.protocol import PROGRAMS
 from bench.clock.sampling import Samples
-from bench.graph import Graph, draws
-from bench.group import ALONE, Group
-from bench.images import Dataset
+from bench.graph import draws
+from bench.job import Job
 from bench.program import Program
 from bench.real_data import feeding
 from bench.training import averaging
@@ -21,18 +20,9 @@ from bench.training import averaging
 # The first update also fills caches and pools; --protocol may say otherwise.
 DROPPED = 1
 LOSSES = 10
-Tell = Callable[[str], None]
 
 
-def train(
-    program: Program,
-    graph: Graph,
-    case: Case,
-    settings: Settings,
-    tell: Tell,
-    images: Mapping[str, Dataset],
-    group: Group = ALONE,
-) -> Tuple[Samples, Dict[str, Any]]:
+def train(program: Program, job: Job) -> Tuple[Samples, Dict[str, Any]]:
     """Train from the start for the recipe's epochs, or so many updates as --steps says.
 
     Replicas share the images of every epoch, and take the same updates. Batches go on from one epoch to the next, so
@@ -42,13 +32,14 @@ def train(
     among the validation images (of the training images where there are no others), images left out.
     Raises ValueError, in one line, for images that make no update.
     """
-    assert program.load is not None
-    assert program.set_learning_rate is not None
+    graph, case, settings, group = program.graph, job.case, job.settings, job.group
     recipe = settings.recipe
-    found = images["train"]
+    found = job.images["train"]
     assert found.count is not None
     # An IPU's call may be several updates.
-    items = recipe.global_batch(case.batch_size, case.replicas) * (settings.batches_per_step if program.looped else 1)
+    items = recipe.global_batch(case.batch_size, case.replicas) * (
+        settings.batches_per_step if program.device_loop else 1
+    )
     total = math.ceil(found.count * recipe.epochs / items)
     updates = min(total, settings.steps or total)
     averaged = recipe.global_batch(case.batch_size, case.replicas if settings.all_reduce else 1)
@@ -63,7 +54,7 @@ def train(
         made = map(feeding.named(graph, case, settings, replica=group.rank), batches)
         program.feed(feeding.together(made, group))
         for update in range(updates):
-            tell(f"training {update + 1}/{updates}")
+            job.tell(f"training {update + 1}/{updates}")
             program.set_learning_rate(schedule.at(update, found.count / items, total))
             start = time.perf_counter()
             program.run()
@@ -84,41 +75,27 @@ def train(
         "loss_last": math.fsum(every[-LOSSES:]) / len(every[-LOSSES:]),
         "images_skipped": sum(group.all(skipped)),
         **{f"tuned_{key}": value for key, value in facts.items()},
-        **(score(program, graph, case, settings, images["validation"], group) if settings.validation else {}),
+        **(score(program, job) if settings.validation else {}),
     }
     return Samples(kept, 1, len(seconds) - len(kept), math.fsum(seconds[: len(seconds) - len(kept)]), True), learnt
 
 
-def score(
-    program: Program, graph: Graph, case: Case, settings: Settings, found: Dataset, group: Group = ALONE
-) -> Dict[str, Any]:
+def score(program: Program, job: Job) -> Dict[str, Any]:
     """The hits of a program's present weights among the validation images, once through.
 
     Of replicas the first one counts them, and the others wait: their weights are the same, but for running statistics.
     """
+    graph, case, settings = program.graph, job.case, job.settings
     hits: Dict[str, Any] = {}
-    if group.rank == 0:
+    if job.group.rank == 0:
         size = graph.inputs[next(iter(graph.inputs))].shape[2]
         make = feeding.named(graph, case, settings, blended=False)
-        with feeding.images(case, settings, found, training=False, size=size, once=True) as batches:
-            hits = feeding.scored(_predict(program), batches, make, case.batch_size)
-    return dict(group.all(hits, patient=True)[0])
-
-
-def _predict(program: Program) -> Callable[[Dict[str, Any]], Any]:
-    if program.predict is not None:
-        return program.predict
-
-    def predict(batch: Dict[str, Any]) -> Any:
-        program.feed([batch])
-        program.run()
-        return program.outputs()["output"]
-
-    return predict
+        with feeding.images(case, settings, job.images["validation"], training=False, size=size, once=True) as batches:
+            hits = feeding.scored(program.predict, batches, make, case.batch_size)
+    return dict(job.group.all(hits, patient=True)[0])
 
 
 def _weights(program: Program) -> Dict[str, Any]:
-    assert program.weights is not None
     return {name: array.copy() for name, array in program.weights().items()}
 
 
@@ -130,7 +107,6 @@ def _average(program: Program, settings: Settings, checkpoints: List[Dict[str, A
     """Replace the weights by their average over the epochs, where the recipe says so."""
     if not checkpoints:
         return
-    assert program.load is not None
     recipe = settings.recipe
     if recipe.weight_avg_exp:
         found = averaging.exponential(checkpoints, recipe.weight_avg_exp, recipe.weight_avg_n or None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from types import ModuleType
-from typing import Any, Dict, Iterable, Mapping, Optional, Protocol, Tuple, cast
+from typing import Any, Dict, FrozenSet, Iterable, Mapping, Optional, Protocol, Tuple, cast
 
 from bench import registry
 from bench.cases import dimension
@@ -156,6 +156,11 @@ def _tensor(function: str, found: Any) -> Tensor:
 def of_case(case: Case, recipe: Recipe = PLAIN) -> Graph:
     """The graph that is timed."""
     return record(load(case.workload), case.dimensions, case.batch_size, case.mode, recipe=recipe)
+
+
+def primitives(case: Case) -> FrozenSet[str]:
+    """The operations of a case's graph, which a backend has to lower."""
+    return of_case(case).operations
 
 
 def checked(case: Case, recipe: Recipe = PLAIN) -> Graph:

@@ -24,11 +24,11 @@ ORDER = ("tensorflow", "torch", "openvino", "numpy", "onnxruntime", "models")
 
 def engines():
     """Backends of this machine's processor. Those of IPUs have tests of their own, on fakes."""
-    return [engine for engine in backends.names() if "cpu" in backends.load(engine).DEVICES]
+    return [engine for engine in backends.names() if "cpu" in backends.load(engine).devices]
 
 
 def package_of(engine):
-    return "onnx" if engine == "models" else backends.load(engine).PACKAGE
+    return "onnx" if engine == "models" else backends.load(engine).package
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ OPERATORS = set(
     " Squeeze Sub Sum Tanh Transpose Unsqueeze Where".split()
 )
 # Those of IPUs have tests of their own, on fakes.
-ENGINES = [engine for engine in backends.names() if "cpu" in backends.load(engine).DEVICES]
+ENGINES = [engine for engine in backends.names() if "cpu" in backends.load(engine).devices]
 KEYS = [(engine, key) for engine in ENGINES for key in backend_matrix.keys(engine)]
 IDS = [f"{engine}-{backend_matrix.name(key)}" for engine, key in KEYS]
 
@@ -189,7 +189,7 @@ def test_integers_are_not_rounded():
 
 @pytest.mark.parametrize("engine", backends.names())
 def test_naming_a_backend_loads_no_framework(engine):
-    package = backends.load(engine).PACKAGE
+    package = backends.load(engine).package
     code = f"import sys; from bench import backends; backends.load({engine!r}); print({package!r} in sys.modules)"
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(backends.__file__))))
 

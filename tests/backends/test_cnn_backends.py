@@ -17,11 +17,11 @@ from bench.graph import draws
 from bench.graph.reference import evaluate
 from bench.workloads import network as cnn
 
-ENGINES = [engine for engine in backends.names() if "cpu" in backends.load(engine).DEVICES]
+ENGINES = [engine for engine in backends.names() if "cpu" in backends.load(engine).devices]
 FAMILIES = registry.names("bench.workloads.cnns")
 KEYS = [(engine, key) for engine in ENGINES for key in cnn_matrix.keys(engine)]
 IDS = [f"{engine}-{cnn_matrix.name(key)}" for engine, key in KEYS]
-TRAINERS = [engine for engine in ENGINES if "training" in backends.load(engine).MODES]
+TRAINERS = [engine for engine in ENGINES if "training" in backends.load(engine).modes]
 QUICK = {(engine, key) for engine in ENGINES for key in cnn_matrix.keys(engine, thorough=False)}
 
 
@@ -53,7 +53,7 @@ def seen(matrix, engine, key):
 def test_every_backend_runs_every_family_in_every_mode_that_it_has(keys):
     for engine in ENGINES:
         ran = {(family_of(key[0]), key[2]) for own, key in keys if own == engine}
-        assert ran == {(family, mode) for family in FAMILIES for mode in backends.load(engine).MODES}
+        assert ran == {(family, mode) for family in FAMILIES for mode in backends.load(engine).modes}
 
 
 def test_every_choice_of_a_network_s_dimensions_is_run():

@@ -153,6 +153,44 @@ def test_a_framework_that_is_missing_skips(suite: Suite) -> None:
     assert "not installed: no_such_package_x" in skipped(suite, "--backend=absent")
 
 
+def test_a_primitive_that_a_backend_lacks_skips_before_anything_is_compiled(suite: Suite) -> None:
+    suite.add(
+        "bench/workloads/layers/normed.py",
+        """
+        from bench.cases.dimension import Dimension
+
+        ITEM = "row"
+        DIMENSIONS = {"units": Dimension("u", "units of a row")}
+        SIZES = ({"units": 8, "batch_size": 2},)
+        TINY = {"units": 8}
+
+
+        def build(net, *, units):
+            return net.layer_norm(net.input(units))
+        """,
+    )
+    primitives = suite.root / "bench/graph/primitives.py"
+    primitives.write_text(
+        primitives.read_text() + "\n\nGraph.layer_norm = lambda net, x: net._add('layer_norm', [x], [x.shape])\n"
+    )
+    reference = suite.root / "bench/graph/reference.py"
+    reference.write_text(
+        reference.read_text() + "\n\nOPS['layer_norm'] = lambda node, w, x: x - x.mean(axis=-1, keepdims=True)\n"
+    )
+    suite.add_backend("with_it")
+    backend = suite.root / "bench/backends/with_it.py"
+    backend.write_text(
+        backend.read_text() + "\n\nfrom bench.backends import CORE\nPRIMITIVES = CORE | {'layer_norm'}\n"
+    )
+    suite.add_backend("without_it")
+
+    result = suite.run("-k", "normed", "--backend=with_it,without_it", "--steps=2", "-rsP")
+
+    assert "1 passed, 1 skipped" in result.stdout, result.text
+    assert "not supported: without_it lacks layer_norm" in result.text
+    assert "without_it" not in (suite.root / "workers.txt").read_text()
+
+
 def test_a_device_that_is_missing_skips(plain: Suite, tmp_path: Path) -> None:
     # An empty PATH has no nvidia-smi, wherever this runs.
     reasons = skipped(plain, "--device=cuda,ipu", PATH=str(tmp_path))

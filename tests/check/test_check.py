@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 
 from bench import check, workloads
-from bench.cases.case import Case
+from bench.cases.case import Case, Settings
 from bench.cases.errors import Wrong
 from bench.graph import Graph, draws
 from bench.graph.reference import evaluate
@@ -48,42 +46,51 @@ def gradients(graph, weights, inputs):
     return found
 
 
-def program_of(graph: Graph, weights, output=RIGHT, loss=RIGHT, gradient=RIGHT, **changed) -> Program:
+class Reference(Program):
     """The reference as a program; `output`, `loss` and `gradient` are functions that spoil it."""
-    state = {"weights": {key: np.array(value, "float64") for key, value in weights.items()}, "rate": 0.0}
-    spoil = {"output": output, "loss": loss, "gradient": gradient}
-    spoil = {key: (lambda value: value) if function is RIGHT else function for key, function in spoil.items()}
 
-    def feed(batches):
-        state["inputs"] = batches[0]
+    def __init__(self, graph: Graph, weights, output=RIGHT, loss=RIGHT, gradient=RIGHT, dtypes=("float32", "float32")):
+        super().__init__(graph, case_of("dense", "training" if graph.training else "inference"), Settings())
+        self.compute_dtype, self.weight_dtype = dtypes
+        self.spoil = {"output": output, "loss": loss, "gradient": gradient}
+        self.rate = 0.0
+        self.load(weights)
 
-    def run():
-        state["output"], state["loss"] = evaluate(graph, state["weights"], state["inputs"], "float64")
-        if graph.loss.node >= 0:
-            for name, slope in spoil["gradient"](gradients(graph, state["weights"], state["inputs"])).items():
-                state["weights"][name] = state["weights"][name] - state["rate"] * slope
+    def convert(self, batch):
+        return batch
 
-    def outputs():
-        found = {"output": spoil["output"](np.array(state["output"]))}
-        return {**found, **({} if state["loss"] is None else {"loss": spoil["loss"](np.sum(state["loss"]))})}
+    def keep(self, batches):
+        (self.inputs,) = batches
 
-    made = Program(
-        run,
-        feed,
-        outputs,
-        "float32",
-        "float32",
-        weights=lambda: state["weights"],
-        load=lambda given: state["weights"].update({k: np.array(v, "float64") for k, v in given.items()}),
-        set_learning_rate=lambda rate: state.update(rate=rate),
-    )
-    return dataclasses.replace(made, **changed)
+    def run_resident(self):
+        self.result, self.terms = evaluate(self.graph, self.values, self.inputs, "float64")
+        if self.graph.loss.node >= 0:
+            slopes = gradients(self.graph, self.values, self.inputs)
+            for name, slope in self._spoilt("gradient", slopes).items():
+                self.values[name] = self.values[name] - self.rate * slope
+
+    def outputs(self):
+        found = {"output": self._spoilt("output", np.array(self.result))}
+        return found if self.terms is None else {**found, "loss": self._spoilt("loss", np.sum(self.terms))}
+
+    def _spoilt(self, what, value):
+        spoil = self.spoil[what]
+        return value if spoil is RIGHT else spoil(value)
+
+    def weights(self):
+        return self.values
+
+    def load(self, weights):
+        self.values = {key: np.array(value, "float64") for key, value in weights.items()}
+
+    def set_learning_rate(self, rate):
+        self.rate = rate
 
 
 def checked(case, **spoiled):
     graph = workloads.checked(case)
     weights = draws.weights(graph, "float32")
-    return check.require(program_of(graph, weights, **spoiled), graph, case, weights)
+    return check.require(Reference(graph, weights, **spoiled), graph, case, weights)
 
 
 def at(index, value):
@@ -158,21 +165,21 @@ def test_one_wrong_element_in_a_large_output_fails():
         return at((17, 3), array[17, 3] + 0.02 * rms)(array)
 
     with pytest.raises(Wrong, match=r"output\[17, 3\] is .*, the reference has "):
-        check.require(program_of(graph, weights, output=spoil), graph, case, weights)
+        check.require(Reference(graph, weights, output=spoil), graph, case, weights)
 
 
 @pytest.mark.parametrize(
-    "precision, claim",
+    "precision, dtypes",
     [
-        ("fp32", {"compute": "bfloat16"}),
-        ("fp16", {"compute": "float16"}),
-        ("fp16m", {"compute": "float16", "held": "float16"}),
-        ("bf16", {"compute": "float16", "held": "bfloat16"}),
+        ("fp32", ("bfloat16", "float32")),
+        ("fp16", ("float16", "float32")),
+        ("fp16m", ("float16", "float16")),
+        ("bf16", ("float16", "bfloat16")),
     ],
 )
-def test_a_program_that_ran_in_another_precision_fails(precision, claim):
-    with pytest.raises(Wrong, match=f"asked for {precision} .*, ran {claim['compute']} arithmetic on"):
-        checked(case_of("dense", precision=precision), **claim)
+def test_a_program_that_ran_in_another_precision_fails(precision, dtypes):
+    with pytest.raises(Wrong, match=f"asked for {precision} .*, ran {dtypes[0]} arithmetic on"):
+        checked(case_of("dense", precision=precision), dtypes=dtypes)
 
 
 @pytest.mark.parametrize("spoil", [lambda loss: loss * 1.001, lambda loss: -loss, lambda loss: loss * np.nan])
@@ -232,7 +239,7 @@ def test_the_check_puts_the_weights_back():
     case = case_of("dense", "training", units=2, batch_size=2)
     graph = workloads.checked(case)
     weights = draws.weights(graph, "float32")
-    program = program_of(graph, weights)
+    program = Reference(graph, weights)
 
     check.require(program, graph, case, weights)
 
@@ -257,7 +264,7 @@ def test_a_reference_that_is_not_finite_proves_nothing(expected):
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_what_the_timed_steps_leave_must_be_finite(value):
     graph = workloads.checked(case_of("dense"))
-    program = program_of(graph, draws.weights(graph, "float32"), output=at((0, 0), value))
+    program = Reference(graph, draws.weights(graph, "float32"), output=at((0, 0), value))
     program.feed([draws.inputs(graph, "float32")])
     program.run()
 
@@ -281,7 +288,7 @@ def off_by(size, relative_error, precision="fp32"):
     graph = cancelling(size)
     case = Case("tiny", "tiny", {}, "inference", 4, precision, 1, "numpy", "cpu")
     dtype = {"fp32": "float32", "fp16": "float16"}[precision]
-    program = program_of(graph, {}, output=lambda array: array * (1 + relative_error), compute=dtype, held=dtype)
+    program = Reference(graph, {}, output=lambda array: array * (1 + relative_error), dtypes=(dtype, dtype))
     return check.require(program, graph, case, {})
 
 

@@ -10,7 +10,7 @@ import pytest
 from test_check import case_of
 
 from bench import check, workloads
-from bench.cases.case import Case
+from bench.cases.case import Case, Settings
 from bench.cases.errors import Wrong
 from bench.cases.precision import PRECISIONS
 from bench.graph import Graph, draws
@@ -21,29 +21,41 @@ SIZES = ((128, 4), (256, 128), (1024, 32), (2048, 4))
 ROWS, UNITS = 128, 256
 
 
-def program_of(graph, weights, slopes_of, precision="fp32", factor=1.0):
-    """The reference, trained by `factor` times the gradients of `slopes_of(weights, inputs)`, in a precision."""
-    types = PRECISIONS[precision]
-    state = {"weights": dict(weights), "rate": 0.0}
+class Trained(Program):
+    """The reference, trained by `factor` times the gradients of `slopes_of(weights, inputs)`."""
 
-    def run():
-        computed = {name: draws.rounded(array, types.compute) for name, array in state["weights"].items()}
-        output, terms = evaluate(graph, computed, state["inputs"], "float64")
-        state["output"], state["loss"] = draws.rounded(output, types.compute), terms.sum()
-        for name, slope in slopes_of(computed, state["inputs"]).items():
-            moved = np.float64(state["weights"][name]) - factor * state["rate"] * slope
-            state["weights"][name] = draws.rounded(moved, types.weights)
+    def __init__(self, graph, weights, case, slopes_of, factor):
+        super().__init__(graph, case, Settings())
+        self.slopes_of, self.factor = slopes_of, factor
+        self.types = PRECISIONS[case.precision]
+        self.compute_dtype, self.weight_dtype = self.types.compute, self.types.weights
+        self.load(weights)
 
-    return Program(
-        run,
-        feed=lambda batches: state.update(inputs=batches[0]),
-        outputs=lambda: {"output": np.float64(state["output"]), "loss": np.float64(state["loss"])},
-        compute=types.compute,
-        held=types.weights,
-        weights=lambda: {name: np.float64(array) for name, array in state["weights"].items()},
-        load=lambda given: state.update(weights=dict(given)),
-        set_learning_rate=lambda rate: state.update(rate=rate),
-    )
+    def convert(self, batch):
+        return batch
+
+    def keep(self, batches):
+        (self.inputs,) = batches
+
+    def run_resident(self):
+        computed = {name: draws.rounded(array, self.types.compute) for name, array in self.values.items()}
+        output, terms = evaluate(self.graph, computed, self.inputs, "float64")
+        self.output, self.loss = draws.rounded(output, self.types.compute), terms.sum()
+        for name, slope in self.slopes_of(computed, self.inputs).items():
+            moved = np.float64(self.values[name]) - self.factor * self.rate * slope
+            self.values[name] = draws.rounded(moved, self.types.weights)
+
+    def outputs(self):
+        return {"output": np.float64(self.output), "loss": np.float64(self.loss)}
+
+    def weights(self):
+        return {name: np.float64(array) for name, array in self.values.items()}
+
+    def load(self, weights):
+        self.values = dict(weights)
+
+    def set_learning_rate(self, rate):
+        self.rate = rate
 
 
 def dense_slopes(derivative):
@@ -63,7 +75,7 @@ def checked(graph, slopes_of, precision="fp32", scale=1.0, factor=1.0):
     weights = draws.weights(graph, PRECISIONS[precision].weights)
     weights = {name: np.float32(scale) * array for name, array in weights.items()}
     case = Case("tiny", "tiny", {}, "training", graph.batch_size, precision, 1, "numpy", "cpu")
-    return check.require(program_of(graph, weights, slopes_of, precision, factor), graph, case, weights)
+    return check.require(Trained(graph, weights, case, slopes_of, factor), graph, case, weights)
 
 
 def relu_layer(units, batch_size):

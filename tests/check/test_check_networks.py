@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from test_check import at, program_of
+from test_check import Reference, at
 
 from bench import check
 from bench.cases.case import Case
@@ -47,7 +47,7 @@ def checked(mode="training", precision="fp32", scale=None, **spoiled):
     weights = draws.weights(graph, TYPES[precision][0])
     weights.update({name: factor * weights[name] for name, factor in (scale or {}).items()})
     case = Case("tiny", "tiny", {}, mode, 4, precision, 1, "numpy", "cpu")
-    program = program_of(graph, weights, **{**dict(zip(("compute", "held"), TYPES[precision])), **spoiled})
+    program = Reference(graph, weights, **{"dtypes": TYPES[precision], **spoiled})
     return check.require(program, graph, case, weights)
 
 
@@ -174,7 +174,7 @@ def test_a_layer_has_one_try():
     case = Case("tiny", "tiny", {}, "training", 4, "fp32", 1, "numpy", "cpu")
 
     with pytest.raises(Wrong, match=r"update of one training step .* 0.002 is allowed"):
-        check.require(program_of(net, weights, gradient=for_the_first(1, times(0.5))), net, case, weights)
+        check.require(Reference(net, weights, gradient=for_the_first(1, times(0.5))), net, case, weights)
 
 
 @pytest.mark.parametrize("spoil", [lambda loss: loss * 1.001, lambda loss: loss * np.nan])
@@ -192,7 +192,7 @@ def test_the_check_puts_the_weights_back_after_every_try():
     graph = network()
     weights = draws.weights(graph, "float32")
     case = Case("tiny", "tiny", {}, "training", 4, "fp32", 1, "numpy", "cpu")
-    program = program_of(graph, weights, gradient=for_the_first(2, times(2)))
+    program = Reference(graph, weights, gradient=for_the_first(2, times(2)))
 
     check.require(program, graph, case, weights)
 

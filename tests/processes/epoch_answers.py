@@ -22,6 +22,7 @@ from bench.cases.case import Case, Settings
 from bench.cases.recipe import Recipe
 from bench.graph import draws
 from bench.group import ALONE, Member
+from bench.job import Job
 from bench.real_data import epochs, material
 
 
@@ -41,7 +42,7 @@ def main(engine, place, batch, folder, out):
         together = {"group": group} if group.count > 1 else {}
         inputs = [draws.inputs(graph, "float32", group.rank)]
         program = backends.load(engine).compile(graph, weights, inputs, case, settings, **together)
-        _, learnt = epochs.train(program, graph, case, settings, lambda phase: None, images, group)
+        _, learnt = epochs.train(program, Job(case, settings, group, images=images))
         np.savez(out, **program.weights())
         Path(out).with_suffix(".json").write_text(json.dumps(learnt))
         group.all("done")

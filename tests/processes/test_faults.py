@@ -19,7 +19,7 @@ if case.batch_size == 1:
         for line in range(9):
             print("complaint", line, file=sys.stderr, flush=True)
 {fault}
-    program.run = wrong
+    program.run_resident = wrong
 """
 FAULTS: Dict[str, str] = {
     "exits": "os._exit(3)",
@@ -34,7 +34,7 @@ LIES: Dict[str, str] = {
     "nan": 'program.outputs = lambda: {"output": outputs()["output"] * float("nan")}',
     "reshaped": 'program.outputs = lambda: {"output": outputs()["output"].T}',
     "taller": 'program.outputs = lambda: {"output": outputs()["output"].repeat(2, axis=0)}',
-    "mistyped": 'program.compute = "float16"',
+    "mistyped": 'program.compute_dtype = "float16"',
     "one_off": "import numpy\nprogram.outputs = lambda: {'output': outputs()['output'] + (numpy.arange(8) == 3) * 0.1}",
 }
 SAID: Dict[str, List[str]] = {
@@ -60,7 +60,7 @@ if case.batch_size == {batch_size}:
         (Path(__file__).parents[2] / "hanging").write_text(str(os.getpid()))
         while True:
             time.sleep(1)
-    program.run = hang
+    program.run_resident = hang
 """
 
 
@@ -231,7 +231,7 @@ def test_what_a_worker_started_ends_with_it(suite: Suite) -> None:
                 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
                 (Path(__file__).parents[2] / "child").write_text(str(child.pid))
                 child.wait()
-            program.run = hang
+            program.run_resident = hang
         """,
     )
 

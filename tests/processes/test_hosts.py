@@ -32,7 +32,7 @@ def slow():
     while case.batch_size == 3:
         time.sleep(1)
     run()
-program.run = slow
+program.run_resident = slow
 """
 
 

@@ -188,7 +188,7 @@ AT_RANK_1 = """
 if os.environ.get("OMPI_COMM_WORLD_RANK") == "1":
     def wrong():
         {fault}
-    program.run = wrong
+    program.run_resident = wrong
 """
 
 
@@ -309,7 +309,7 @@ def test_a_place_to_meet_is_for_a_launcher(suite):
 
 def test_ctrl_c_at_the_launcher_leaves_nobody(new_suite):
     suite = new_suite()
-    suite.add_backend("slow", "def slow():\n    run()\n    time.sleep(0.2)\nprogram.run = slow")
+    suite.add_backend("slow", "def slow():\n    run()\n    time.sleep(0.2)\nprogram.run_resident = slow")
 
     processes = ranks(suite, 2, *SMALL, "--backend=slow", "--threads=1", "--steps=10000")
     until(lambda: len([pid for owners in suite.workers().values() for pid in owners]) == 2)

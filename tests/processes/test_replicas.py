@@ -123,7 +123,7 @@ if case.replicas == 2 and {rank} == 1:
     def wrong():
         (Path(__file__).parents[2] / "wrong").write_text(str(os.getpid()))
 {fault}
-    program.run = wrong
+    program.run_resident = wrong
 """
 
 
@@ -184,7 +184,7 @@ def test_a_replica_that_falls_is_named_and_takes_the_others_along(new_suite, fau
 @needs_two_cores
 def test_ctrl_c_ends_every_replica(new_suite):
     suite = new_suite()
-    suite.add_backend("slow", "def slow():\n    run()\n    time.sleep(0.2)\nprogram.run = slow")
+    suite.add_backend("slow", "def slow():\n    run()\n    time.sleep(0.2)\nprogram.run_resident = slow")
 
     process = suite.start(*SMALL, "--backend=slow", "--replicas=2", "--threads=1", "--steps=10000")
     try:

@@ -223,7 +223,7 @@ folder = Path(__file__).parents[2]
 def placed():
     run()
     (folder / f"ran{case.batch_size}").write_text(repr(sorted(os.sched_getaffinity(0))))
-program.run = placed
+program.run_resident = placed
 """
 
 

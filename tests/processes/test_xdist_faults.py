@@ -24,7 +24,7 @@ if case.batch_size == 3:
         (Path(__file__).parents[2] / "hanging").write_text(str(os.getppid()))
         while True:
             time.sleep(1)
-    program.run = hang
+    program.run_resident = hang
 """
 RAISES = """
 if case.batch_size == 2:

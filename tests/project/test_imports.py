@@ -11,10 +11,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 # From the ground up. A room is a folder of bench/ or a file at its root. It imports from rooms below, and from itself.
 FLOORS = (
-    ("training", "registry", "cache", "program"),
+    ("training", "registry", "cache"),
     ("locks",),
     ("cases",),
     ("graph", "group", "images"),
+    ("program", "job"),
     ("check", "devices", "workloads"),
     ("backends", "clock"),
     ("results", "selection"),

@@ -11,6 +11,7 @@ import pytest
 from bench import workloads
 from bench.cases.case import Case, Settings
 from bench.cases.recipe import Recipe
+from bench.job import Job
 from bench.program import Program
 from bench.real_data import epochs, feeding
 
@@ -27,6 +28,29 @@ class Nothing:
         return iter(())
 
 
+class Idle(Program):
+    """What learns nothing, and notes its learning rates."""
+
+    def __init__(self, graph, case, settings):
+        super().__init__(graph, case, settings)
+        self.rates = []
+
+    def feed(self, batches):
+        pass
+
+    def run_resident(self):
+        pass
+
+    def outputs(self):
+        return {"loss": 1.0}
+
+    def load(self, weights):
+        pass
+
+    def set_learning_rate(self, rate):
+        self.rates.append(rate)
+
+
 @pytest.fixture
 def train(monkeypatch):
     """A function that trains on 40 images in batches of 4, and returns the rates and the samples."""
@@ -36,24 +60,16 @@ def train(monkeypatch):
     monkeypatch.setattr(epochs, "score", lambda *args: {})
 
     def run(recipe, **changed):
-        rates = []
         module = workloads.load("resnet8")
         size = next(iter(workloads.named_sizes(module).values()))
         case = Case(
             "resnet8", "i32", {key: size[key] for key in module.DIMENSIONS}, "training", 4, "fp32", 1, "n", "cpu"
         )
-        program = Program(
-            run=lambda: None,
-            feed=lambda batches: None,
-            outputs=lambda: {"loss": 1.0},
-            compute="float32",
-            held="float32",
-            load=lambda weights: None,
-            set_learning_rate=rates.append,
-        )
         settings = Settings(recipe=recipe, **changed)
-        samples, _ = epochs.train(program, workloads.of_case(case, recipe), case, settings, lambda phase: None, images)
-        return rates, samples
+        graph = workloads.of_case(case, recipe)
+        program = Idle(graph, case, settings)
+        samples, _ = epochs.train(program, Job(case, settings, images=images))
+        return program.rates, samples
 
     return run
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import random
 
 import pytest
@@ -13,7 +11,7 @@ from bench.cases.case import Case, Settings
 from bench.cases.recipe import Recipe
 from bench.clock.sampling import Samples
 from bench.graph import Graph, draws, reference
-from bench.group import ALONE
+from bench.job import Job
 from bench.program import Program, Step
 from bench.results import baseline, record
 from bench.workloads import network
@@ -35,13 +33,34 @@ def built(case=None, seconds=(0.5,), items=1, **settings):
     return record.build(case, chosen, workloads.of_case(case, chosen.recipe), step, samples, found)
 
 
-def timed(case, program=None, **settings):
+class Idle(Program):
+    """What does nothing."""
+
+    def run_resident(self):
+        pass
+
+    def outputs(self):
+        return {}
+
+
+class InFlight(Idle):
+    """Four batches in flight, which took as many seconds as there were runs before, and one."""
+
+    batches_in_flight = 4
+    runs = 0
+
+    def run_resident(self):
+        self.runs += 1
+
+    def latencies(self):
+        return 4 * [float(self.runs)]
+
+
+def timed(case, kind=Idle, **settings):
     """The record of a case whose program does nothing."""
     graph, chosen = workloads.of_case(case), Settings(steps=5, **settings)
-    program = program or Program(lambda: None, lambda batches: None, dict, "float32", "float32")
-    return run._timed_record(
-        program, graph, case, chosen, {}, None, lambda phase: None, None, {}, ALONE, contextlib.ExitStack()
-    )["record"]
+    program = kind(graph, case, chosen)
+    return run._timed_record(Job(case, chosen), program, {}, None)["record"]
 
 
 # Latency.
@@ -101,21 +120,10 @@ def test_accumulation_says_nothing_about_the_latency_of_inference():
 def test_steps_that_share_a_sample_have_no_latency_of_their_own():
     """A program of nothing takes far less than the 20 us of a sample."""
     case, graph = case_of("inference"), workloads.of_case(case_of("inference"))
-    program = Program(lambda: None, lambda batches: None, dict, "float32", "float32")
+    settings = Settings(max_time_s=0.01)
+    program = Idle(graph, case, settings)
 
-    made = run._timed_record(
-        program,
-        graph,
-        case,
-        Settings(max_time_s=0.01),
-        {},
-        None,
-        lambda phase: None,
-        None,
-        {},
-        ALONE,
-        contextlib.ExitStack(),
-    )
+    made = run._timed_record(Job(case, settings), program, {}, None)
 
     assert made["record"]["steps_per_sample"] > 1
     assert made["record"]["latency_p50_s"] is None
@@ -123,14 +131,7 @@ def test_steps_that_share_a_sample_have_no_latency_of_their_own():
 
 def test_latencies_are_those_of_the_timed_batches_and_not_of_the_warm_up():
     """Four batches in flight, which took as many seconds as runs before: two of warm-up, then five."""
-    runs = itertools.count(1)
-    taken = []
-
-    def step():
-        taken[:] = 4 * [float(next(runs))]
-
-    program = Program(step, lambda batches: None, dict, "float32", "float32", batches=4, latencies=lambda: taken)
-    made = timed(case_of("inference"), program, protocol="tensorflow_layers")
+    made = timed(case_of("inference"), InFlight, protocol="tensorflow_layers")
 
     # That protocol warms up by one run, so the runs that count are the second to the sixth.
     assert made["warmup_steps"] == 1

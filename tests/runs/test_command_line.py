@@ -112,7 +112,9 @@ def test_the_tables_rate_is_the_records(recorded: Tuple[Suite, Result, Dict[str,
 
 
 def test_benchmark_disable_checks_once_and_records_nothing(suite: Suite) -> None:
-    suite.add_backend("counts", "def counted():\n    run()\n    print('ran', file=sys.stderr)\nprogram.run = counted")
+    suite.add_backend(
+        "counts", "def counted():\n    run()\n    print('ran', file=sys.stderr)\nprogram.run_resident = counted"
+    )
     suite.add_backend("false", 'program.outputs = lambda: {"output": outputs()["output"] * 2}')
 
     result = suite.run(*SMALL, "--backend=counts,false", "--benchmark-disable", "--benchmark-json=run.json", "-rA")

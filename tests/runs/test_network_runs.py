@@ -18,7 +18,7 @@ seconds = iter([0, 0.3, 0.3])
 def slow():
     run()
     time.sleep(next(seconds, 0.0))
-program.run = slow
+program.run_resident = slow
 """
 
 

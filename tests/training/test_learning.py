@@ -21,6 +21,7 @@ from bench import workloads
 from bench.cases.case import Case, Settings
 from bench.cases.recipe import Recipe
 from bench.images import Dataset
+from bench.job import Job
 from bench.program import Program
 from bench.real_data import epochs, feeding
 
@@ -145,26 +146,32 @@ class Batches:
         return iter(())
 
 
+class Counting(Program):
+    """One weight, which every update makes one more."""
+
+    weight = 0.0
+
+    def feed(self, batches: Any) -> None:
+        pass
+
+    def run_moved(self) -> None:
+        self.weight += 1
+
+    def outputs(self) -> Any:
+        return {"loss": np.array(1.0)}
+
+    def weights(self) -> Any:
+        return {"w": np.array(self.weight)}
+
+    def load(self, weights: Any) -> None:
+        self.weight = float(weights["w"]) if "w" in weights else 0.0
+
+    def set_learning_rate(self, rate: float) -> None:
+        pass
+
+
 def scored_weight(monkeypatch: pytest.MonkeyPatch, images: int, **recipe: Any) -> float:
     """The weight that is scored after training on so many images in batches of four."""
-    weights = [0.0]
-
-    def run() -> None:
-        weights[0] += 1
-
-    def load(values: Any) -> None:
-        weights[0] = float(values["w"]) if "w" in values else 0.0
-
-    program = Program(
-        run,
-        lambda batches: None,
-        lambda: {"loss": np.array(1.0)},
-        "float32",
-        "float32",
-        weights=lambda: {"w": np.array(weights[0])},
-        load=load,
-        set_learning_rate=lambda rate: None,
-    )
     module = workloads.load("resnet8")
     (size, *_) = workloads.named_sizes(module).values()
     case = Case("resnet8", "tiny", {**size, "image_size": 8}, "training", 4, "fp32", 1, "torch", "cpu")
@@ -173,8 +180,10 @@ def scored_weight(monkeypatch: pytest.MonkeyPatch, images: int, **recipe: Any) -
     monkeypatch.setattr(epochs, "score", lambda *args: {})
     found = Dataset("here", "folder", "train", (), (), 1, images)
     given = {"train": found, "validation": found}
-    epochs.train(program, workloads.of_case(case, settings.recipe), case, settings, lambda phase: None, given)
-    return weights[0]
+    graph = workloads.of_case(case, settings.recipe)
+    program = Counting(graph, case, settings)
+    epochs.train(program, Job(case, settings, images=given))
+    return program.weight
 
 
 @pytest.mark.parametrize("recipe", [{"weight_avg_n": 1}, {"weight_avg_exp": 0.0, "weight_avg_n": 1}], ids=str)

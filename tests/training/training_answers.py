@@ -21,8 +21,8 @@ ENGINES = ("torch", "tensorflow")
 def asked(engine, jobs, path):
     """The answers of training_steps.py to `jobs`; skips where the backend's framework is not installed."""
     made = backends.load(engine)
-    if importlib.util.find_spec(made.PACKAGE) is None:
-        pytest.skip(f"{made.PACKAGE} is not installed")
+    if importlib.util.find_spec(made.package) is None:
+        pytest.skip(f"{made.package} is not installed")
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
     env = {**os.environ, **made.environment(Settings(), "cpu"), **quiet}
     command = [sys.executable, str(Path(__file__).with_name("training_steps.py")), engine, str(path)]

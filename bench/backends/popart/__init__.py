@@ -17,6 +17,8 @@ import sys
 from typing import Any, ContextManager, Dict, Iterator, List, Mapping, Optional, Sequence
 
 from bench.backends import _ipu
+from bench.backends._ipu.closures import Closures
+from bench.backends._onnx import exported
 from bench.cases import poplar
 from bench.cases.case import Case, Settings
 from bench.cases.errors import Refused
@@ -24,7 +26,7 @@ from bench.cases.poplar import checkable
 from bench.cases.precision import PRECISIONS, loss_scale
 from bench.devices import ipu
 from bench.graph import Graph
-from bench.program import Arrays, Batches, Program
+from bench.program import Arrays, Batches
 
 __all__ = ["DEVICES", "MODES", "PACKAGE", "checkable", "compile", "environment", "exported", "unsupported", "version"]
 
@@ -60,16 +62,9 @@ def version() -> str:
     return str(popart.versionString())
 
 
-def exported(graph: Graph, weights: Mapping[str, Any]) -> bytes:
-    """The ONNX model of a graph, fp32, as a file has it."""
-    from bench.backends._onnx import model as onnx_model
-
-    return bytes(onnx_model.model(graph, weights).SerializeToString())
-
-
 def compile(
     graph: Graph, weights: Mapping[str, Any], inputs: Sequence[Mapping[str, Any]], case: Case, settings: Settings
-) -> Program:
+) -> Closures:
     with contextlib.ExitStack() as stack:
         made = _Compiled(stack, graph, weights, case, settings)
         program = made.program(inputs)
@@ -178,11 +173,11 @@ class _Compiled:
             for array in self.anchors.values():
                 array[...] = 0
 
-    def program(self, inputs: Sequence[Mapping[str, Any]]) -> Program:
+    def program(self, inputs: Sequence[Mapping[str, Any]]) -> Closures:
         self.feed(inputs)
         trained = [name for name, parts in self.held.items() if all(weight.trained for weight, _ in parts)]
         held = {str(self.arrays[name].dtype) for name in trained} or {PRECISIONS[self.case.precision].weights}
-        return Program(
+        return Closures(
             self.run,
             self.feed,
             self.outputs,

@@ -13,6 +13,7 @@ import os
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from bench.backends import _ipu
+from bench.backends._ipu.closures import Closures
 from bench.backends.poptorch import errors, options
 from bench.cases import poplar
 from bench.cases.case import Case, Settings
@@ -21,7 +22,7 @@ from bench.cases.poplar import checkable as checkable
 from bench.cases.precision import PRECISIONS, loss_scale
 from bench.devices import ipu
 from bench.graph import Graph
-from bench.program import Arrays, Batches, Program
+from bench.program import Arrays, Batches
 
 PACKAGE = "poptorch"
 DEVICES = ("ipu",)
@@ -49,7 +50,7 @@ def version() -> str:
 
 def compile(
     graph: Graph, weights: Mapping[str, Any], inputs: Sequence[Mapping[str, Any]], case: Case, settings: Settings
-) -> Program:
+) -> Closures:
     import poptorch
 
     options.require(case, settings)
@@ -232,11 +233,11 @@ class _Compiled:
         del executor
         gc.collect()
 
-    def program(self) -> Program:
+    def program(self) -> Closures:
         precision = PRECISIONS[self.case.precision]
         held = next((str(p.dtype).replace("torch.", "") for p in self.lowered.parameters.values()), precision.weights)
         moved = not self.synthetic and bool(self.graph.inputs)
-        return Program(
+        return Closures(
             self.run,
             self.feed,
             self.outputs,

@@ -14,13 +14,14 @@ import re
 import tempfile
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
+from bench.backends._ipu.closures import Closures
 from bench.cases import poplar
 from bench.cases.case import Case, Settings
 from bench.cases.errors import Unavailable
 from bench.cases.poplar import checkable
 from bench.cases.precision import PRECISIONS
 from bench.graph import Graph
-from bench.program import Arrays, Batches, Program
+from bench.program import Arrays, Batches
 
 __all__ = ["DEVICES", "MODES", "PACKAGE", "checkable", "compile", "environment", "unsupported", "version"]
 
@@ -63,7 +64,7 @@ def version() -> str:
 
 def compile(
     graph: Graph, weights: Mapping[str, Any], inputs: Sequence[Mapping[str, Any]], case: Case, settings: Settings
-) -> Program:
+) -> Closures:
     from bench.backends.tensorflow_ipu import config
 
     config.require(graph, case, settings)
@@ -78,7 +79,7 @@ def compile(
 
 def _program(
     graph: Graph, weights: Mapping[str, Any], inputs: Sequence[Mapping[str, Any]], case: Case, settings: Settings
-) -> Program:
+) -> Closures:
     from tensorflow.python import ipu
     from tensorflow.python.ipu import ipu_strategy
 
@@ -135,7 +136,7 @@ def _program(
     call()
     returned = call.copies()["output"].dtype.name if call.results and call.mode != "resident" else network.compute.name
     held = {variable.dtype.name for variable, _ in network.variables()} or {PRECISIONS[case.precision].weights}
-    return Program(
+    return Closures(
         run,
         feed,
         outputs,

@@ -1,0 +1,37 @@
+"""An input pipeline without a model, as a program: a run takes the next batch."""
+
+from __future__ import annotations
+
+from typing import Dict
+
+from bench import workloads
+from bench.job import Job
+from bench.program import Program
+from bench.real_data import feeding
+
+# The pipeline's queue is full before the clock starts: so many batches are taken first.
+QUEUED = 8
+# Batches of one step: they come in bursts, as those who decode hand them over.
+WINDOW = 4
+
+
+class Pipeline(Program):
+    """It uses all cores, so it is timed with nobody beside. Nothing is computed, so nothing is checked."""
+
+    batches_per_step = WINDOW
+    alone = True
+
+    def __init__(self, job: Job, opened: feeding.Opened) -> None:
+        super().__init__(workloads.of_case(job.case), job.case, job.settings)
+        self.opened = opened
+        for _ in range(QUEUED):
+            next(opened)
+
+    def run_resident(self) -> None:
+        next(self.opened)
+
+    def run_moved(self) -> None:
+        next(self.opened)
+
+    def outputs(self) -> Dict[str, object]:
+        return {}

@@ -1,0 +1,83 @@
+"""What a backend says of itself before its framework is loaded."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from bench import backends, registry, workloads
+from bench.backends._onnx import primitives
+from bench.cases.case import Case
+from bench.graph import Graph, reference
+
+MODES = ("inference", "eval", "training")
+# One norm, which none of the nodes that OpenVINO names when it multiplies is in.
+NORM_ALONE = """
+from bench import backends
+from bench.cases.case import Case, Settings
+from bench.graph import Graph, draws
+net = Graph(2)
+net.output = net.batch_norm(net.image(3, 4), eps=1e-5, momentum=0.1)
+case = Case("norm", "tiny", {}, "inference", 2, "fp32", 1, "openvino", "cpu")
+inputs = [draws.inputs(net, "float32")]
+program = backends.load("openvino").compile(net, draws.weights(net, "float32"), inputs, case, Settings())
+print(program.compute_dtype)
+"""
+
+
+def test_a_backend_whose_module_lacks_something_is_refused_by_name():
+    module = types.ModuleType("bench.backends.half")
+    module.PACKAGE, module.DEVICES, module.compile = "half", ("cpu",), print
+
+    with pytest.raises(TypeError, match=r"bench\.backends\.half lacks MODES, unsupported, environment, version"):
+        registry.filled(backends.Backend, module)
+
+
+def test_what_a_module_does_not_say_is_the_default():
+    found = backends.load("numpy")
+
+    assert (found.all_reduce, found.checkable, found.exported) == (False, None, None)
+    assert found.primitives == backends.CORE
+
+
+def cases():
+    for name in workloads.names():
+        module = workloads.load(name)
+        for size, values in workloads.named_sizes(module).items():
+            for mode in MODES:
+                if workloads.unsupported(module, mode, "fp32") is None:
+                    dimensions = {key: values[key] for key in module.DIMENSIONS}
+                    yield Case(name, size, dimensions, mode, 2, "fp32", 1, "numpy", "cpu")
+
+
+def test_every_backend_has_the_primitives_of_the_suite_s_workloads():
+    needed = frozenset().union(*(workloads.primitives(case) for case in cases()))
+
+    assert needed <= backends.CORE
+
+
+def test_the_primitives_that_every_backend_has_are_those_of_the_reference_and_of_the_onnx_lowering():
+    """A loop and what is drawn are no functions of the reference."""
+    assert {*reference.OPS, "scan", "fill", "random"} == backends.CORE
+    assert {*primitives.OPS} == backends.CORE
+
+
+def test_the_operations_of_a_graph_are_those_of_its_loops_too():
+    net = Graph(2)
+    net.output = net.scan(lambda inner, states, slices: [inner.relu(slices[0])], [net.fill(0.0, 4)], [net.input(3, 4)])
+
+    assert net.operations == {"fill", "scan", "relu"}
+
+
+@pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is not installed")
+def test_openvino_says_what_a_model_without_any_product_ran_in():
+    root = Path(__file__).resolve().parents[2]
+
+    done = subprocess.run([sys.executable, "-c", NORM_ALONE], cwd=root, capture_output=True, text=True)
+
+    assert (done.returncode, done.stdout.strip()) == (0, "float32"), done.stderr
