@@ -1,4 +1,4 @@
-"""What is kept per user and machine: locks, what calibration found; files written whole, and fingerprints."""
+"""What is kept per user and machine: what calibration found; files written whole, and fingerprints."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, Iterator, Optional, Union
+from typing import Any, Dict, Optional, Union
 
 
 def folder() -> Path:
@@ -23,22 +23,13 @@ def folder() -> Path:
     raise ValueError(f"no folder for calibrations: {named or base} cannot be written; set LAYERBENCH_CACHE")
 
 
-@contextlib.contextmanager
-def lock(name: str) -> Iterator[None]:
-    """Hold a lock against every other process of this user; the kernel frees it when we die."""
-    from filelock import FileLock
-
-    with FileLock(str(folder() / f"{name}.lock")):
-        yield
-
-
 def read(name: str) -> Optional[Dict[str, Any]]:
     """What is kept under a name, or None; a damaged file counts as none."""
     try:
-        found = json.loads((folder() / f"{name}.json").read_text())
+        content = json.loads((folder() / f"{name}.json").read_text())
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) else None
+    return content if isinstance(content, dict) else None
 
 
 def write(name: str, value: Dict[str, Any]) -> None:

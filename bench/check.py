@@ -99,7 +99,7 @@ def _compared(
     except Wrong as wrong:
         tolerance = _tolerance_of_rounding(graph, case, weights, some, output, tolerance, wrong)
         error = _require_close("output", got["output"][:rows], output, tolerance)
-    found: Dict[str, Any] = {"checked_rows": rows, "tolerance": tolerance, "error": error}
+    found: Dict[str, Any] = {"checked_rows": rows, "tolerance": tolerance, "relative_error": error}
     if terms is not None:
         loss = terms.sum()
         # A loss near zero is a sum of parts that cancel: it is held against the size of the output.

@@ -77,24 +77,31 @@ def alone(name: str, blocked: Blocked = _unsaid) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def some(kind: str, wanted: int, there: int, blocked: Blocked = _unsaid) -> Iterator[List[int]]:
-    """Hold any `wanted` of the devices 0 to `there` of a kind, all or none, and yield their numbers.
+def alone_with(file: Path) -> Iterator[None]:
+    """Hold a file, which may lie outside the cache's folder; it is made where it is not there."""
+    with _flock(file, EXCLUSIVE, _unsaid):
+        yield
+
+
+@contextlib.contextmanager
+def some(kind: str, wanted: int, count: int, blocked: Blocked = _unsaid) -> Iterator[List[int]]:
+    """Hold any `wanted` of the first `count` devices of a kind, all or none, and yield their numbers.
 
     Only the first in the queue collects, so that two who want many never wait for each other's.
     """
-    if wanted > there:
-        raise ValueError(f"{wanted} of {there} {kind}: there are not so many")
+    if wanted > count:
+        raise ValueError(f"{wanted} of {count} {kind}: there are not so many")
     with contextlib.ExitStack() as stack:
-        found: List[int] = []
+        held: List[int] = []
         with _turn(kind, blocked) if wanted else contextlib.nullcontext():
-            while len(found) < wanted:
-                for number in range(there):
-                    if number not in found and len(found) < wanted and _taken(stack, f"{kind}{number}"):
-                        found.append(number)
-                if len(found) < wanted:
+            while len(held) < wanted:
+                for number in range(count):
+                    if number not in held and len(held) < wanted and _taken(stack, f"{kind}{number}"):
+                        held.append(number)
+                if len(held) < wanted:
                     blocked()
                     time.sleep(POLL_S)
-        yield found
+        yield held
 
 
 def taken(stack: contextlib.ExitStack, names: Sequence[str]) -> bool:
@@ -145,10 +152,10 @@ def _turn(queue: str, blocked: Blocked) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         with _lock(f"{queue}.tickets", EXCLUSIVE, _unsaid):
             before = sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
-            own = folder / str(before[-1] + 1 if before else 0)
-            stack.enter_context(_flock(own, EXCLUSIVE, _unsaid))
+            ticket = folder / str(before[-1] + 1 if before else 0)
+            stack.enter_context(_flock(ticket, EXCLUSIVE, _unsaid))
         # Before the lock is let go: nobody is to find a ticket that is free and not stale.
-        stack.callback(_remove, own)
+        stack.callback(_remove, ticket)
         for number in before:
             with contextlib.suppress(FileNotFoundError), _flock(folder / str(number), SHARED, blocked, create=False):
                 _remove(folder / str(number))

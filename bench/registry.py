@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import pkgutil
 from dataclasses import MISSING, fields
@@ -18,6 +19,7 @@ def names(package: str) -> List[str]:
     return sorted(module.name for module in pkgutil.iter_modules(path) if not module.name.startswith("_"))
 
 
+@functools.lru_cache(maxsize=None)
 def load(package: str, name: str) -> ModuleType:
     """Import one module of a package. Raises ValueError with the choices when it is not there."""
     if name not in names(package):

@@ -130,12 +130,12 @@ def _checked(job: Job, stack: contextlib.ExitStack, graph: Graph) -> Tuple[Progr
     with contextlib.ExitStack() as own:
         program, weights, compile_s = _compile(job, stack if alike else own, checked, settings if alike else careful)
         job.tell("checking")
-        seen: Seen = {"gradient_error": 0.0, **check.require(program, checked, case, weights, job.averaging)}
+        seen: Seen = dict(check.require(program, checked, case, weights, job.averaging))
     if not alike:
         job.tell("compiling")
         program, weights, compile_s = _compile(job, stack, graph, settings)
     first = next(iter(checked.inputs.values()), None)
-    seen["checked_size"] = "x".join(map(str, first.shape)) if first else ""
+    seen["checked_size"] = "x".join(map(str, first.shape)) if first else None
     seen["compile_s"] = compile_s
     return program, weights, seen
 
@@ -219,7 +219,7 @@ def _timed_record(job: Job, program: Program, seen: Seen, opened: Any) -> Reply:
         if opened is not None and program.source == "measured":
             # More clocks, of the same machine.
             seen.update(_of_real_images(job, program, opened))
-    seen["data_dir"] = next(iter(images.values())).root if images else ""
+    seen["data_dir"] = next(iter(images.values())).root if images else None
     made = record.build(case, settings, program.graph, step, samples, seen)
     if program.source == "measured":
         made.update(_latency(job, samples, latencies, step))

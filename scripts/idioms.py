@@ -26,7 +26,7 @@ def pairs(backend: str, batch: int) -> Iterator[Tuple[str, Run, Run]]:
         dims = {**next(iter(workloads.named_sizes(module).values())), **SMALLER.get(name, {})}
         dims.pop("batch_size")
         for mode in ("inference", "training"):
-            if mode not in backends.load(backend).MODES:
+            if mode not in backends.load(backend).modes:
                 continue
             size = dimension.name(module.DIMENSIONS, dims)
             case = Case(name, size, dims, mode, batch, "fp32", 1, backend, "cpu")

@@ -1,16 +1,8 @@
-"""One backend's whole matrix of small cases, in one process: `python backend_matrix.py BACKEND FILE`.
-
-Writes what came of each case, by its key, as JSON. test_backends.py lists the same keys and judges.
-"""
+"""One backend's whole matrix of small cases, as tests/backends/matrices.py runs it; test_backends.py judges."""
 
 from __future__ import annotations
 
-import json
-import sys
 import traceback
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
@@ -189,11 +181,5 @@ def name(key):
     return "-".join(key)
 
 
-if __name__ == "__main__":
-    backend_name, path = sys.argv[1:]
-    if backend_name == "models":
-        answer = models()
-    else:
-        answer = {name(key): outcome_of(backend_name, key) for key in keys(backend_name)}
-        answer["draws"] = draws(backend_name)
-    Path(path).write_text(json.dumps(answer))
+def answers(engine):
+    return {**{name(key): outcome_of(engine, key) for key in keys(engine)}, "draws": draws(engine)}

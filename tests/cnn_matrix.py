@@ -1,18 +1,17 @@
-"""One backend on small image networks, in one process: `python cnn_matrix.py BACKEND FILE`.
+"""One backend on small image networks, as tests/backends/matrices.py runs it; test_cnn_backends.py judges.
 
-Writes what came of each case, by its key, as JSON. test_cnn_backends.py lists the same keys and judges.
+Quick keys run by default, thorough ones with --thorough. The thorough ones are each model in each mode, each variant
+on three models and in training, and each precision on four models. The quick ones are pairs: a family with a mode; a
+precision with a mode, with another family each time; a variant with a mode, and variants of different dimensions
+together. Mode and family interact (what is trained, and by which gradient), mode and precision too (what is held in
+which type); precisions, variants and ways of training meet no code of each other.
 """
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-import json
-import sys
 import traceback
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
@@ -53,6 +52,34 @@ VARIANTS = {
     "device": {"normalization_location": "device"},
     "wide": {"group_dim": 16, "expand_ratio": 4},
 }
+# Variants of dimensions that do not meet: those of norms with those of images.
+COMBINED = {
+    "group pad4": {**VARIANTS["group"], **VARIANTS["pad4"]},
+    "fast device": {**VARIANTS["fast"], **VARIANTS["device"]},
+}
+QUICK_MODELS = ("resnet8", "resnext14_32x4d", "mobilenet_v3_small", "efficientnet_b0")
+# Model, variant and mode; uint8 is run with generated data.
+QUICK_VARIANTS = (
+    ("mobilenet_v2", "plain", "inference"),
+    ("mobilenet_v3_small", "group pad4", "inference"),
+    ("resnet8", "group pad4", "training"),
+    ("efficientnet_b0", "fast device", "inference"),
+    ("resnet8", "fast device", "training"),
+    ("mobilenet_v3_small", "none", "inference"),
+    ("resnet8", "none", "training"),
+    ("mobilenet_v3_small", "same", "training"),
+    ("efficientnet_b0", "wide", "inference"),
+)
+QUICK_PRECISIONS = (
+    ("mobilenet_v3_small", "bf16", "inference"),
+    ("resnet8", "bf16", "training"),
+    ("resnext14_32x4d", "bf16m", "inference"),
+    ("mobilenet_v3_small", "bf16m", "training"),
+    ("efficientnet_b0", "fp16", "inference"),
+    ("resnet8", "fp16", "training"),
+)
+# "both" has "smoothed" and "mixup" in it.
+QUICK_RECIPES = ("smoothed tensorflow", "cutmix", "both", "accumulated", "recomputed")
 RECIPES = {
     "plain": {},
     "smoothed": {"label_smoothing": 0.1},
@@ -66,13 +93,24 @@ RECIPES = {
 PLAIN = ("plain", "synthetic", "default")
 
 
-def keys(engine):
+def keys(engine, thorough=True):
     """Every case that a backend claims to run: (model, variant, mode, precision, recipe, data, tuning)."""
     made = backends.load(engine)
-    for key in every():
+    for key in dict.fromkeys([*quick(), *(every() if thorough else ())]):
         _, _, mode, precision, *_ = key
         if mode in made.modes and not made.unsupported(precision, mode, "cpu"):
             yield key
+
+
+def quick():
+    for model in QUICK_MODELS:
+        yield from ((model, "plain", mode, "fp32", *PLAIN) for mode in MODES)
+    yield from ((model, variant, mode, "fp32", *PLAIN) for model, variant, mode in QUICK_VARIANTS)
+    yield from ((model, "plain", mode, precision, *PLAIN) for model, precision, mode in QUICK_PRECISIONS)
+    yield from (("resnet8", "plain", "training", "fp32", recipe, "synthetic", "default") for recipe in QUICK_RECIPES)
+    yield "resnet8", "plain", "inference", "fp32", "plain", "synthetic", "best"
+    for mode in ("inference", "training"):
+        yield "resnet8", "uint8", mode, "fp32", "plain", "generated", "default"
 
 
 def every():
@@ -92,16 +130,13 @@ def every():
     for recipe in list(RECIPES)[1:]:
         yield "resnet8", "plain", "training", "fp32", recipe, "synthetic", "default"
     yield "efficientnet_b0", "plain", "training", "fp32", "recomputed", "synthetic", "default"
-    yield "resnet8", "plain", "inference", "fp32", "plain", "synthetic", "best"
-    for mode in ("inference", "training"):
-        yield "resnet8", "uint8", mode, "fp32", "plain", "generated", "default"
 
 
 def case_of(engine, key):
     model, variant, mode, precision, *_ = key
     module = workloads.load(model)
     first = next(iter(workloads.named_sizes(module).values()))
-    size = {**first, **module.TINY, **VARIANTS[variant]}
+    size = {**first, **module.TINY, **{**VARIANTS, **COMBINED}[variant]}
     size = workloads.settled(module, {name: size[name] for name in module.DIMENSIONS})
     return Case(model, "tiny", size, mode, BATCH, precision, 1, engine, "cpu")
 
@@ -279,14 +314,13 @@ def name(key):
     return "-".join(key)
 
 
-if __name__ == "__main__":
-    backend_name, path = sys.argv[1:]
-    answer = {name(key): outcome_of(backend_name, key) for key in keys(backend_name)}
-    if "training" in backends.load(backend_name).modes:
-        answer["predicted"] = {model: predicted(backend_name, model) for model in PREDICTED}
-        answer["predicted"]["mixed"] = predicted(backend_name, "resnet8", "both")
-    if backend_name == "torch":
+def answers(engine, thorough):
+    answer = {name(key): outcome_of(engine, key) for key in keys(engine, thorough)}
+    if "training" in backends.load(engine).modes:
+        answer["predicted"] = {model: predicted(engine, model) for model in PREDICTED}
+        answer["predicted"]["mixed"] = predicted(engine, "resnet8", "both")
+    if engine == "torch":
         answer["off"] = {model: sabotaged(model, one_norm_off) for model in SABOTAGED}
         answer["still"] = {model: sabotaged(model, one_block_still) for model in SABOTAGED}
-    answer["means"] = {precision: mean_of_many(backend_name, precision) for precision in ("fp32", "bf16", "fp16")}
-    Path(path).write_text(json.dumps(answer))
+    answer["means"] = {precision: mean_of_many(engine, precision) for precision in ("fp32", "bf16", "fp16")}
+    return answer

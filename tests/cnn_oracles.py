@@ -1,4 +1,4 @@
-"""Image networks as others have built them, on our weights: `python cnn_oracles.py FRAMEWORK FILE`.
+"""Image networks as others have built them, on our weights: `python cnn_oracles.py FRAMEWORK FILE [thorough]`.
 
 Networks that are not ours, and what ours make of the same images: the answer to each job is the logits of both, and
 in training the loss and the running statistics as well. A process holds one framework.
@@ -56,7 +56,14 @@ KERAS = {
     "efficientnet_b1": ("efficientnet_b1", "inference", {"image_size": 75, **SAME}),
     "efficientnet_b2": ("efficientnet_b2", "inference", {"image_size": 64, **SAME}),
 }
-JOBS = {"torchvision": TORCHVISION, "keras": KERAS}
+# Run by default; --thorough runs every model, and one of each family at its own size.
+QUICK = (
+    *(f"{model} trained" for model in TRAINED),
+    *("resnet18", "mobilenet_v3_small", "efficientnet_b1"),
+    *("resnet18 in groups", "resnet18 in strided groups", "efficientnet_b0 of wide groups"),
+    # By Keras.
+    *("mobilenet_v2 odd", "efficientnet_b0"),
+)
 
 
 def sized(job):
@@ -92,7 +99,7 @@ def by_our_torch(job, graph, weights, inputs):
     return program.outputs()
 
 
-def with_torchvision():
+def with_torchvision(thorough):
     import torch
 
     for name in ("normal_", "uniform_", "kaiming_normal_", "kaiming_uniform_"):
@@ -100,9 +107,11 @@ def with_torchvision():
         setattr(torch.nn.init, name, lambda tensor, *_, **__: tensor)
     answers = {}
     for name, job in TORCHVISION.items():
-        graph, weights, inputs = given(job)
         made = torchvision_model(job[0], job[2])
         answers[name] = {"names": state(made), "drops": drops(made)}
+        if name not in QUICK and not thorough:
+            continue
+        graph, weights, inputs = given(job)
         answers[name]["ours"] = by_our_torch(job, graph, weights, inputs)
         answers[name]["theirs"] = by_torchvision(made, job[1], weights, inputs)
     return answers
@@ -223,9 +232,11 @@ def torchvision_models():
     return torchvision.models
 
 
-def with_keras():
+def with_keras(thorough):
     answers = {}
     for name, job in KERAS.items():
+        if name not in QUICK and not thorough:
+            continue
         graph, weights, inputs = given(job)
         ours, _ = evaluate(graph, weights, inputs, np.float64)
         answers[name] = {
@@ -284,4 +295,4 @@ def keras_model(model, shape):
 FRAMEWORKS = {"torchvision": with_torchvision, "keras": with_keras}
 
 if __name__ == "__main__":
-    Path(sys.argv[2]).write_bytes(pickle.dumps(FRAMEWORKS[sys.argv[1]]()))
+    Path(sys.argv[2]).write_bytes(pickle.dumps(FRAMEWORKS[sys.argv[1]](sys.argv[3:] == ["thorough"])))

@@ -2,40 +2,124 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Callable, Dict, List
+from typing import Any, Callable, Dict, Iterator, List
 
 import pytest
 from suite import SMALL, Suite, relax
+
+# One thread of arithmetic a process: several run side by side, and threads that wait for a core burn another.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+TESTS = Path(__file__).resolve().parent
+PROCESSES = 2
+# Files that take longest, longest first: they start first, so that the processes end together.
+LONGEST = (
+    # With --thorough, a third of everything.
+    "graph/test_activations.py",
+    "backends/test_backends.py",
+    "project/test_tooling.py",
+    "ipu/test_ipu_contract.py",
+    "processes/test_replicas_images.py",
+    "processes/test_xdist.py",
+    "processes/test_replicas.py",
+    "processes/test_hosts.py",
+    "processes/test_launchers.py",
+    "runs/test_device_fixtures.py",
+    "training/test_learning.py",
+    "options/test_bad_input.py",
+    "real_data/test_real_data.py",
+    "workloads/test_pipelines.py",
+    "runs/test_undecided.py",
+    "processes/test_xdist_faults.py",
+    "images/test_image_faults.py",
+    "processes/test_faults.py",
+    "project/test_readme_commands.py",
+    "runs/test_own_tests.py",
+    "options/test_option_refusals.py",
+    "runs/test_baselines_in_runs.py",
+    "real_data/test_real_data_faults.py",
+    "workloads/test_cnn_oracles.py",
+    "runs/test_network_runs.py",
+)
+# Folders whose files ask the same processes, one a framework: one process runs them.
+TOGETHER = ("tests/backends/", "tests/ipu/")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--thorough", action="store_true", help="also run the tests that take minutes")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Run folders of tests in two processes, file by file, where pytest-xdist is there and -n does not say otherwise.
+
+    One process runs what is named by file or test, what shows its output at once and what is debugged.
+    """
+    options = config.option
+    if not hasattr(options, "numprocesses") or hasattr(config, "workerinput"):
+        return
+    folders = [Path(str(argument).split("::")[0]).resolve() for argument in config.args]
+    whole = all(folder.is_dir() and (folder == TESTS or TESTS in folder.parents) for folder in folders)
+    asked = options.numprocesses is not None or options.tx or options.dist != "no" or options.distload
+    alone = options.usepdb or options.capture == "no" or options.collectonly
+    if whole and not asked and not alone:
+        options.numprocesses, options.dist = PROCESSES, "loadfile"
+    if options.dist == "loadfile":
+        # In the order of `pytest_collection_modifyitems`, not by the number of tests.
+        options.loadscopereorder = False
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: List[pytest.Item]) -> None:
-    """Leave out the tests that take minutes, unless they are asked for."""
+    """Leave out the tests that take minutes, unless they are asked for; start with the files that take longest."""
     left_out = [] if config.option.thorough else [item for item in items if item.get_closest_marker("thorough")]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+    for item in items:
+        if "calibrated" in getattr(item, "fixturenames", ()):
+            item.add_marker("runs")
+    places = {str(TESTS / name): place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(str(item.fspath), len(places)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """By file, but for the folders of TOGETHER."""
+    if config.option.dist != "loadfile":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return next((folder for folder in TOGETHER if nodeid.startswith(folder)), nodeid.split("::", 1)[0])
+
+    return Scheduling(config, log)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_this_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Runs of two processes do not wait for each other's locks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LAYERBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")
-def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache folder in which the machine is calibrated, so that this is paid for once."""
+def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Suite:
+    """A suite that ran once: its cache holds the machine's calibration and its folder bytecode, paid for once."""
     folder = tmp_path_factory.mktemp("calibrated")
-    cache = folder / "cache"
-    result = Suite(folder / "suite", cache).run(*SMALL)
+    first = Suite(folder / "suite", folder / "cache")
+    result = first.run(*SMALL, PYTHONDONTWRITEBYTECODE="")
     assert result.returncode == 0, result.text
-    relax(cache)
-    return cache
+    relax(first.cache)
+    return first
 
 
 @pytest.fixture(scope="session")
-def new_suite(calibrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Suite]:
+def new_suite(calibrated: Suite, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Suite]:
     """Return a function that makes another copy of the suite."""
-    return lambda: Suite(tmp_path_factory.mktemp("copy") / "suite", calibrated)
+    return lambda: Suite(tmp_path_factory.mktemp("copy") / "suite", calibrated.cache, calibrated.root)
 
 
 @pytest.fixture

@@ -8,26 +8,28 @@ from bench import cache, devices
 from bench.cache import fingerprint
 from bench.clock import canary
 
-Found = Dict[str, Any]
+Calibration = Dict[str, Any]
+PEAK = {"flops", "bandwidth_bytes_per_s", "library", "limit"}
 
 
-def known(device_name: str, precision: str, threads: int, cores: List[int]) -> Optional[Found]:
-    """`peak` and `canary_s` of a device, a precision and so many threads, bound to `cores`; None: not measured yet."""
-    found = cache.read(_name(device_name, precision, threads, cores))
-    whole = found is not None and set(found) == {"peak", "canary_s"} and "limit" in found["peak"]
-    return found if whole else None
+def known(device_name: str, precision: str, threads: int, cores: List[int]) -> Optional[Calibration]:
+    """`peak` and `canary_s` of a device, a precision and so many threads, bound to `cores`; None: not measured yet, or
+    by a version of the suite that kept them by other names."""
+    kept = cache.read(_name(device_name, precision, threads, cores))
+    whole = kept is not None and set(kept) == {"peak", "canary_s"} and set(kept["peak"]) >= PEAK
+    return kept if whole else None
 
 
-def keep_peak(device_name: str, precision: str, threads: int, cores: List[int], peak: Found) -> None:
+def keep_peak(device_name: str, precision: str, threads: int, cores: List[int], peak: Dict[str, Any]) -> None:
     """Keep a peak that a case has raised."""
-    found = known(device_name, precision, threads, cores)
-    if found is not None:
-        cache.write(_name(device_name, precision, threads, cores), {**found, "peak": peak})
+    kept = known(device_name, precision, threads, cores)
+    if kept is not None:
+        cache.write(_name(device_name, precision, threads, cores), {**kept, "peak": peak})
 
 
 def measured(
     device_name: str, precision: str, threads: int, cores: List[int], again: bool, begun: Callable[[], None]
-) -> Found:
+) -> Calibration:
     """Calibrate, in a process that has loaded no framework, while nobody else times or compiles.
 
     again   also where it is known; the best of both is kept: a slow minute of the machine must not lower its peak
@@ -40,12 +42,12 @@ def measured(
             return old
         begun()
         canary_s = min(sorted(canary.seconds(threads))[canary.ROUNDS // 2] for _ in range(3))
-        new: Found = {"peak": devices.load(device_name).peak(precision, threads), "canary_s": canary_s}
+        new: Calibration = {"peak": devices.load(device_name).peak(precision, threads), "canary_s": canary_s}
         if old is not None and old["peak"]["library"] == new["peak"]["library"]:
             new["canary_s"] = min(old["canary_s"], new["canary_s"])
             new["peak"]["flops"] = max(old["peak"]["flops"], new["peak"]["flops"])
-            for size, bandwidth in new["peak"]["bandwidth"].items():
-                new["peak"]["bandwidth"][size] = max(bandwidth, old["peak"]["bandwidth"].get(size, 0))
+            before, rates = (each["peak"]["bandwidth_bytes_per_s"] for each in (old, new))
+            rates.update({size: max(rate, before.get(size, 0)) for size, rate in rates.items()})
         cache.write(_name(device_name, precision, threads, cores), new)
         return new
 

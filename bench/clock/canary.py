@@ -23,15 +23,15 @@ DISTURBED = 1.5
 
 def seconds(threads: int) -> List[float]:
     """Seconds of each of a few rounds; a round hashes one buffer a thread, side by side."""
-    found = []
+    rounds = []
     cores = itertools.cycle(sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else [-1])
     with ThreadPoolExecutor(threads, initializer=_settle, initargs=(cores,)) as pool:
         list(pool.map(_hash, range(threads)))
         for _ in range(ROUNDS):
             start = perf_counter()
             list(pool.map(_hash, range(threads)))
-            found.append(perf_counter() - start)
-    return found
+            rounds.append(perf_counter() - start)
+    return rounds
 
 
 def slowdown(threads: int, known_s: float) -> float:

@@ -47,19 +47,19 @@ NAMES = ("median", *PROGRAMS)
 def rates(name: str, case: Case, batches: float, seconds: Sequence[float]) -> Dict[str, Optional[float]]:
     """The rates that the program would print, by field; None where it has no such figure, and all of them where it
     drops every sample. `batches`: of all replicas, in each of the samples `seconds`."""
-    found: Dict[str, Optional[float]] = dict.fromkeys(FIELDS)
+    none: Dict[str, Optional[float]] = dict.fromkeys(FIELDS)
     program = PROGRAMS.get(name)
-    kept = seconds[program.dropped :] if program else []
-    if not program or not kept:
-        return found
+    timed = seconds[program.dropped :] if program else []
+    if not program or not timed:
+        return none
     module: Any = workloads.load(case.workload)
     per_batch = workloads.items(case)
     if program.of_layers and hasattr(module, "program_items"):
         per_batch = module.program_items(batch_size=case.batch_size, **case.dimensions)
     items = per_batch * batches
-    every = [items / each for each in kept]
+    every = [items / call_s for call_s in timed]
     mean = math.fsum(every) / len(every)
     if program.of_layers and getattr(module, "AVERAGES_SECONDS", False):
-        mean = items * len(kept) / math.fsum(kept)
+        mean = items * len(timed) / math.fsum(timed)
     spread = (min(every), max(every), statistics.pstdev(every)) if program.spread else (None, None, None)
     return dict(zip(FIELDS, (mean, *spread)))

@@ -31,7 +31,7 @@ def beside_canaries(
     ended_s = time.time()
     after = _canary(settings, canary_s)
     disturbed = max(before or 0, after or 0) > canary.DISTURBED
-    seen = {**seen, "canary_before": before, "canary_after": after, "load": load}
+    seen = {**seen, "canary_slowdown_before": before, "canary_slowdown_after": after, "load_average_1min": load}
     return samples, {**seen, "disturbed": disturbed, "started_s": started_s, "ended_s": ended_s}
 
 

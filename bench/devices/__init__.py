@@ -20,8 +20,8 @@ class Device:
     lease      (cores=()): hold the device while a case is timed; wait for whoever holds it now, or compiles.
                cores, with --parallel-timing: others may be timed beside, on other cores than these
     describe   (): what a baseline must match: model, count and whatever else sets the speed
-    peak       (precision, threads): measure what the device can do: `flops` per second in the precision, `bandwidth`
-               in bytes per second by the size of the working set in bytes (as text, smallest first), the `library`
+    peak       (precision, threads): measure what the device can do: `flops` per second in the precision,
+               `bandwidth_bytes_per_s` by the size of the working set in bytes (as text, smallest first), the `library`
                that showed it, and the `limit` that no program can exceed: `flops` and `bytes` per second; None: unknown
 
     What follows has a default, which is that of a device on which a framework runs one replica of a case.

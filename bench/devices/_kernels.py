@@ -48,7 +48,7 @@ def with_torch(device: str, dtype_names: Sequence[str], threads: int) -> Dict[st
             copied = size / best_s(wait, target.copy_, source)
             read = size / best_s(wait, torch.mv, matrix, vector)
             bandwidth[str(size)] = max(copied, read)
-    return {"flops": flops, "bandwidth": bandwidth, "library": f"torch {torch.__version__}"}
+    return {"flops": flops, "bandwidth_bytes_per_s": bandwidth, "library": f"torch {torch.__version__}"}
 
 
 def _torch_flops(device: str, dtype: Any, wait: Callable[[], None]) -> float:
@@ -84,7 +84,7 @@ def with_numpy() -> Dict[str, Any]:
         copied = size / best_s(_nothing, np.copyto, target, source)
         read = size / best_s(_nothing, np.matmul, matrix, vector)
         bandwidth[str(size)] = max(copied, read)
-    return {"flops": flops, "bandwidth": bandwidth, "library": f"numpy {np.__version__}"}
+    return {"flops": flops, "bandwidth_bytes_per_s": bandwidth, "library": f"numpy {np.__version__}"}
 
 
 def _nothing() -> None:

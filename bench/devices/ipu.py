@@ -124,7 +124,7 @@ def peak(precision: str, threads: int) -> Dict[str, Any]:
     per_cycle = half if PRECISIONS[precision].bytes == 2 else full
     return {
         "flops": tiles * per_cycle * clock_hz(),
-        "bandwidth": {},
+        "bandwidth_bytes_per_s": {},
         "limit": None,
         "library": f"computed: {tiles} tiles x {per_cycle} FLOP x {clock_hz() / 1e6:g} MHz",
     }

@@ -38,11 +38,11 @@ class Convolutional(Recording):
             "scale": [1 / (255 * s) for s in std],
             "shift": [-m / s for m, s in zip(mean, std)],
         }
-        return self._add("normalise", [x], [x.shape], attrs)
+        return self._add("normalise", [x], [x.shape], attrs, flops=0)
 
     def pad_channels(self, x: Tensor, channels: int) -> Tensor:
         """Channels of zeros behind the others, up to `channels`."""
-        return self._add("pad_channels", [x], [(x.shape[0], channels, *x.shape[2:])])
+        return self._add("pad_channels", [x], [(x.shape[0], channels, *x.shape[2:])], flops=0)
 
     def conv(
         self,
@@ -70,7 +70,7 @@ class Convolutional(Recording):
             weights.append(self._weight("bias", (filters,), fan_in, label=name))
         attrs = {"stride": stride, "pads": pads, "groups": groups, "same": padding == "same"}
         out = (self.batch_size, filters, outs[0], outs[1])
-        return self._add("conv", [x], [out], attrs, weights, 2 * math.prod(out) * fan_in)
+        return self._add("conv", [x], [out], attrs, weights, flops=2 * math.prod(out) * fan_in)
 
     def batch_norm(self, x: Tensor, *, eps: float, momentum: float, last: bool = False, name: str = "") -> Tensor:
         """Normalise by channel: in training with the batch's mean and (biased) variance, moving the
@@ -84,7 +84,7 @@ class Convolutional(Recording):
             self._weight("running_var", count, 1, "variance", name),
         ]
         attrs = {"eps": eps, "momentum": momentum, "training": self.training}
-        return self._add("batch_norm", [x], [x.shape], attrs, weights)
+        return self._add("batch_norm", [x], [x.shape], attrs, weights, flops=0)
 
     def group_norm(
         self, x: Tensor, groups: int, *, eps: float, strided: bool = False, last: bool = False, name: str = ""
@@ -98,30 +98,32 @@ class Convolutional(Recording):
             self._weight("weight", (channels,), 1, "last_scale" if last else "scale", name),
             self._weight("bias", (channels,), 1, "shift", name),
         ]
-        return self._add("group_norm", [x], [x.shape], {"eps": eps, "groups": groups, "strided": strided}, weights)
+        return self._add(
+            "group_norm", [x], [x.shape], {"eps": eps, "groups": groups, "strided": strided}, weights, flops=0
+        )
 
     def activation(self, x: Tensor, kind: str) -> Tensor:
         """relu, relu6, sigmoid, silu (x sigmoid(x)), hardsigmoid (relu6(x + 3) / 6), hardswish."""
-        return self._add(kind, [x], [x.shape])
+        return self._add(kind, [x], [x.shape], flops=0)
 
     def max_pool(self, x: Tensor, kernel_size: int, *, stride: int, padding: Padding) -> Tensor:
         """The largest pixel of a window; padding as for `conv`, and it never wins."""
         pads, outs = _window(x.shape[2:], kernel_size, stride, padding)
         attrs = {"kernel": kernel_size, "stride": stride, "pads": pads, "same": padding == "same"}
-        return self._add("max_pool", [x], [(x.shape[0], x.shape[1], outs[0], outs[1])], attrs)
+        return self._add("max_pool", [x], [(x.shape[0], x.shape[1], outs[0], outs[1])], attrs, flops=0)
 
     def global_mean(self, x: Tensor) -> Tensor:
         """The mean over all pixels: (batch, channels)."""
-        return self._add("global_mean", [x], [x.shape[:2]])
+        return self._add("global_mean", [x], [x.shape[:2]], flops=0)
 
     def pooled(self, x: Tensor) -> Tensor:
         """The mean over all pixels, kept as an image of one pixel: (batch, channels, 1, 1)."""
-        return self._add("pooled", [x], [(*x.shape[:2], 1, 1)])
+        return self._add("pooled", [x], [(*x.shape[:2], 1, 1)], flops=0)
 
     def gate(self, x: Tensor, gate: Tensor) -> Tensor:
         """x times a factor for each row and channel (batch, channels, 1, 1), or for each row
         (batch, 1, 1, 1)."""
-        return self._add("gate", [x, gate], [x.shape])
+        return self._add("gate", [x, gate], [x.shape], flops=0)
 
     def dropout(self, x: Tensor, rate: float, rows: bool = False) -> Tensor:
         """Zero a share `rate` of the elements, or of whole rows (drop connect), and scale up the rest.
@@ -133,8 +135,8 @@ class Convolutional(Recording):
         shape = (1,) * (len(x.shape) - 1) if rows else x.shape[1:]
         if self.random_as_inputs:
             kept = self._source("input", shape, values="kept", rate=rate)
-            return self.gate(x, kept) if rows else self._add("mul", [x, kept], [x.shape])
-        return self._add("dropout", [x], [x.shape], {"rate": rate, "rows": rows})
+            return self.gate(x, kept) if rows else self._add("mul", [x, kept], [x.shape], flops=0)
+        return self._add("dropout", [x], [x.shape], {"rate": rate, "rows": rows}, flops=0)
 
     def blended(self, x: Tensor) -> Tensor:
         """The images blended as the recipe says: share x + (1 - share) y, where y is the batch rolled by
@@ -144,7 +146,7 @@ class Convolutional(Recording):
             share = self._source("input", (1, *pixels), values="unit")
             # Cutmix takes the second neighbour, so that mixup's pair is not cut into itself.
             shift = 2 if kind == "cutmix" and self.batch_size > 2 else 1
-            x = self._add("blend", [x, share], [x.shape], {"shift": shift})
+            x = self._add("blend", [x, share], [x.shape], {"shift": shift}, flops=0)
         return x
 
     # ---- the loss of image networks ---------------------------------------------------------------
@@ -161,7 +163,7 @@ class Convolutional(Recording):
         shifts = [node.attrs["shift"] for node in self.nodes if node.op == "blend"] if shares else []
         every: List[Tensor] = [x, labels, *([shares] if shares else [])]
         attrs = {"on": on, "off": off, "rolls": rolls(shifts)}
-        return self._add("cross_entropy", every, [()], attrs)
+        return self._add("cross_entropy", every, [()], attrs, flops=0)
 
 
 def rolls(shifts: List[int]) -> List[int]:

@@ -7,8 +7,8 @@ Shapes   rows (batch, features), sequences (batch, time, features), images (batc
          width); the batch axis is always there, and static
 Weights  torch's layouts: dense (out, in), conv (out, in / groups, kernel, kernel), recurrent
          (gates * hidden, in) with the gates in torch's order: i f g o and r z n
-FLOPs    2 x multiply-accumulate of dense, convolution and gates; biases, activations and other
-         elementwise work are counted apart (`elementwise`)
+FLOPs    2 x multiply-accumulate of dense, convolution and gates; biases, activations, norms and other
+         elementwise work count as none
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Graph(Convolutional):
         if bias:
             weights.append(self._weight("bias", (units,), features, label=name))
         flops = 2 * math.prod(x.shape) * units
-        return self._add("dense", [x], [x.shape[:-1] + (units,)], {}, weights, flops)
+        return self._add("dense", [x], [x.shape[:-1] + (units,)], {}, weights, flops=flops)
 
     def rnn(self, x: Tensor, hidden: int, bias: bool = True) -> Tensor:
         """A tanh layer over whole sequences from a zero state; returns every state."""
@@ -75,12 +75,12 @@ class Graph(Convolutional):
         weights = self._gate_weights(kind, x.shape[-1], hidden, bias)
         flops = 2 * self.batch_size * GATES[kind] * hidden * (x.shape[-1] + hidden)
         shapes = [state.shape for state in states]
-        first = self._add(f"{kind}_cell", [x, *states], shapes, {}, weights, flops)
+        first = self._add(f"{kind}_cell", [x, *states], shapes, {}, weights, flops=flops)
         return [Tensor(first.node, index, shape) for index, shape in enumerate(shapes)]
 
     def last(self, x: Tensor) -> Tensor:
         """The last time step of a sequence: (batch, features)."""
-        return self._add("last", [x], [(x.shape[0], x.shape[2])])
+        return self._add("last", [x], [(x.shape[0], x.shape[2])], flops=0)
 
     def scan(
         self,
@@ -108,7 +108,7 @@ class Graph(Convolutional):
             [(batch, steps, features)],
             attrs,
             weights,
-            steps * inner.flops,
+            flops=steps * inner.flops,
         )
 
     # ---- elementwise -------------------------------------------------------------------------
@@ -123,14 +123,14 @@ class Graph(Convolutional):
         return self._alike("mul", [a, b], a.shape)
 
     def log(self, x: Tensor) -> Tensor:
-        return self._add("log", [x], [x.shape])
+        return self._add("log", [x], [x.shape], flops=0)
 
     def relu(self, x: Tensor) -> Tensor:
         return self.activation(x, "relu")
 
     def affine(self, x: Tensor, scale: float, shift: float = 0.0) -> Tensor:
         """scale * x + shift."""
-        return self._add("affine", [x], [x.shape], {"scale": scale, "shift": shift})
+        return self._add("affine", [x], [x.shape], {"scale": scale, "shift": shift}, flops=0)
 
     def where_less(self, a: Tensor, b: Tensor, then: Tensor, other: Tensor) -> Tensor:
         """`then` where a < b, else `other`."""
@@ -140,7 +140,7 @@ class Graph(Convolutional):
 
     def mean(self, x: Tensor) -> Tensor:
         """The mean of all elements."""
-        return self._add("mean", [x], [()])
+        return self._add("mean", [x], [()], flops=0)
 
     def softmax_cross_entropy(self, x: Tensor, labels: Tensor) -> Tensor:
         """Softmax over the last axis against dense labels, averaged over the other axes."""
@@ -153,7 +153,7 @@ class Graph(Convolutional):
     def flat_softmax_nll(self, x: Tensor, labels: Tensor) -> Tensor:
         """Softmax over batch and features of each time step together (ONNX's old default axis on
         PopART's time-major sequences), then the summed negative log-likelihood of integer labels."""
-        return self._add("flat_softmax_nll", [x, labels], [()])
+        return self._add("flat_softmax_nll", [x, labels], [()], flops=0)
 
     def flat_softmax_squared_error(self, x: Tensor, labels: Tensor) -> Tensor:
         """Softmax over each whole image, then the summed squared difference to the labels."""
@@ -178,4 +178,4 @@ class Graph(Convolutional):
         batch, steps, features = x.shape
         weights = self._gate_weights(kind, features, hidden, bias)
         flops = 2 * batch * steps * GATES[kind] * hidden * (features + hidden)
-        return self._add(kind, [x], [(batch, steps, hidden)], {"hidden": hidden}, weights, flops)
+        return self._add(kind, [x], [(batch, steps, hidden)], {"hidden": hidden}, weights, flops=flops)

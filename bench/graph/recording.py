@@ -15,13 +15,6 @@ from bench.cases.recipe import PLAIN, Recipe
 
 Shape = Tuple[int, ...]
 
-# Elementwise operations of one element of the result, about.
-ELEMENTWISE_OPS = {
-    **{"add": 1, "sub": 1, "mul": 1, "log": 1, "affine": 2, "where_less": 1},
-    **{"relu": 1, "relu6": 2, "sigmoid": 3, "silu": 4, "hardsigmoid": 4, "hardswish": 5},
-    **{"batch_norm": 2, "group_norm": 7, "normalise": 2, "gate": 1, "blend": 3, "dropout": 2},
-}
-
 # What a graph, or the body of a loop, is given.
 SOURCES = ("input", "state", "slice")
 # How a weight's values are drawn: `bench/graph/draws.py` has the numbers. Running statistics are not trained.
@@ -134,16 +127,6 @@ class Recording:
         return sum(node.flops for node in self.nodes)
 
     @property
-    def elementwise(self) -> int:
-        """Elementwise operations of one forward pass over the batch, losses left out."""
-        total = 0
-        for node in self.nodes:
-            total += ELEMENTWISE_OPS.get(node.op, 0) * math.prod(node.shape)
-            if node.op == "scan":
-                total += node.attrs["steps"] * node.attrs["body"].elementwise
-        return total
-
-    @property
     def elements_moved(self) -> int:
         """Inputs, weights and output, each once: what must cross the memory bus at the least."""
         inputs = sum(math.prod(node.shape) for node in self.inputs.values())
@@ -204,13 +187,13 @@ class Recording:
         return Weight(f"{self.prefix}{label or f'n{len(self.nodes)}'}.{name}", shape, fan_in, kind)
 
     def _source(self, op: str, shape: Sequence[int], **attrs: Any) -> Tensor:
-        return self._add(op, [], [(self.batch_size, *shape)], attrs)
+        return self._add(op, [], [(self.batch_size, *shape)], attrs, flops=0)
 
     def _alike(self, op: str, inputs: Sequence[Tensor], shape: Shape) -> Tensor:
         if len({tensor.shape for tensor in inputs}) > 1:
             shapes = ", ".join(str(tensor.shape) for tensor in inputs)
             raise ValueError(f"{op} takes operands of one shape, not {shapes}")
-        return self._add(op, inputs, [shape])
+        return self._add(op, inputs, [shape], flops=0)
 
     def _add(
         self,
@@ -219,8 +202,12 @@ class Recording:
         shapes: Sequence[Shape],
         attrs: Union[Dict[str, Any], None] = None,
         weights: Sequence[Weight] = (),
-        flops: int = 0,
+        *,
+        flops: int,
     ) -> Tensor:
-        """Record a node and return its first result."""
+        """Record a node and return its first result.
+
+        flops   of one forward pass over the batch; every primitive states them. Elementwise work, pools and norms: 0
+        """
         self.nodes.append(Node(op, tuple(inputs), tuple(shapes), attrs or {}, tuple(weights), flops, self.block))
         return Tensor(len(self.nodes) - 1, 0, shapes[0])

@@ -17,7 +17,7 @@ import time
 from dataclasses import replace
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
-from bench import cache
+from bench import cache, locks
 from bench.images import tars, tfrecords
 from bench.images.dataset import Dataset
 from bench.images.faults import BadImage, one_line, require_packages
@@ -40,7 +40,7 @@ def counted(dataset: Dataset, errors: str = "stop", tell: Optional[Tell] = None)
     if counts is None:
         name = f"images-counted-{hashlib.sha256(os.fsencode(dataset.root)).hexdigest()[:16]}"
         # Replicas of one machine count once.
-        with cache.lock(name):
+        with locks.alone(name):
             counts = _counts(dataset, name, errors, tell or (lambda phase: None))
     if not sum(counts):
         raise ValueError(f"{one_line(dataset.root)} holds no images: there are none in its {len(counts)} files")

@@ -21,7 +21,7 @@ from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional, Tuple, U
 
 import numpy as np
 
-from bench import cache
+from bench import cache, locks
 from bench.images import tf_example, tfrecords
 from bench.images.dataset import FORMATS, Dataset, find
 from bench.images.faults import one_line, require
@@ -79,7 +79,7 @@ def make(
 def kept(*, images: int = 64, classes: int = 8, width: int = 500, height: int = 375, format: str = "folder") -> Dataset:
     """The set of that kind in the cache folder, made on first use."""
     name = f"images-{VERSION}-{format}-{images}-{classes}-{width}x{height}"
-    with cache.lock(name):
+    with locks.alone(name):
         folder = cache.folder() / name
         # Nobody else is at work under this lock: a killed process left these.
         for half in cache.folder().glob(f".{name}.*"):

@@ -15,16 +15,13 @@ from pathlib import Path
 from typing import Any, Dict, Iterable, List, Mapping, Optional
 
 from bench import cache
-from bench.cases.case import AXES
-from bench.results.record import SCHEMA, Record
+from bench.cases.case import RECORDED
+from bench.results.fields import FIELDS, SCHEMA
+from bench.results.record import Record, upgraded
 
-# Settings that stand in the record by their own names.
-NAMED = (
-    *("data", "recipe", "min_latency", "half_partial", "protocol", "zero_values", "batches_per_step", "tuning"),
-    *("threads", "cores", "poplar", "pipeline_splits", "parallel_timing"),
-)
-MATCHED = ("graph", "settings", "framework_version")
-NEEDED = (*AXES, *MATCHED, "items_per_s", "item", "noise_percent", "disturbed")
+# What is compared by itself; settings are compared by their fingerprint.
+MATCHED = tuple(name for name, field in FIELDS.items() if field.matched and name not in RECORDED)
+NEEDED = tuple(name for name, field in FIELDS.items() if field.needed)
 
 
 @dataclass(frozen=True)
@@ -69,12 +66,27 @@ def differences(now: Record, base: Record) -> List[str]:
     """What makes two records incomparable, each as `what: before -> now`."""
     devices = sorted(key for key in {*now, *base} if key.startswith("device_"))
     keys = [*MATCHED, *devices]
-    found = [key for key in keys if now.get(key) != base.get(key)]
-    if "settings" in found:
+    different = [key for key in keys if now.get(key) != base.get(key)]
+    if "settings" in different:
         tuned = sorted(key for key in {*now, *base} if key.startswith("tuned_"))
-        named = [key for key in (*NAMED, *tuned) if now.get(key) != base.get(key)]
-        found[found.index("settings") : found.index("settings") + 1] = named or ["settings"]
-    return [f"{key} {base.get(key)} -> {now.get(key)}" for key in found]
+        named = [*_different_settings(now, base), *(key for key in tuned if now.get(key) != base.get(key))]
+        different[different.index("settings") : different.index("settings") + 1] = named or ["settings"]
+    return [f"{key} {base.get(key)} -> {now.get(key)}" for key in different]
+
+
+def _different_settings(now: Record, base: Record) -> List[str]:
+    """The settings that differ, by name, among those that have an effect on the case."""
+    # Beside others, which cores a case has is a matter of chance, and how many it has is not.
+    by_count = bool(now.get("parallel_timing") and base.get("parallel_timing"))
+    different = []
+    for name, how in RECORDED.items():
+        values = [each.get(name) for each in (now, base)]
+        if name == "cores" and by_count:
+            values = [len(str(cores).split(",")) if cores else 0 for cores in values]
+        # An older record may lack a setting that came later.
+        if name in base and how.matters(now) and values[0] != values[1]:
+            different.append(name)
+    return different
 
 
 def path_of(name: str, root: Path, machine: Mapping[str, Any]) -> Path:
@@ -107,20 +119,21 @@ def load(path: Path) -> Dict[str, Record]:
         raise ValueError(
             f"--baseline {path}: no list of benchmarks in it; give a file of --benchmark-json or --baseline-accept"
         )
-    found = {}
+    records = {}
     for entry in benchmarks:
-        info = entry.get("extra_info") if isinstance(entry, dict) else None
-        schema = info.get("schema") if isinstance(info, dict) else None
-        if schema != SCHEMA or not isinstance(info, dict) or "id" not in info:
+        stored = entry.get("extra_info") if isinstance(entry, dict) else None
+        info = upgraded(stored)
+        if info is None:
+            schema = stored.get("schema") if isinstance(stored, dict) else None
             raise ValueError(f"--baseline {path}: its records have schema {schema}, this suite writes {SCHEMA}")
         if info.get("source", "measured") != "measured":
-            raise ValueError(f"--baseline {path}: {info['id']} was not measured: its source is {info['source']}")
+            raise ValueError(f"--baseline {path}: {info.get('id')} was not measured: its source is {info['source']}")
         lacking = [key for key in NEEDED if key not in info]
         if lacking:
-            raise ValueError(f"--baseline {path}: the record of {info['id']} lacks {', '.join(lacking)}")
+            raise ValueError(f"--baseline {path}: the record of {info.get('id')} lacks {', '.join(lacking)}")
         _require_numbers(path, info)
-        found[info["id"]] = info
-    return found
+        records[info["id"]] = info
+    return records
 
 
 def _require_numbers(path: Path, info: Mapping[str, Any]) -> None:
@@ -140,10 +153,10 @@ def require_own_machine(path: Path, records: Iterable[Record], devices: Mapping[
     if not known or any(_same_device(record, devices) for record in known):
         return
     first = known[0]
-    there = ", ".join(f"{key[7:]} {value}" for key, value in sorted(first.items()) if key.startswith("device_"))
-    here = ", ".join(f"{key} {value}" for key, value in sorted(devices[first["device"]].items()))
+    theirs = ", ".join(f"{key[7:]} {value}" for key, value in sorted(first.items()) if key.startswith("device_"))
+    ours = ", ".join(f"{key} {value}" for key, value in sorted(devices[first["device"]].items()))
     raise ValueError(
-        f"--baseline {path}: measured on another machine ({there}; here {here}); a baseline holds for its own machine,"
+        f"--baseline {path}: measured on another machine ({theirs}; here {ours}); a baseline holds for its own machine,"
         f" store one with --baseline NAME --baseline-accept WHY"
     )
 
@@ -159,13 +172,13 @@ def accept(path: Path, records: Iterable[Record], who: str, why: str) -> List[Re
     twice = sorted({id for id in ids if ids.count(id) > 1})
     if twice:
         raise ValueError(f"several tests measured {', '.join(twice)}; select one of them (-k)")
-    kept = [record for record in records if _counts(record)]
+    accepted = [record for record in records if _counts(record)]
     path.parent.mkdir(parents=True, exist_ok=True)
-    before = _parsed(path) if path.exists() else {"accepted": [], "benchmarks": []}
-    merged = {entry["extra_info"]["id"]: entry["extra_info"] for entry in before["benchmarks"]}
-    merged.update({record["id"]: record for record in kept})
+    before = _parsed(path) if path.exists() else {"accepted": []}
+    merged = load(path) if path.exists() else {}
+    merged.update({record["id"]: record for record in accepted})
     when = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-    entry = {"who": who, "when": when, "why": why, "cases": sorted(record["id"] for record in kept)}
+    entry = {"who": who, "when": when, "why": why, "cases": sorted(record["id"] for record in accepted)}
     content = {
         "accepted": [*before.get("accepted", []), entry],
         "benchmarks": [{"extra_info": merged[key]} for key in sorted(merged)],

@@ -15,12 +15,14 @@ from bench import workloads
 from bench.clock.protocol import PROGRAMS
 from bench.results import baseline
 from bench.results.baseline import Verdict
+from bench.results.fields import FIELDS, Field
 from bench.results.record import Record
 
 WIDTH = 100
 IMAGE_NETWORKS = workloads.names("cnns")
 # Axes that have one value throughout go into the title; the others are columns.
 AXES = ("workload", "size", "mode", "batch_size", "precision", "replicas", "device", "backend")
+NO_RATE = "-"
 HEADS = {"batch_size": "batch"}
 Row = Tuple[Record, Optional[Verdict]]
 
@@ -96,7 +98,7 @@ def _case(record: Record) -> Tuple[Any, ...]:
 
 def _lines(rows: Sequence[Row], axes: Sequence[str], color: bool) -> List[str]:
     """A header of three lines, a line a row."""
-    columns = [column for column in COLUMNS if column[0] not in SOMETIMES or SOMETIMES[column[0]](rows)]
+    columns = [column for column in COLUMNS if _is_shown(column, rows)]
     table = Table(box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
     for axis in axes:
         table.add_column(HEADS.get(axis, axis), justify="right" if axis == "batch_size" else "left", no_wrap=True)
@@ -111,15 +113,14 @@ def _lines(rows: Sequence[Row], axes: Sequence[str], color: bool) -> List[str]:
 def _below_cases(rows: Sequence[Row], axes: Sequence[str], color: bool) -> List[str]:
     lines = _lines(rows, ["backend"], color)
     header = len(lines) - len(rows)
-    found, last = lines[:header], ""
+    grouped, last = [f"  {line}" for line in lines[:header]], ""
     for line, (record, _) in zip(lines[header:], rows):
         case = "  ".join(f"{HEADS.get(axis, '')} {_value(record, axis)}".strip() for axis in axes)
         if case != last:
-            found.append(case)
+            grouped.append(case)
             last = case
-        found.append(f"  {line}")
-    found[:header] = [f"  {line}" for line in found[:header]]
-    return found
+        grouped.append(f"  {line}")
+    return grouped
 
 
 def _order(record: Record) -> Tuple[Any, ...]:
@@ -129,8 +130,8 @@ def _order(record: Record) -> Tuple[Any, ...]:
 
 def _title(rows: Sequence[Row], shown: Sequence[str]) -> List[str]:
     first = rows[0][0]
-    told = [axis for axis in AXES if axis not in shown and (axis != "replicas" or first[axis] > 1)]
-    parts = [f"{HEADS.get(axis, '')} {_value(first, axis)}".strip() for axis in told]
+    common = [axis for axis in AXES if axis not in shown and (axis != "replicas" or first[axis] > 1)]
+    parts = [f"{HEADS.get(axis, '')} {_value(first, axis)}".strip() for axis in common]
     threads = first["threads"]
     return [*parts, f"{threads} thread{'s' if threads > 1 else ''}"]
 
@@ -152,10 +153,6 @@ def _noise(record: Record, verdict: Optional[Verdict]) -> str:
     return "" if record["noise_percent"] is None else f"{record['noise_percent']:.1f}%" + "!" * record["disturbed"]
 
 
-def _peak(record: Record, verdict: Optional[Verdict]) -> str:
-    return "" if record["percent_of_peak"] is None else f"{record['percent_of_peak']:.3g}%"
-
-
 def seconds(value: float) -> str:
     """A time with its unit: 81.2 us, 4.05 ms, 1.3 s."""
     for factor, unit in ((1e9, "ns"), (1e6, "us"), (1e3, "ms")):
@@ -163,10 +160,6 @@ def seconds(value: float) -> str:
         if rounded < 1000:
             return f"{rounded:g} {unit}"
     return f"{value:.3g} s" if value < 1000 else f"{value:,.0f} s"
-
-
-def _latency(record: Record, verdict: Optional[Verdict]) -> str:
-    return "" if record["latency_p99_s"] is None else seconds(record["latency_p99_s"])
 
 
 def _notes(rows: Sequence[Row]) -> List[str]:
@@ -214,14 +207,14 @@ def _of_program(record: Record) -> List[str]:
     return [f"{record['id']}: theirs {kinds}"]
 
 
-def _percent(value: Optional[float]) -> str:
-    return "" if value is None else f"{value:.3g}%"
+def _percent(value: float) -> str:
+    return f"{value:.3g}%"
 
 
 def rate(value: Optional[float]) -> str:
     """A rate to four figures; a dash where there is none."""
     if value is None:
-        return "-"
+        return NO_RATE
     return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
@@ -234,24 +227,47 @@ SOURCES = {
     "ipu_model": "checked on the IPU Model, a simulation: no rate",
     "fake": "a fake of the IPU's API stood in for it: no rate",
 }
+Cell = Callable[[Record, Optional[Verdict]], str]
+# How a value is written, by its unit; a value that does not apply leaves its cell empty, but for a rate.
+FORMATS: Dict[str, Callable[[Any], str]] = {"items/s": rate, "s": seconds, "%": _percent}
+# Cells that say more than one field.
+CELLS: Dict[str, Cell] = {"noise": _noise}
+# Columns that are there in every table, and those that are there under a condition of their own; the others are there
+# where a record has a value for them.
+ALWAYS = ("items/s", "item", "step", "noise", "of peak")
 SOMETIMES: Dict[str, Callable[[Sequence[Row]], bool]] = {
     "of best": lambda rows: any((record["of_best"] or 1) < 1 for record, _ in rows),
-    "scaling": lambda rows: any(record["scaling_percent"] for record, _ in rows),
-    "exchange": lambda rows: any(record["communication_percent"] for record, _ in rows),
     "change": lambda rows: any(verdict for _, verdict in rows),
     "p99": _single,
     "theirs": lambda rows: any(record["protocol"] != "median" for record, _ in rows),
 }
-COLUMNS: List[Tuple[str, Callable[[Record, Optional[Verdict]], str]]] = [
-    ("items/s", lambda record, verdict: rate(record["items_per_s"])),
-    ("of best", lambda record, verdict: "" if record["of_best"] is None else f"{record['of_best']:.2f}"),
-    ("theirs", lambda record, verdict: rate(record["protocol_items_per_s"])),
-    ("item", lambda record, verdict: str(record["item"])),
-    ("step", lambda record, verdict: "" if record["step_median_s"] is None else seconds(record["step_median_s"])),
-    ("p99", _latency),
-    ("noise", _noise),
-    ("of peak", _peak),
-    ("scaling", lambda record, verdict: _percent(record["scaling_percent"])),
-    ("exchange", lambda record, verdict: _percent(record["communication_percent"])),
-    ("change", _change),
-]
+
+
+def _is_shown(column: Tuple[str, Cell], rows: Sequence[Row]) -> bool:
+    head, cell = column
+    if head in SOMETIMES:
+        return SOMETIMES[head](rows)
+    return head in ALWAYS or any(cell(record, verdict) not in ("", NO_RATE) for record, verdict in rows)
+
+
+def _cell(field: Field) -> Cell:
+    def cell(record: Record, verdict: Optional[Verdict]) -> str:
+        value = record[field.name]
+        if value is None:
+            return NO_RATE if field.unit == "items/s" else ""
+        return FORMATS.get(field.unit, str)(value)
+
+    return CELLS.get(field.column, cell)
+
+
+def _columns() -> List[Tuple[str, Cell]]:
+    """Heads and cells: those of fields in the order of the fields, and what is worked out for the table alone."""
+    of_best: Tuple[str, Cell] = (
+        "of best",
+        lambda record, verdict: "" if record["of_best"] is None else f"{record['of_best']:.2f}",
+    )
+    first, *others = [(field.column, _cell(field)) for field in FIELDS.values() if field.column]
+    return [first, of_best, *others, ("change", _change)]
+
+
+COLUMNS = _columns()

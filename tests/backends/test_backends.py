@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import os
 import subprocess
 import sys
@@ -14,7 +12,6 @@ import pytest
 
 from bench import backends, workloads
 from bench.backends._onnx import model, primitives
-from bench.cases.case import Settings
 from bench.cases.precision import PRECISIONS
 from bench.graph import draws
 
@@ -37,31 +34,10 @@ def chosen(wanted):
     return pytest.mark.parametrize("engine, key", [pair for pair, _ in found], ids=[name for _, name in found])
 
 
-@pytest.fixture(scope="session")
-def ask(tmp_path_factory):
-    """Return a function from what the matrix script is asked to its answer; a process each, once."""
-    known = {}
-
-    def answer(what):
-        if what not in known:
-            path = tmp_path_factory.mktemp("matrix") / f"{what}.json"
-            quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-            own = {} if what == "models" else backends.load(what).environment(Settings(), "cpu")
-            command = [sys.executable, backend_matrix.__file__, what, str(path)]
-            done = subprocess.run(command, env={**os.environ, **own, **quiet}, stderr=subprocess.PIPE, timeout=300)
-            known[what] = json.loads(path.read_text()) if done.returncode == 0 else done.stderr.decode()
-        assert not isinstance(known[what], str), known[what]
-        return known[what]
-
-    return answer
-
-
 @pytest.fixture
-def seen(ask, engine, key):
+def seen(matrix, engine, key):
     """What was seen of one case; skips where it cannot run here, and fails where it is wrong."""
-    if importlib.util.find_spec(backends.load(engine).package) is None:
-        pytest.skip(f"{backends.load(engine).package} is not installed")
-    found = ask(engine)[backend_matrix.name(key)]
+    found = matrix(engine, "layers")[backend_matrix.name(key)]
     if found["outcome"] == "skipped" or (found["outcome"] == "unavailable" and key[3] != "fp32"):
         pytest.skip(found["text"])
     assert found["outcome"] == "passed", found["text"]
@@ -82,7 +58,7 @@ def test_every_layer_with_a_loss_is_trained_somewhere():
 
 @chosen(lambda key: True)
 def test_a_backend_computes_what_the_reference_does(seen, engine, key):
-    assert 0 <= seen["check"]["error"] <= PRECISIONS[key[3]].tolerance
+    assert 0 <= seen["check"]["relative_error"] <= PRECISIONS[key[3]].tolerance
     assert seen["check"]["checked_rows"] == backend_matrix.BATCH
     assert seen["has_loss"] == (key[2] != "inference")
 
@@ -128,11 +104,8 @@ def test_generated_data_takes_one_host_batch_after_the_other(seen, engine, key):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_timed_chain_draws_new_numbers_in_every_step(ask, engine):
-    if importlib.util.find_spec(backends.load(engine).package) is None:
-        pytest.skip(f"{backends.load(engine).package} is not installed")
-
-    traces = ask(engine)["draws"]
+def test_a_timed_chain_draws_new_numbers_in_every_step(matrix, engine):
+    traces = matrix(engine, "layers")["draws"]
 
     assert len({tuple(trace) for trace in traces}) == 3
     # Chains side by side have draws of their own.
@@ -140,10 +113,8 @@ def test_a_timed_chain_draws_new_numbers_in_every_step(ask, engine):
 
 
 @pytest.fixture(scope="session")
-def models(ask):
-    if importlib.util.find_spec("onnx") is None:
-        pytest.skip("onnx is not installed")
-    return ask("models")
+def models(matrix):
+    return matrix("models", "models")
 
 
 def test_every_model_is_opset_11_and_ir_6_with_static_shapes(models):

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import importlib.util
-import json
-import os
-import subprocess
-import sys
 
 import cnn_matrix
 import numpy as np
 import pytest
-from cnn_matrix import SABOTAGED, VARIANTS
+from cnn_matrix import COMBINED, SABOTAGED, VARIANTS
 
 from bench import backends, check, registry, workloads
 from bench.cases.case import Settings
@@ -28,75 +22,44 @@ FAMILIES = registry.names("bench.workloads.cnns")
 KEYS = [(engine, key) for engine in ENGINES for key in cnn_matrix.keys(engine)]
 IDS = [f"{engine}-{cnn_matrix.name(key)}" for engine, key in KEYS]
 TRAINERS = [engine for engine in ENGINES if "training" in backends.load(engine).modes]
-# Those that take longest, first: all of them run side by side.
-ORDER = sorted(ENGINES, key=lambda engine: -sum(pair[0] == engine for pair in KEYS))
+QUICK = {(engine, key) for engine in ENGINES for key in cnn_matrix.keys(engine, thorough=False)}
 
 
 def chosen(wanted):
     """The cases for which `wanted(key)` holds, as parameters."""
-    found = [(pair, name) for pair, name in zip(KEYS, IDS) if wanted(pair[1])]
-    return pytest.mark.parametrize("engine, key", [pair for pair, _ in found], ids=[name for _, name in found])
+    found = [
+        pytest.param(*pair, id=name, marks=() if pair in QUICK else pytest.mark.thorough)
+        for pair, name in zip(KEYS, IDS)
+        if wanted(pair[1])
+    ]
+    return pytest.mark.parametrize("engine, key", found)
 
 
 def family_of(model):
     return cnn.models()[model].family.__name__.rsplit(".", 1)[-1]
 
 
-def installed(engine):
-    return importlib.util.find_spec(backends.load(engine).package) is not None
-
-
-@pytest.fixture(scope="session")
-def ask(tmp_path_factory):
-    """Return a function from a backend to its answers; a process each, started with the first question to any."""
-    folder = tmp_path_factory.mktemp("cnns")
-    processes, known = {}, {}
-
-    def start(engine):
-        quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-        env = {**os.environ, **backends.load(engine).environment(Settings(), "cpu"), **quiet}
-        command = [sys.executable, cnn_matrix.__file__, engine, str(folder / engine)]
-        with (folder / f"{engine}.stderr").open("w") as stderr:
-            return subprocess.Popen(command, env=env, stderr=stderr)
-
-    def answer(engine):
-        if not installed(engine):
-            pytest.skip(f"{backends.load(engine).package} is not installed")
-        if not processes:
-            processes.update({name: start(name) for name in ORDER if installed(name)})
-        if engine not in known:
-            code = processes[engine].wait(600)
-            said = f"exit code {code}\n" + (folder / f"{engine}.stderr").read_text()[-4000:]
-            known[engine] = said if code else json.loads((folder / engine).read_text())
-        assert not isinstance(known[engine], str), known[engine]
-        return known[engine]
-
-    yield answer
-    for process in processes.values():
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        process.wait()
-
-
 @pytest.fixture
-def seen(ask, engine, key):
+def seen(matrix, engine, key):
     """What was seen of one case; skips where it cannot run here, and fails where it is wrong."""
-    found = ask(engine)[cnn_matrix.name(key)]
+    found = matrix(engine, "networks")[cnn_matrix.name(key)]
     if found["outcome"] == "unavailable" and key[3] != "fp32":
         pytest.skip(found["text"])
     assert found["outcome"] == "passed", found["text"]
     return found
 
 
-def test_every_backend_runs_every_family_in_every_mode_that_it_has():
+@pytest.mark.parametrize("keys", [QUICK, KEYS], ids=["quick", "thorough"])
+def test_every_backend_runs_every_family_in_every_mode_that_it_has(keys):
     for engine in ENGINES:
-        ran = {(family_of(key[0]), key[2]) for own, key in KEYS if own == engine}
+        ran = {(family_of(key[0]), key[2]) for own, key in keys if own == engine}
         assert ran == {(family, mode) for family in FAMILIES for mode in backends.load(engine).modes}
 
 
 def test_every_choice_of_a_network_s_dimensions_is_run():
     """But for the eps, a number, and images that nobody normalises, which are host's to the network."""
-    ran = {(name, value) for changed in VARIANTS.values() for name, value in changed.items()}
+    every = {**VARIANTS, **COMBINED}
+    ran = {(name, value) for _, key in QUICK for name, value in every[key[1]].items()}
     there = {
         (name, choice)
         for name, dimension in workloads.load("efficientnet_b0").DIMENSIONS.items()
@@ -108,7 +71,7 @@ def test_every_choice_of_a_network_s_dimensions_is_run():
 
 @chosen(lambda key: True)
 def test_a_backend_computes_what_the_reference_does(seen, engine, key):
-    assert 0 <= seen["check"]["error"] <= seen["check"]["tolerance"]
+    assert 0 <= seen["check"]["relative_error"] <= seen["check"]["tolerance"]
     assert seen["check"]["checked_rows"] == cnn_matrix.BATCH
 
 
@@ -138,9 +101,9 @@ def test_generated_data_takes_one_host_batch_after_the_other(seen, engine, key):
 
 @pytest.mark.parametrize("model", [*cnn_matrix.PREDICTED, "mixed"])
 @pytest.mark.parametrize("engine", TRAINERS)
-def test_a_prediction_is_the_inference_graph_s_at_the_present_weights(ask, engine, model):
+def test_a_prediction_is_the_inference_graph_s_at_the_present_weights(matrix, engine, model):
     """Running statistics that training moved, and nothing dropped or mixed."""
-    seen = ask(engine)["predicted"][model]
+    seen = matrix(engine, "networks")["predicted"][model]
 
     assert seen["moved"] > 0.05
     assert seen["trained"] <= PRECISIONS["fp32"].tolerance
@@ -148,11 +111,11 @@ def test_a_prediction_is_the_inference_graph_s_at_the_present_weights(ask, engin
     assert seen["put back"] <= PRECISIONS["fp32"].tolerance
 
 
-@pytest.mark.parametrize("engine", ORDER)
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_the_mean_of_many_pixels_does_not_overflow(ask, engine, precision):
+def test_the_mean_of_many_pixels_does_not_overflow(matrix, engine, precision):
     """TensorFlow sums fp16 in fp16: EfficientNet-B1 answered with numbers that are not finite."""
-    off = ask(engine)["means"][precision]
+    off = matrix(engine, "networks")["means"][precision]
 
     if off is None:
         pytest.skip(f"{engine} has no {precision} here")
@@ -183,20 +146,20 @@ def test_one_norm_that_is_one_per_cent_off_is_refused_in_inference(model, block)
 
 
 @pytest.mark.parametrize("model", SABOTAGED)
-def test_the_programs_that_are_sabotaged_are_right_before(ask, model):
-    seen = ask("torch")
+def test_the_programs_that_are_sabotaged_are_right_before(matrix, model):
+    seen = matrix("torch", "networks")
 
     assert (seen["off"][model][""], seen["still"][model][""]) == ("", "")
 
 
 @pytest.mark.parametrize("model, block", [(model, block) for model in SABOTAGED for block in SABOTAGED[model]])
-def test_one_norm_that_is_one_per_cent_off_is_refused_in_training(ask, model, block):
-    assert "output is off by" in ask("torch")["off"][model][block]
+def test_one_norm_that_is_one_per_cent_off_is_refused_in_training(matrix, model, block):
+    assert "output is off by" in matrix("torch", "networks")["off"][model][block]
 
 
 @pytest.mark.parametrize("model, block", [(model, block) for model in SABOTAGED for block in SABOTAGED[model]])
-def test_a_gradient_that_misses_a_block_is_refused(ask, model, block):
-    assert "update of one training step is off by" in ask("torch")["still"][model][block]
+def test_a_gradient_that_misses_a_block_is_refused(matrix, model, block):
+    assert "update of one training step is off by" in matrix("torch", "networks")["still"][model][block]
 
 
 @pytest.mark.parametrize("model", ["mobilenet_v2", "resnet18", *cnn_matrix.VARIED])

@@ -6,7 +6,11 @@ import pytest
 
 from bench.graph import Graph, draws
 
-torch = pytest.importorskip("torch")
+
+@pytest.fixture
+def torch():
+    """Not imported where the tests are collected: that takes seconds in every process."""
+    return pytest.importorskip("torch")
 
 
 def lowered(build):
@@ -17,18 +21,18 @@ def lowered(build):
     return lowering.Lowered(net, draws.weights(net, "float32")).module
 
 
-def test_one_operation_is_the_bare_module():
+def test_one_operation_is_the_bare_module(torch):
     assert isinstance(lowered(lambda net: net.dense(net.input(4), 3)), torch.nn.Linear)
 
 
-def test_a_chain_is_a_sequential():
+def test_a_chain_is_a_sequential(torch):
     made = lowered(lambda net: net.relu(net.dense(net.input(4), 3)))
 
     assert [type(part) for part in made] == [torch.nn.Linear, torch.nn.ReLU]
 
 
 @pytest.mark.parametrize(("widths", "layers"), [((5, 5, 5), [3]), ((5, 6), [1, 1]), ((5, 5, 6), [2, 1])])
-def test_recurrent_layers_of_one_width_are_one_module(widths, layers):
+def test_recurrent_layers_of_one_width_are_one_module(torch, widths, layers):
     def stack(net):
         x = net.input(3, 4)
         for width in widths:
@@ -40,7 +44,7 @@ def test_recurrent_layers_of_one_width_are_one_module(widths, layers):
     assert [part.num_layers for part in made if isinstance(part, torch.nn.LSTM)] == layers
 
 
-def test_a_second_bias_that_the_graph_does_not_have_stays_zero_and_untrained():
+def test_a_second_bias_that_the_graph_does_not_have_stays_zero_and_untrained(torch):
     made = lowered(lambda net: net.lstm(net.input(3, 4), 5))
 
     assert not made.bias_hh_l0.requires_grad

@@ -26,7 +26,7 @@ resnext14_32x4d-i224 1                    resnext50_32x4d-i224 1          resnex
 resnext101_32x8d-i224 1                   resnext29_32x4d-i32 1
 host_pipeline-i224 32
 """.split()
-HEAVY = ("numpy", "torch", "tensorflow", "onnx", "onnxruntime", "openvino", "rich", "filelock")
+HEAVY = ("numpy", "torch", "tensorflow", "onnx", "onnxruntime", "openvino", "rich")
 
 # A plugin that tells at the end of a run what is loaded, and which processes it started.
 WITNESS = """

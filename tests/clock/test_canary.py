@@ -67,13 +67,17 @@ def test_a_slow_canary_on_either_side_marks_a_case_as_disturbed(monkeypatch, bef
 
     _, seen = surroundings.beside_canaries(Settings(), 0.5, timed)
 
-    assert (seen["canary_before"], seen["canary_after"], seen["disturbed"]) == (before, after, disturbed)
+    assert (seen["canary_slowdown_before"], seen["canary_slowdown_after"], seen["disturbed"]) == (
+        before,
+        after,
+        disturbed,
+    )
 
 
 def test_without_a_known_time_there_is_no_canary():
     _, seen = surroundings.beside_canaries(Settings(), None, timed)
 
-    assert (seen["canary_before"], seen["canary_after"], seen["disturbed"]) == (None, None, False)
+    assert (seen["canary_slowdown_before"], seen["canary_slowdown_after"], seen["disturbed"]) == (None, None, False)
 
 
 def test_what_was_timed_comes_back_with_what_it_saw_and_when():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import subprocess
@@ -122,6 +123,8 @@ COMPILING, TIMING = "locks.compiling()", "locks.timing()"
         ("locks.timing([0])", TIMING, True),
         ("locks.alone('cuda')", "locks.alone('cuda')", True),
         ("locks.alone('cuda')", TIMING, False),
+        ("locks.alone('images')", "locks.alone('images')", True),
+        ("locks.alone('images')", "locks.alone('cuda')", False),
         ("locks.some('ipu', 3, 4)", "locks.some('ipu', 1, 4)", False),
         ("locks.some('ipu', 3, 4)", "locks.some('ipu', 2, 4)", True),
     ],
@@ -143,6 +146,16 @@ def test_a_holder_that_is_killed_holds_nothing(holders: Holders, text: str) -> N
     process.send_signal(signal.SIGKILL)
 
     holders.wait("second")
+
+
+def test_a_file_outside_the_cache_is_held_by_one_process_until_it_dies(holders: Holders, tmp_path: Path) -> None:
+    process = holders.holds("first", "locks.alone_with(folder / 'kept')")
+
+    with open(tmp_path / "kept", "rb") as file:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        process.send_signal(signal.SIGKILL)
+        fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def test_one_that_is_killed_in_the_queue_is_passed_over(holders: Holders) -> None:

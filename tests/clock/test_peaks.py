@@ -9,7 +9,9 @@ import pytest
 from suite import Suite
 
 from bench import cache
+from bench.clock import calibration
 
+pytestmark = pytest.mark.runs
 DENSE = ("-k", "dense", "--units", "64", "--backend", "numpy", "--benchmark-only")
 # A peak that every case is above, put in the place of the measured one.
 PEAK = """
@@ -17,7 +19,7 @@ PEAK = """
 
 def peak(precision, threads):
     limit = {{"flops": {limit}, "bytes": {limit}}}
-    return {{"flops": 1.0, "bandwidth": {{"1": 1.0}}, "library": "paper 1.0", "limit": limit}}
+    return {{"flops": 1.0, "bandwidth_bytes_per_s": {{"1": 1.0}}, "library": "paper 1.0", "limit": limit}}
 """
 
 
@@ -74,3 +76,16 @@ def test_a_case_above_the_limit_of_the_device_fails_in_one_line_and_is_not_recor
     # pytest-benchmark 4 leaves an empty file.
     left = suite.root / "run.json"
     assert not left.exists() or not left.read_text() or not suite.read("run.json")["benchmarks"]
+
+
+@pytest.mark.parametrize("lacking", ["flops", "bandwidth_bytes_per_s", "library", "limit"])
+def test_a_calibration_that_an_earlier_version_kept_is_measured_again(tmp_path, monkeypatch, lacking):
+    monkeypatch.setenv("LAYERBENCH_CACHE", str(tmp_path))
+    peak = {"flops": 1.0, "bandwidth_bytes_per_s": {}, "library": "paper 1.0", "limit": None}
+    name = calibration._name("cpu", "fp32", 1, [])
+
+    cache.write(name, {"peak": peak, "canary_s": 1.0})
+    assert calibration.known("cpu", "fp32", 1, []) == {"peak": peak, "canary_s": 1.0}
+
+    cache.write(name, {"peak": {key: value for key, value in peak.items() if key != lacking}, "canary_s": 1.0})
+    assert calibration.known("cpu", "fp32", 1, []) is None

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 
 import pytest
-from test_check import case_of
 from test_measure import Scripted
 
+from bench import workloads
+from bench.cases.case import Case
 from bench.clock import protocol
 from bench.clock.protocol import FIELDS
 
@@ -16,7 +17,11 @@ SECONDS = [8.0, 2.0, 4.0, 1.0, 4.0]
 
 
 def rates(name, seconds=SECONDS, layer="dense", batches=2.0, **size):
-    return protocol.rates(name, case_of(layer, batch_size=4, **size), batches, seconds)
+    module = workloads.load(layer)
+    known = {**next(iter(workloads.named_sizes(module).values())), **module.TINY, **size}
+    dimensions = {key: known[key] for key in module.DIMENSIONS}
+    case = Case(layer, "tiny", dimensions, "inference", 4, "fp32", 1, "numpy", "cpu")
+    return protocol.rates(name, case, batches, seconds)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.extend(str(parent) for parent in Path(__file__).resolve().parents[1:3])
+sys.path.extend(str(parent) for parent in list(Path(__file__).resolve().parents)[1:3])
 
 import numpy as np
 

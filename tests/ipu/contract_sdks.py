@@ -1,5 +1,5 @@
-"""What differs between the IPU backends in the eyes of `test_contract.py`: names of calls, setters and exceptions, as
-data, and the programs that all three are asked for."""
+"""What differs between the IPU backends in the eyes of `test_ipu_contract.py`, as data: names of calls, setters and
+exceptions; and the programs that all three are asked for."""
 
 from __future__ import annotations
 

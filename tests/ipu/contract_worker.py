@@ -3,7 +3,7 @@ tests/fakes on the path.
 
 Writes what came of each question, by kind and name, as JSON: `outcome` (passed, or the exception's name) and `text`;
 `said`, the question's own answer; `calls` of the SDK with their arguments; `held`, the devices that nobody let go.
-`test_contract.py` judges.
+`test_ipu_contract.py` judges.
 
 Which cases (`keys`, `MANY`): layers in every mode and precision, and each change of a layer's dimensions in two modes.
 Ways to run more than one batch, replica or IPU do not interact with layers, precisions and dimensions: they are loops

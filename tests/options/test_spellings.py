@@ -90,7 +90,7 @@ def test_what_is_not_given_is_the_plain_recipe():
     found = options.parse(TRAINING)
 
     assert found.recipe.told == ""
-    assert found.settings(True).matched["protocol"] == "median"
+    assert found.settings(True).protocol == "median"
     assert (found.min_latency, found.half_partial, found.half_res_training) == (False, False, False)
 
 

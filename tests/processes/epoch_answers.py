@@ -12,7 +12,7 @@ import os
 import sys
 from pathlib import Path
 
-sys.path.extend(str(parent) for parent in Path(__file__).resolve().parents[1:3])
+sys.path.extend(str(parent) for parent in list(Path(__file__).resolve().parents)[1:3])
 os.environ.update(OMP_NUM_THREADS="1", TF_NUM_INTRAOP_THREADS="1", TF_CPP_MIN_LOG_LEVEL="2", CUDA_VISIBLE_DEVICES="")
 
 import numpy as np

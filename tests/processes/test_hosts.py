@@ -73,12 +73,12 @@ class Notes:
 
 
 @pytest.fixture
-def far(tmp_path: Path, calibrated: Path) -> Iterator[Callable[[str], FarHost]]:
+def far(tmp_path: Path, calibrated: Suite) -> Iterator[Callable[[str], FarHost]]:
     """Return a function that makes a host of a name."""
     made: List[FarHost] = []
 
     def make(name: str) -> FarHost:
-        made.append(FarHost(name, len(made), tmp_path / name, calibrated))
+        made.append(FarHost(name, len(made), tmp_path / name, calibrated.cache))
         return made[-1]
 
     try:

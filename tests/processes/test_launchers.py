@@ -239,7 +239,7 @@ def test_each_machine_of_a_launcher_is_waited_for(suite, calibrated, tmp_path, n
         pytest.skip("machines of other names need root")
     own = {"east": tmp_path / "east", "west": tmp_path / "west"}
     for folder in own.values():
-        shutil.copytree(str(calibrated), str(folder), ignore=shutil.ignore_patterns("locks"))
+        shutil.copytree(str(calibrated.cache), str(folder), ignore=shutil.ignore_patterns("locks"))
     environ = {**suite._environment(), "LAYERBENCH_CACHE": str(own[name])}
     holder = subprocess.Popen([sys.executable, "-c", HOLDS], cwd=str(suite.root), env=environ, stdin=-1, stdout=-1)
     assert holder.stdout.readline() == b"held\n"

@@ -45,8 +45,16 @@ def test_each_replica_has_cores_of_its_own():
 # Gradients.
 
 
-@pytest.mark.parametrize("engine", ["torch", "tensorflow"])
-@pytest.mark.parametrize("name", ["dense", "resnet8"])
+# Each framework with one workload, and by an epoch below with the network; --thorough has the other two pairs.
+@pytest.mark.parametrize(
+    "name, engine",
+    [
+        ("dense", "torch"),
+        ("resnet8", "tensorflow"),
+        pytest.param("dense", "tensorflow", marks=pytest.mark.thorough),
+        pytest.param("resnet8", "torch", marks=pytest.mark.thorough),
+    ],
+)
 def test_replicas_that_accumulate_are_one_process_that_accumulates_all(engine, name, tmp_path):
     """2 replicas x 3 batches of 2, and 1 process x 6 batches of 2: the same weights after two updates."""
     if importlib.util.find_spec(engine) is None:

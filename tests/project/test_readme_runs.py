@@ -204,6 +204,7 @@ def test_the_time_that_is_left_is_as_long_a_line_as_the_others_took() -> None:
     assert readme_runs.left(done, 2) == "about 0 s left"
 
 
+@pytest.mark.runs
 def test_a_real_line_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readme_runs, "PYTHON", [sys.executable, "-m"])
     monkeypatch.setattr(readme_runs, "ROOT", readme_commands.ROOT)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import os
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -38,16 +41,66 @@ def test_types_hold(tmp_path):
     assert done.returncode == 0, done.stdout
 
 
-def test_the_floor_passes_its_tests(tmp_path):
-    """Python 3.8 with the oldest versions promised, and no framework but numpy."""
+def test_the_floor_passes_its_tests(pytestconfig):
+    """Python 3.8 with the oldest versions promised, and no framework but numpy. Every file of tests is imported;
+    without --thorough, those that run the suite as a process are left out, but for a few."""
     need("tox")
+    chosen = [] if pytestconfig.option.thorough else ["-m", "not runs or floor"]
+    # The environment is kept as long as what it is made of is the same; tox itself does not read pyproject.toml.
+    parts = b"".join((ROOT / name).read_bytes() for name in ("pyproject.toml", "tox.ini", "constraints/floor.txt"))
+    folder = ROOT / ".tox" / f"floor-{hashlib.sha256(parts).hexdigest()[:12]}"
 
-    done = run(sys.executable, "-m", "tox", "run", "-e", "py38", "--workdir", str(tmp_path), "-q")
+    done = run(sys.executable, "-m", "tox", "run", "-e", "py38", "--workdir", str(folder), "-q", "--", *chosen)
 
     if "could not find python interpreter" in done.stdout:
         pytest.skip("no Python 3.8 here")
     assert done.returncode == 0, done.stdout[-4000:]
     assert " passed" in done.stdout
+
+
+def test_the_files_that_start_first_are_there(pytestconfig):
+    """A file that was renamed would start last, and one process would wait for it."""
+    conftest = pytestconfig.pluginmanager.get_plugin(str(ROOT / "tests" / "conftest.py"))
+
+    assert [name for name in conftest.LONGEST if not (ROOT / "tests" / name).exists()] == []
+
+
+@pytest.mark.parametrize(
+    "args, count",
+    [
+        (["tests/graph"], 2),
+        (["tests/graph", "tests/results"], 2),
+        (["tests/graph", "-n", "0"], 1),
+        (["tests/graph", "-p", "no:xdist"], 1),
+        (["tests/graph/test_graph.py"], 1),
+        (["tests/graph/test_graph.py::test_x"], 1),
+        (["tests/graph", "-n", "3"], 3),
+        (["tests/graph", "bench"], 1),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else str(value),
+)
+def test_folders_of_tests_run_in_two_processes_where_nobody_says_otherwise(args, count):
+    need("xdist")
+    code = f"""
+        import pytest
+
+        class Asked:
+            @pytest.hookimpl(tryfirst=True)
+            def pytest_sessionstart(self, session):
+                print("processes", len(getattr(session.config.option, "tx", [])) or 1)
+                pytest.exit("asked", 0)
+
+        pytest.main({args!r} + ["-p", "no:cacheprovider"], plugins=[Asked()])
+        """
+
+    done = run(sys.executable, "-c", textwrap.dedent(code))
+
+    assert f"processes {count}\n" in done.stdout, done.stdout
+
+
+def test_runs_of_two_processes_do_not_wait_for_each_other(tmp_path_factory):
+    """Their locks lie in a folder of each process."""
+    assert tmp_path_factory.getbasetemp() in Path(os.environ["LAYERBENCH_CACHE"]).parents
 
 
 def test_installing_puts_nothing_on_the_path(tmp_path):

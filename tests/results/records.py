@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from bench.results.record import FIELDS, SCHEMA
+from bench.results.fields import FIELDS, SCHEMA
 
 MACHINE = {"model": "Paper CPU @ 2.0GHz", "cores": 4}
 # A peak of round numbers.
-PEAK = {"flops": 1e12, "bandwidth": {"1000": 8e9, "1000000": 4e9, "100000000": 2e9}, "library": "paper 1.0"}
+PEAK = {"flops": 1e12, "bandwidth_bytes_per_s": {"1000": 8e9, "1000000": 4e9, "100000000": 2e9}, "library": "paper 1.0"}
 PEAK["limit"] = {"flops": 4e12, "bytes": 16e9}
 
 

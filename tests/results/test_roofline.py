@@ -46,7 +46,7 @@ def test_the_share_is_that_of_the_tighter_roof():
 
 
 def test_a_peak_without_a_bandwidth_is_of_the_arithmetic_only():
-    peak = {"flops": 1e12, "bandwidth": {}, "library": "computed", "limit": None}
+    peak = {"flops": 1e12, "bandwidth_bytes_per_s": {}, "library": "computed", "limit": None}
 
     made = record.with_peak(shared(0.25e12, 1e12, 0.01), peak)
 
@@ -70,7 +70,7 @@ def test_a_case_above_the_measured_bandwidth_raises_that_of_its_working_set_alon
 
     peak = record.raised(found, PEAK)
 
-    assert peak["bandwidth"] == {**PEAK["bandwidth"], "1000000": 5e9}
+    assert peak["bandwidth_bytes_per_s"] == {**PEAK["bandwidth_bytes_per_s"], "1000000": 5e9}
     assert peak["flops"] == PEAK["flops"]
     assert record.with_peak(found, peak)["percent_of_peak"] == pytest.approx(100)
 

@@ -74,7 +74,7 @@ def test_a_fact_of_the_device_that_only_one_side_knows_is_a_difference():
     assert baseline.differences(record_of(), record_of(device_driver="9")) == ["device_driver 9 -> None"]
 
 
-@pytest.mark.parametrize("key", ["load", "started_s", "python_version", "compile_s", "tuned_layout"])
+@pytest.mark.parametrize("key", ["load_average_1min", "started_s", "python_version", "compile_s", "tuned_layout"])
 def test_what_differs_between_any_two_runs_is_no_difference(key):
     assert baseline.differences(record_of(**{key: 1}), record_of(**{key: 2})) == []
 
@@ -151,10 +151,11 @@ REFUSED = {
     "a number": ("3", "no list of benchmarks"),
     "another file": ('{"name": "x"}', "no list of benchmarks"),
     "benchmarks of no list": ('{"benchmarks": {}}', "no list of benchmarks"),
-    "another suite": ('{"benchmarks": [{"stats": {}}]}', "schema None, this suite writes 1"),
+    "another suite": ('{"benchmarks": [{"stats": {}}]}', "schema None, this suite writes 2"),
     "entries of text": ('{"benchmarks": ["x"]}', "schema None"),
-    "an older schema": ('{"benchmarks": [{"extra_info": {"schema": 0, "id": "x"}}]}', "schema 0, this suite writes 1"),
-    "no id": ('{"benchmarks": [{"extra_info": {"schema": 1}}]}', "schema 1"),
+    "an older schema": ('{"benchmarks": [{"extra_info": {"schema": 0, "id": "x"}}]}', "schema 0, this suite writes 2"),
+    "a newer schema": ('{"benchmarks": [{"extra_info": {"schema": 3, "id": "x"}}]}', "schema 3, this suite writes 2"),
+    "no id": ('{"benchmarks": [{"extra_info": {"schema": 2}}]}', "lacks id, "),
 }
 
 

@@ -9,8 +9,9 @@ import pytest
 from suite import PACED, SMALL, Result, Suite
 
 from bench import workloads
-from bench.results.record import FIELDS
+from bench.results.fields import FIELDS
 
+pytestmark = pytest.mark.floor
 ID = "dense-u8-inference-b32-fp32-x1-numpy-cpu"
 
 

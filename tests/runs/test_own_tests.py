@@ -84,7 +84,7 @@ def test_the_example_is_measured_and_checked_like_any_layer(mine: Suite) -> None
         # 16 x 16 weights and 16 biases; 2 x 16 x 16 operations a row.
         passes = 3 if record["mode"] == "training" else 1
         assert (record["parameters"], record["flops_per_item"]) == (272, passes * 512)
-        assert record["error"] <= record["tolerance"]
+        assert record["relative_error"] <= record["tolerance"]
         assert record["workload_file"] == "mine/test_gated.py"
     assert all(found[name]["gradient_error"] > 0 for name in trained)
     assert "layerbench: gated, w16" in result.stdout

@@ -25,10 +25,6 @@ from bench.job import Job
 from bench.program import Program
 from bench.real_data import epochs, feeding
 
-datasets = pytest.importorskip("sklearn.datasets")
-pytest.importorskip("PIL")
-pytest.importorskip("torch")
-
 # Not pinned: training takes a while, and every other run of this machine is bound to the same cores.
 COMMON = (
     *("--model=resnet8", "--mode=training", "--classes=10", "--data=real", "--data-workers=1", "--pin=none"),
@@ -36,7 +32,7 @@ COMMON = (
 )
 LONG = ("--image-size=16", "--batch-size=16", "--epochs=12", "--learning-rate=0.2")
 STILL = ("--image-size=16", "--batch-size=32", "--epochs=1", "--learning-rate=1e-12")
-TENSORFLOW = ("--image-size=16", "--batch-size=16", "--epochs=5", "--learning-rate=0.2")
+BRIEF = ("--image-size=16", "--batch-size=16", "--epochs=5", "--learning-rate=0.2")
 SHORT = ("--image-size=12", "--batch-size=32", "--epochs=2", "--learning-rate=0.2")
 AVERAGES = {"mean": ("--weight-avg-n=2",), "exponential": ("--weight-avg-exp=0.7",)}
 
@@ -46,6 +42,9 @@ Learn = Callable[..., Dict[str, Any]]
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of digits: train/<digit>/*.png and validation/<digit>/*.png."""
+    datasets = pytest.importorskip("sklearn.datasets")
+    pytest.importorskip("PIL")
+    pytest.importorskip("torch")
     from PIL import Image
 
     root = tmp_path_factory.mktemp("digits")
@@ -78,6 +77,7 @@ def learn(digits: Path, new_suite: Callable[[], Suite]) -> Learn:
     return run
 
 
+@pytest.mark.thorough
 def test_digits_are_learnt(learn: Learn) -> None:
     found = learn("--backend=torch", *LONG)
 
@@ -88,6 +88,7 @@ def test_digits_are_learnt(learn: Learn) -> None:
     assert found["data"] == "real"
 
 
+@pytest.mark.thorough
 def test_the_loss_falls(learn: Learn) -> None:
     """From that of a guess among ten, ln 10 = 2.30."""
     found = learn("--backend=torch", *LONG)
@@ -103,10 +104,11 @@ def test_nothing_is_learnt_without_a_learning_rate(learn: Learn) -> None:
     assert found["loss_last"] == pytest.approx(found["loss_first"], abs=0.1)
 
 
-def test_tensorflow_learns(learn: Learn) -> None:
-    pytest.importorskip("tensorflow")
+@pytest.mark.parametrize("engine", ["torch", "tensorflow"])
+def test_the_loss_falls_and_hits_rise_within_five_epochs(learn: Learn, engine: str) -> None:
+    pytest.importorskip(engine)
 
-    found = learn("--backend=tensorflow", *TENSORFLOW)
+    found = learn(f"--backend={engine}", *BRIEF)
 
     assert found["top1_percent"] >= 55
     assert found["loss_last"] < 1.9 < found["loss_first"]
@@ -121,7 +123,7 @@ def test_averaged_weights_are_scored_and_the_training_is_the_same(learn: Learn, 
 
     assert (found["loss_first"], found["loss_last"]) == (plain["loss_first"], plain["loss_last"])
     assert found["top1_percent"] != plain["top1_percent"]
-    assert found["top5_percent"] > 75
+    assert found["top5_percent"] > 60  # five guesses of ten: 50
     assert found["images_scored"] == plain["images_scored"] == 360
 
 

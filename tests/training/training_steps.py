@@ -12,7 +12,7 @@ import pickle
 import sys
 from pathlib import Path
 
-sys.path.extend(str(parent) for parent in Path(__file__).resolve().parents[1:3])
+sys.path.extend(str(parent) for parent in list(Path(__file__).resolve().parents)[1:3])
 
 import numpy as np
 

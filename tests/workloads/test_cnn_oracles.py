@@ -11,7 +11,7 @@ import sys
 import cnn_oracles
 import numpy as np
 import pytest
-from cnn_oracles import KERAS, MODELS, TORCHVISION
+from cnn_oracles import KERAS, MODELS, QUICK, TORCHVISION
 
 from bench import workloads
 
@@ -20,8 +20,13 @@ INSTALLED = {"torchvision": ("torch", "torchvision"), "keras": ("tensorflow", "k
 TRAINED = [name for name, job in TORCHVISION.items() if job[1] == "training"]
 
 
+def by_job(jobs):
+    """The names of jobs as parameters; those that are not quick are thorough."""
+    return [pytest.param(name, marks=() if name in QUICK else pytest.mark.thorough) for name in jobs]
+
+
 @pytest.fixture(scope="session")
-def ask(tmp_path_factory):
+def ask(pytestconfig, tmp_path_factory):
     """Return a function from a framework to what its networks answer; a process each, once."""
     known = {}
 
@@ -33,6 +38,7 @@ def ask(tmp_path_factory):
             path = tmp_path_factory.mktemp("oracles") / framework
             env = {**os.environ, "OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
             command = [sys.executable, cnn_oracles.__file__, framework, str(path)]
+            command += ["thorough"] if pytestconfig.option.thorough else []
             done = subprocess.run(command, env=env, stderr=subprocess.PIPE, text=True, timeout=400)
             known[framework] = pickle.loads(path.read_bytes()) if done.returncode == 0 else done.stderr
         assert not isinstance(known[framework], str), known[framework][-4000:]
@@ -56,7 +62,7 @@ def recorded(name, mode):
     return workloads.record(workloads.load(job[0]), cnn_oracles.sized(job), cnn_oracles.BATCH, mode)
 
 
-@pytest.mark.parametrize("name", TORCHVISION)
+@pytest.mark.parametrize("name", by_job(TORCHVISION))
 def test_our_torch_has_torchvision_s_logits(torchvision, name):
     ours, theirs = torchvision[name]["ours"], torchvision[name]["theirs"]
 
@@ -91,10 +97,11 @@ def test_the_oracles_are_oracles(torchvision):
     strided, plain = (torchvision[f"resnet18 in {kind}groups"]["theirs"]["output"] for kind in ("strided ", ""))
 
     assert apart(strided, plain) > 0.01
-    assert all(np.ptp(torchvision[name]["theirs"]["output"]) > 0.1 for name in TORCHVISION)
+    outputs = [answer["theirs"]["output"] for answer in torchvision.values() if "theirs" in answer]
+    assert min(np.ptp(output) for output in outputs) > 0.1
 
 
-@pytest.mark.parametrize("name", KERAS)
+@pytest.mark.parametrize("name", by_job(KERAS))
 def test_our_reference_has_keras_s_logits(ask, name):
     ours, theirs = ask("keras")[name]["ours"], ask("keras")[name]["theirs"]
 

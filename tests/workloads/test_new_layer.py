@@ -88,7 +88,7 @@ def test_a_new_layer_is_measured_and_checked(measured: Tuple[Result, Dict[str, A
 
     assert record["id"] == f"gated-w16-inference-b4-fp32-x1-{backend}-cpu"
     assert record["checked_rows"] == 4
-    assert record["error"] <= record["tolerance"]
+    assert record["relative_error"] <= record["tolerance"]
 
 
 @pytest.mark.parametrize("backend", ["torch", "tensorflow"])

@@ -28,10 +28,10 @@ pytest.importorskip("onnxruntime")
 
 
 @pytest.fixture(scope="module")
-def pair(new_suite: Callable[[], Suite], calibrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def pair(new_suite: Callable[[], Suite], calibrated: Suite, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Two runs that start without the generated set, one with images as bytes; and the folder that both made."""
     cache = tmp_path_factory.mktemp("cache")
-    for path in calibrated.glob("calibration-*.json"):
+    for path in calibrated.cache.glob("calibration-*.json"):
         shutil.copy(str(path), str(cache))
     suites = [new_suite(), new_suite()]
     both = [
@@ -99,6 +99,16 @@ def test_a_pipeline_alone_has_a_rate_of_images(stored: Tuple[Records, Result]) -
         assert one["items_per_step"] == 4 * one["batches_per_step"]
         assert one["items_per_s"] == pytest.approx(one["items_per_step"] / one["step_median_s"])
         assert one["items_per_s"] > 10
+
+
+def test_a_pipeline_alone_has_no_check_no_cost_and_no_share_of_a_peak(stored: Tuple[Records, Result]) -> None:
+    """Nothing is computed that could be right, or be held against a roofline."""
+    checks = ("relative_error", "gradient_error", "tolerance", "checked_rows", "checked_size", "compile_s")
+    costs = ("parameters", "flops_per_item", "bytes_per_item", "tflops", "gbytes_per_s")
+    peaks = ("percent_of_peak", "peak_tflops", "peak_gbytes_per_s", "peak_library", "peak_raised")
+
+    for one in stored[0].values():
+        assert {name: one[name] for name in (*checks, *costs, *peaks)} == dict.fromkeys((*checks, *costs, *peaks))
 
 
 def test_what_has_no_pipeline_of_its_own_skips_and_says_so(stored: Tuple[Records, Result]) -> None:

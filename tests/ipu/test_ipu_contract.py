@@ -123,7 +123,7 @@ def test_errors_are_within_their_tolerance_and_types_those_of_the_precision(back
     for name, answer in answers(backend)["numbers"].items():
         if answer["outcome"] == "passed":
             said, precision = answer["said"], PRECISIONS[name.rsplit("-", 1)[1]]
-            assert 0 <= said["error"] <= said["tolerance"], name
+            assert 0 <= said["relative_error"] <= said["tolerance"], name
             assert "-training-" not in name or said["gradient_error"] > 0, name
             assert (said["compute"], said["held"]) == (precision.compute, precision.weights), name
 
