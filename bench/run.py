@@ -151,7 +151,7 @@ def _compile(
     inputs = [draws.inputs(graph, precision.compute, batch) for batch in _own_batches(job, settings, 1)]
     start = time.perf_counter()
     engine = backends.load(case.backend)
-    if case.device == "ipu":
+    if device.traits(case.device).replicates:
         # Under poprun each process has its share of the replicas, and the SDK averages.
         case = replace(case, replicas=case.replicas // job.group.count)
     together = {"group": job.averaging} if job.averaging.count > 1 and engine.all_reduce else {}

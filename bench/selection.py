@@ -36,7 +36,7 @@ class Selection:
 
     dimensions   what the command line sets, over the values of each selected size
     half_resolution   image networks train on images of about half the pixels
-    backends_named    False: an IPU's backends are for IPUs only, and others for other devices
+    backends_named    False: backends that exist for one device are for that one only, and others for other devices
     """
 
     workloads: Sequence[str]
@@ -62,7 +62,7 @@ class Selection:
                 for mode, batch, precision, replicas, device, backend in itertools.product(
                     self.modes, batches, self.precisions, self.replicas, self.devices, self.backends
                 ):
-                    if not self.backends_named and (device == "ipu") != ("ipu" in backends.load(backend).devices):
+                    if not self.backends_named and not devices.taken_by_default(backend, device):
                         continue
                     yield Case(name, size, dimensions, mode, batch, precision, replicas, backend, device)
 
@@ -119,7 +119,8 @@ def require(case: Case) -> None:
     if case.workload == host_pipeline.NAME and case.backend not in host_pipeline.BACKENDS:
         owners = " and ".join(host_pipeline.BACKENDS)
         raise Unavailable(f"not supported: {case.backend} has no input pipeline of its own, as {owners} have")
-    if case.replicas > 1 and case.mode == "training" and case.device != "ipu" and not backend.all_reduce:
+    apart = case.replicas > 1 and not devices.traits(case.device).replicates
+    if apart and case.mode == "training" and not backend.all_reduce:
         raise Unavailable(f"not supported: {case.backend} does not train replicas together")
     reason = workloads.unsupported(workloads.load(case.workload), case.mode, case.precision)
     reason = reason or backend.unsupported(case.precision, case.mode, case.device)
@@ -132,7 +133,8 @@ def require(case: Case) -> None:
 
 def _source(name: str) -> str:
     """Where the package of a backend comes from."""
-    if backends.load(name).devices == ("ipu",):
-        return "it comes with Graphcore's Poplar SDK: enable it"
+    for device in backends.load(name).devices:
+        if name in devices.traits(device).backends:
+            return devices.traits(device).source
     extra = {"onnxruntime": "onnx", "numpy": "test"}.get(name, name)
     return f"pip install -e '.[{extra}]' -c constraints/cpu.txt"

@@ -56,30 +56,31 @@ LETTERS = {
 INTRODUCTION = """\
 # The commands of five READMEs
 
-Every command line of five READMEs of Graphcore's examples, and ours for the same. `scripts/readme_commands.py` makes
-this page from `docs/readme_commands.json`; tests hold each of our lines against what the original program set, option
-by option, its defaults included (`docs/original_settings.json`).
+This page has every command of five READMEs of Graphcore's examples, with the equivalent commands of this suite,
+layerbench. `scripts/readme_commands.py` generates the page from `docs/readme_commands.json`. Tests compare every option
+of each layerbench command with what the original program set, including its defaults (`docs/original_settings.json`).
 
-* **theirs**: the line as it stands there. `$DATASETS_DIR` is the folder of ImageNet, or the one above it.
-* **ours, on an IPU**: the whole line, poprun included with its own options in front. `--backend` names the program's
-  own framework; the list below the lines has the others. [ipu.md](ipu.md) has the options. It ran on fakes only.
-* **ours, on any device**: the same work (`--device cuda`), in every framework that is installed (`--backend
-  tensorflow`: in one). Devices = replicas x (pipeline splits + 1); global batch = batch size x gradient accumulation x
+* **original**: the command in the README. `$DATASETS_DIR` is the folder of ImageNet, or its parent folder.
+* **layerbench, on an IPU**: the whole command, with poprun and its options. `--backend` names the framework of the
+  original program; the list below the commands has the others. [ipu.md](ipu.md) has the options. These commands have
+  run on fakes only, not on hardware.
+* **layerbench, on any device**: the same work (`--device cuda`), in every installed framework, or in one (`--backend
+  tensorflow`). Devices = replicas x (pipeline splits + 1). Global batch = batch size x gradient accumulation x
   replicas.
-* **ours, on a CPU**: a smaller line that ends in a minute or two: fp32, one replica, no pipeline, two accumulated
-  batches, batches of 1 to 24 images, 2 to 5 steps, and generated images in place of real ones. Training runs on real
-  images as well: `--data real --data-dir DIR` in place of `--data generated`.
-* **selects**: the names of the cases, without backend and device.
+* **layerbench, on a CPU**: a smaller command that takes a minute or two: fp32, one replica, no pipeline, two
+  accumulated batches, batches of 1 to 24 images, 2 to 5 steps, and generated images in place of real ones. Training
+  also runs on real images, with `--data real --data-dir DIR` in place of `--data generated`.
+* **Selects**: the names of the cases, without backend and device.
 
-`python -m scripts.readme_commands --run` runs all lines for a CPU and prints what came of each.
+`python -m scripts.readme_commands --run` runs all commands for a CPU and prints the result of each.
 """
 NO_EQUAL = """\
-## Options of theirs without an equal here
+## Original options without an equivalent
 
-What the programs set, by the names that they had for it, and why nothing here holds the same. Everything else that
-they set is in our lines for an IPU.
+Settings of the original programs that layerbench has no equivalent for, by their original names. Every other setting
+is in the layerbench command for an IPU.
 
-| theirs | why |
+| original | why |
 |---|---|
 """
 
@@ -159,13 +160,13 @@ def _no_equal(settings: Any) -> str:
 
 
 def _command(command: Any) -> str:
-    blocks = ["# theirs", folded(command["original"])]
+    blocks = ["# original", folded(command["original"])]
     titles = {"ipu": "on an IPU", "ours": "on any device", "cpu": "on a CPU"}
     for pair in command["lines"]:
         name = f", {pair['what']}" if pair["what"] else ""
         for side in SIDES:
             if side in pair:
-                blocks += [f"# ours, {titles[side]}{name}", folded(pair[side]["line"])]
+                blocks += [f"# layerbench, {titles[side]}{name}", folded(pair[side]["line"])]
     notes = [command["note"]] if command["note"] else []
     notes += _others(command["lines"])
     notes += [_selects(pair) for pair in command["lines"] if "ours" in pair]
@@ -209,7 +210,7 @@ def _selects(pair: Any) -> str:
 
 
 def _options(rows: List[List[str]]) -> str:
-    found = ["| theirs | ours | |", "|---|---|---|"]
+    found = ["| original | layerbench | |", "|---|---|---|"]
     found += [f"| {_code(theirs)} | {_code(ours) or 'none'} | {note} |" for theirs, ours, note in rows]
     return "\n".join(found) + "\n"
 

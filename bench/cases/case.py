@@ -6,8 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Dict, List, Optional
 
 from bench.cases.dimension import Value
-from bench.cases.poplar import PLAIN as NO_POPLAR
-from bench.cases.poplar import Poplar
+from bench.cases.poplar import DEFAULT_POPLAR, Poplar
 from bench.cases.recipe import PLAIN, Recipe
 
 MODES = ("inference", "eval", "training")
@@ -98,7 +97,7 @@ class Settings:
     data_errors: str = "stop"
     weights: str = ""
     pipeline_splits: str = ""
-    poplar: Poplar = NO_POPLAR
+    poplar: Poplar = DEFAULT_POPLAR
     all_reduce: bool = True
     validation: bool = True
     export_onnx: str = ""

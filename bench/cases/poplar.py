@@ -1,18 +1,14 @@
-"""What only an IPU can be told: one set of options for all frameworks, and the rules that Poplar's SDK has for them.
+"""The options that only an IPU has: one set for all frameworks, with the names and values of SDK 3.4.
 
-Each backend translates `Poplar` into the settings of its framework; what it leaves unsaid stays the SDK's default.
-Names, values and rules are those of SDK 3.4. Plain data: it crosses to the worker. Nothing here needs the SDK.
+Plain data: it crosses to the worker. `bench/cases/ipu_rules.py` has the SDK's rules for them.
 """
 
 from __future__ import annotations
 
 import difflib
 import json
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Tuple
-
-if TYPE_CHECKING:
-    from bench.cases.case import Case, Settings
+from dataclasses import dataclass, field, fields
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 PARTIALS = ("half", "float")
 EXCHANGE_TARGETS = ("cycles", "balanced", "memory")
@@ -106,137 +102,18 @@ class Poplar:
     profile: str = ""
 
     @property
-    def told(self) -> str:
+    def non_default_names(self) -> List[str]:
+        return [each.name for each in fields(self) if getattr(self, each.name) != getattr(DEFAULT_POPLAR, each.name)]
+
+    @property
+    def non_defaults(self) -> str:
         """What differs from the defaults among what a baseline must match, as `name=value`."""
-        plain = asdict(Poplar())
-        own = {name: value for name, value in asdict(self).items() if name not in UNMATCHED and value != plain[name]}
-        return ", ".join(f"{name}={value}" for name, value in own.items())
+        names = [name for name in self.non_default_names if name not in UNMATCHED]
+        return ", ".join(f"{name}={getattr(self, name)}" for name in names)
 
 
 UNMATCHED = ("ipu_model", "compile_only", "executable_cache", "device_id", "wait_s", "profile")
-PLAIN = Poplar()
-
-
-def given(poplar: Poplar) -> List[str]:
-    """The names of the options that are not at their defaults."""
-    return [each.name for each in fields(Poplar) if getattr(poplar, each.name) != getattr(PLAIN, each.name)]
-
-
-def stages(settings: Settings) -> int:
-    """IPUs of one replica: the stages of its pipeline."""
-    return len(settings.pipeline_splits.split(",")) + 1 if settings.pipeline_splits else 1
-
-
-def ipus(case: Case, settings: Settings) -> int:
-    """IPUs that a case takes."""
-    return case.replicas * stages(settings)
-
-
-def partials(settings: Settings) -> Tuple[str, str]:
-    """The types of partial sums of matrix products and of convolutions; empty: the SDK's."""
-    half = "half" if settings.half_partial else ""
-    return settings.poplar.partials_type_matmul or half, settings.poplar.partials_type_conv or half
-
-
-def pipeline_unit(framework: str, schedule: str, stages: int, training: bool) -> Tuple[int, int]:
-    """The fewest batches that fill a pipeline, and what their number must be a multiple of.
-
-    In training these are batches of one weight update, in inference of one call. PopTorch and PopART take any number
-    that fills it; TensorFlow's number is a multiple of its schedule's length.
-    """
-    if stages == 1 or schedule == "sequential":
-        return 1, 1
-    if framework == "tensorflow_ipu":
-        length = stages if schedule == "interleaved" or not training else 2 * stages
-        return length, length
-    return (2 * stages - 1 if training else stages), 1
-
-
-def require(case: Case, settings: Settings) -> None:
-    """Raise ValueError, naming the rule, for a combination that the SDK refuses, before any device is touched."""
-    poplar, wanted = settings.poplar, ipus(case, settings)
-    if wanted & (wanted - 1):
-        raise ValueError(
-            f"{case.replicas} replicas x {stages(settings)} IPUs are {wanted} IPUs; devices come in powers of two"
-        )
-    shares = poplar.available_memory_proportion
-    twice = 2 if case.backend == "tensorflow_ipu" and case.mode == "training" else 1
-    if len(shares) > 1 and len(shares) not in (stages(settings), twice * stages(settings)):
-        raise ValueError(
-            f"--available-memory-proportion has {len(shares)} values; give one, or one for each"
-            f" of the {stages(settings)} IPUs of a replica"
-        )
-    if poplar.num_io_tiles and (poplar.num_io_tiles % 2 or not FEWEST_IO_TILES <= poplar.num_io_tiles <= MOST_IO_TILES):
-        raise ValueError(
-            f"--num-io-tiles {poplar.num_io_tiles}: an even number from {FEWEST_IO_TILES} to {MOST_IO_TILES},"
-            f" or 0 for none"
-        )
-    if poplar.replicated_tensor_sharding and case.replicas == 1:
-        raise ValueError("--replicated-tensor-sharding shares state among replicas; --replicas is 1")
-    if case.mode != "training":
-        for name in ("variable_offloading", "replicated_tensor_sharding"):
-            if getattr(poplar, name):
-                raise ValueError(f"{option(name)} is about training; --mode is {case.mode}")
-    _require_simulable(case, poplar)
-    _require_full_pipeline(case, settings)
-
-
-def refusal(case: Case, settings: Settings) -> str:
-    """What `require` says of a case; empty where it says nothing."""
-    try:
-        require(case, settings)
-    except ValueError as error:
-        return str(error)
-    return ""
-
-
-def _require_simulable(case: Case, poplar: Poplar) -> None:
-    if poplar.ipu_model and case.replicas > 1:
-        raise ValueError(f"--ipu-model simulates one replica, not {case.replicas}")
-    if poplar.ipu_model and poplar.cycle_count:
-        raise ValueError("--cycle-count reads a counter of the hardware; --ipu-model has none")
-    if poplar.compile_only and poplar.ipu_model:
-        raise ValueError("--compile-only needs no device, and no --ipu-model either")
-
-
-def _require_full_pipeline(case: Case, settings: Settings) -> None:
-    training = case.mode == "training"
-    schedule = settings.poplar.pipeline_schedule
-    fewest, multiple = pipeline_unit(case.backend, schedule, stages(settings), training)
-    option = "--gradient-accumulation" if training else "--batches-per-step"
-    batches = settings.recipe.gradient_accumulation if training else settings.batches_per_step
-    if batches < fewest or batches % multiple:
-        rule = f"a multiple of {multiple}" if multiple > 1 else f"at least {fewest}"
-        raise ValueError(
-            f"{option} {batches}: a {schedule or 'grouped'} pipeline of {stages(settings)} stages on {case.backend}"
-            f" takes {rule}"
-        )
-
-
-def checkable(case: Case, settings: Settings) -> Settings:
-    """The settings of the program that is checked: every batch comes from the host and every output goes back, which
-    synthetic data does not; and no more batches a call than the pipeline needs, or one weight update."""
-    training = case.mode == "training"
-    fewest, _ = pipeline_unit(case.backend, settings.poplar.pipeline_schedule, stages(settings), training)
-    return replace(
-        settings,
-        data="generated",
-        batches_per_step=1 if training else fewest,
-        poplar=replace(settings.poplar, output_mode="all", stochastic_rounding=False),
-    )
-
-
-def engine_options(settings: Settings) -> Dict[str, str]:
-    """What the options mean for Poplar's engine."""
-    poplar = settings.poplar
-    found: Dict[str, str] = {}
-    if poplar.internal_exchange_target:
-        found["opt.internalExchangeOptimisationTarget"] = poplar.internal_exchange_target
-    if not poplar.prefetch or settings.min_latency:
-        found["exchange.enablePrefetch"] = "false"
-    if poplar.profile:
-        found.update({"autoReport.all": "true", "autoReport.directory": poplar.profile})
-    return {**found, **poplar.engine_options}
+DEFAULT_POPLAR = Poplar()
 
 
 def option(name: str) -> str:
@@ -244,46 +121,14 @@ def option(name: str) -> str:
     return "--" + (name[:-2] if name.endswith("_s") else name).replace("_", "-")
 
 
-def environment(settings: Settings, environ: Mapping[str, str]) -> Dict[str, str]:
-    """The variables that Poplar reads, with what is in `environ` already: it stays, and what contradicts is refused.
-
-    Raises ValueError for text that is no JSON object, and for a key that is set to two values.
-    """
-    found = {}
-    wanted = {"ENGINE": engine_options(settings), "RUNTIME": dict(settings.poplar.runtime_options)}
-    for kind, own in wanted.items():
-        name = f"POPLAR_{kind}_OPTIONS"
-        there = _object(name, environ.get(name, "") or "{}")
-        for key in sorted(set(own) & set(there)):
-            if own[key] != there[key]:
-                raise ValueError(f"{name} says {key}={there[key]}, the command line {own[key]}; leave one out")
-        if own or there:
-            found[name] = json.dumps({**there, **own}, sort_keys=True)
-    return found
-
-
-def tf_flags(own: Sequence[str], environ: Mapping[str, str]) -> str:
-    """TF_POPLAR_FLAGS with `own` flags behind those that are there. Raises ValueError for a flag that TensorFlow
-    does not know, at which it would end the process, and for one that is set to two values."""
-    found: Dict[str, str] = {}
-    for flag in [*environ.get("TF_POPLAR_FLAGS", "").split(), *own]:
-        name = flag.lstrip("-").split("=")[0]
-        if not flag.startswith("--") or name not in TF_FLAGS:
-            raise ValueError(f"TF_POPLAR_FLAGS: no flag {unknown(name, TF_FLAGS)}")
-        if found.get(name, flag) != flag:
-            raise ValueError(f"TF_POPLAR_FLAGS: {found[name]} and {flag} contradict each other")
-        found[name] = flag
-    return " ".join(found.values())
-
-
 def options_of(text: str, known: Sequence[str], variable: str) -> Dict[str, str]:
     """A JSON object of options, every value as the text that Poplar takes. Raises ValueError for a key that is not
     `known`; one that is missing there can go through the environment."""
-    found = _object("the value", text)
-    for key in found:
+    options = json_texts("the value", text)
+    for key in options:
         if key not in known:
             raise ValueError(f"no option {unknown(key, known)}; others can be set in {variable}")
-    return found
+    return options
 
 
 def unknown(name: str, known: Sequence[str]) -> str:
@@ -292,11 +137,12 @@ def unknown(name: str, known: Sequence[str]) -> str:
     return f"{name!r}{hint}; there are {', '.join(known)}"
 
 
-def _object(what: str, text: str) -> Dict[str, str]:
+def json_texts(what: str, text: str) -> Dict[str, str]:
+    """The texts of a JSON object. Raises ValueError, naming `what`, for anything else."""
     try:
-        found: Any = json.loads(text)
+        read: Any = json.loads(text)
     except ValueError:
-        found = None
-    if not isinstance(found, dict) or any(isinstance(value, (dict, list)) for value in found.values()):
+        read = None
+    if not isinstance(read, dict) or any(isinstance(value, (dict, list)) for value in read.values()):
         raise ValueError(f"{what} {text!r} is not a JSON object of texts")
-    return {key: json.dumps(value) if isinstance(value, bool) else str(value) for key, value in found.items()}
+    return {key: json.dumps(value) if isinstance(value, bool) else str(value) for key, value in read.items()}

@@ -8,7 +8,6 @@ from typing import Any, Callable, List, Tuple
 
 from bench import devices as device
 from bench import locks
-from bench.cases import poplar
 from bench.cases.case import Settings
 from bench.devices import cpu
 from bench.group import Group
@@ -18,15 +17,12 @@ from bench.job import Job
 def to_compile(job: Job, devices: contextlib.ExitStack) -> None:
     """Hold the devices that compiling attaches, until `devices` ends; be free to compile until `job.compiling` does."""
     case, settings, group = job.case, job.settings, job.group
-    attached = device.load(case.device).attached
     if group.count > 1:
         job.tell("waiting")
     machines = _machines(settings, group)
     if settings.compile_cores:
         cpu.bind(settings.compile_cores)
-    if attached is not None and not settings.poplar.compile_only:
-        wanted = max(0, poplar.ipus(case, settings) - settings.ipus_held)
-        devices.enter_context(attached(wanted, lambda: job.tell("waiting")))
+    devices.enter_context(device.traits(case.device).attached(case, settings, lambda: job.tell("waiting")))
 
     def take(cores: List[int]) -> None:
         job.compiling.enter_context(locks.compiling(cores, lambda: job.tell("waiting")))

@@ -14,11 +14,14 @@ import shutil
 import subprocess
 import time
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple, TypeVar
+from typing import Any, Callable, ContextManager, Dict, Iterator, List, Optional, Sequence, Tuple, TypeVar
 
 from bench import locks
+from bench.cases import ipu_rules
+from bench.cases.case import Case, Settings
 from bench.cases.errors import Unavailable
 from bench.cases.precision import PRECISIONS
+from bench.devices import Traits
 
 T = TypeVar("T")
 
@@ -54,7 +57,7 @@ def absent() -> Optional[str]:
 
 @contextlib.contextmanager
 def lease(cores: Sequence[int] = ()) -> Iterator[None]:
-    """A framework has its IPUs since it compiled (`attached`); nobody is timed by the host's clock beside."""
+    """A framework has its IPUs since it compiled (`Traits.attached`); nobody is timed by the host's clock beside."""
     with locks.beside():
         yield
 
@@ -156,6 +159,30 @@ def attach(attempt: Callable[[], T], ipus: int, wait_s: float, device_id: Option
                     f" held by {_owners() or 'nobody that gc-info names'}; wait longer with --wait SECONDS ({error})"
                 ) from None
         time.sleep(min(POLL_S, max(0.0, deadline - time.monotonic())))
+
+
+def _attached(case: Case, settings: Settings, blocked: Callable[[], None]) -> ContextManager[None]:
+    if settings.poplar.compile_only:
+        return contextlib.nullcontext()
+    return attached(max(0, ipu_rules.ipus(case, settings) - settings.ipus_held), blocked)
+
+
+def _peak(case: Case, settings: Settings) -> Dict[str, Any]:
+    together = peak(case.precision, 1)
+    return {**together, "flops": together["flops"] * ipu_rules.ipus(case, settings)} if together else {}
+
+
+# A call costs more than a small batch: the loop over batches is the device's.
+TRAITS = Traits(
+    replicates=True,
+    settings=("pipeline_splits", "poplar"),
+    backends=("poptorch", "popart", "tensorflow_ipu"),
+    source="it comes with Graphcore's Poplar SDK: enable it",
+    batches_per_step=128,
+    refusal=ipu_rules.refusal,
+    attached=_attached,
+    peak=_peak,
+)
 
 
 def _sizes(sizes: Dict[int, int]) -> str:

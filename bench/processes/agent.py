@@ -19,8 +19,8 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
 from bench import backends, locks, selection, workloads
 from bench import devices as device
-from bench.cases import poplar
-from bench.cases.case import Settings
+from bench.backends._ipu import variables
+from bench.cases.case import Case, Settings
 from bench.cases.errors import Refused, Unavailable
 from bench.clock import calibration
 from bench.devices import cpu, cuda
@@ -91,13 +91,14 @@ def environment(name: str, settings: Mapping[str, Any], device_name: str) -> Dic
 
 def require_poplar(settings: Mapping[str, Any]) -> None:
     """Raise ValueError where Poplar's environment contradicts the settings."""
-    poplar.environment(Settings(**settings), os.environ)
-    poplar.tf_flags([], os.environ)
+    variables.environment(Settings(**settings), os.environ)
+    variables.tf_flags([], os.environ)
 
 
-def ipu_peak(precision: str) -> Dict[str, Any]:
-    """What one IPU could do: computed, so that no worker is needed."""
-    return device.load("ipu").peak(precision, 1)
+def computed_peak(case: Mapping[str, Any], settings: Mapping[str, Any]) -> Dict[str, Any]:
+    """What the devices of a case could do together, where no worker is needed to tell."""
+    peak = device.traits(case["device"]).peak
+    return peak(Case(**case), Settings(**settings)) if peak is not None else {}
 
 
 def file(folder: str) -> str:
@@ -141,7 +142,7 @@ def exit_code(pid: int, timeout_s: float) -> Optional[int]:
 
 QUESTIONS: Dict[str, Callable[..., Any]] = {
     **{question.__name__: question for question in (facts, require, require_images, environment, require_poplar)},
-    **{question.__name__: question for question in (ipu_peak, file, tail, end, exit_code)},
+    **{question.__name__: question for question in (computed_peak, file, tail, end, exit_code)},
     "gpus": cuda.visible,
     "calibration": calibration.known,
     "keep_peak": calibration.keep_peak,

@@ -12,6 +12,7 @@ import os
 from dataclasses import dataclass
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
+from bench import devices as device
 from bench.group import LOOPBACK
 
 PORTS = (20000, 60000)
@@ -46,10 +47,10 @@ class Launched:
         return {"rank": self.rank, "count": self.count, "host": host, "port": port, "key": key}
 
     def require(self, replicas: Sequence[int], devices: Sequence[str]) -> None:
-        """Raise ValueError where replicas and processes do not fit: a replica each, but for IPUs, of which a process
-        may have several."""
+        """Raise ValueError where replicas and processes do not fit: a replica each, or several where the device
+        replicates by itself."""
         for count in replicas:
-            if count != self.count and not (list(devices) == ["ipu"] and count % self.count == 0):
+            if count != self.count and not (device.replicate(devices) and count % self.count == 0):
                 raise ValueError(
                     f"--replicas {count}: {self.by} started {self.count} processes; give {self.count}, or leave it out"
                 )

@@ -184,7 +184,7 @@ def build(
         recipe=settings.recipe.told if case.mode == "training" else "",
         **{key: value for key, value in settings.matched.items() if key not in ("cores", "recipe", "parallel_timing")},
         pipeline_splits=settings.pipeline_splits,
-        poplar=settings.poplar.told if case.device == "ipu" else "",
+        poplar=settings.poplar.non_defaults if case.device == "ipu" else "",
         cores=",".join(map(str, settings.cores)),
         parallel_timing=settings.parallel_timing,
     )

@@ -1,4 +1,9 @@
-"""The IPUs that the fakes pretend to have: FAKE_IPU_COUNT of them (4), FAKE_IPU_BUSY held by another process."""
+"""The IPUs that the fakes pretend to have: FAKE_IPU_COUNT of them (4), FAKE_IPU_BUSY held by another process.
+
+FAKE_IPU_WRONG breaks one thing, for a check to find: the results of a `replica`, those of an `iteration`, the mean of
+gradients over replicas (`sum`) or over batches (`accumulation`), or the update (`step`); or batches that were fetched
+ahead outlive a feed (`stale`). Not every fake can do each.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +23,11 @@ class Device(NamedTuple):
 
     id: int
     ipus: Tuple[int, ...]
+
+
+def wrong(*kinds: str) -> bool:
+    """Tell whether a test wants one of these to go wrong."""
+    return os.environ.get("FAKE_IPU_WRONG", "") in kinds
 
 
 def count() -> int:

@@ -16,8 +16,6 @@ import popart_optimisers as optimisers
 from contract import new, state
 
 HELD = {}
-# For tests of tests: what goes wrong on purpose (replica, iteration, step, sum).
-WRONG = []
 
 
 def refuse(text, kind="popart.popart_exception"):
@@ -184,12 +182,12 @@ def run(self, stepio, debugName):
             place = (step, index, replica)
             batch = {name: array[place] for name, array in fed.items()}
             weights = session.on_device
-            if "replica" in WRONG and replica:
+            if fake_machine.wrong("replica") and replica:
                 weights = {name: array * array.dtype.type(1.01) for name, array in weights.items()}
             scale = optimisers.loss_scale(session.optimiser) if session.training else 0.0
             found, own, moved = models.computed(session.model, weights, batch, scale)
             results.append({name: found[name] for name in anchors})
-            if "iteration" in WRONG and not replica and (step, index) == (0, 0):
+            if fake_machine.wrong("iteration") and not replica and (step, index) == (0, 0):
                 results[-1] = {name: array * 2 for name, array in results[-1].items()}
             grads.append(own)
         if session.training:
@@ -213,10 +211,11 @@ def _batches(session, name, inputs):
 
 def _update(session, grads, moved):
     count = 1
-    if session.options.accumulationAndReplicationReductionType.name == "Mean" and "sum" not in WRONG:
+    averaged = session.options.accumulationAndReplicationReductionType.name == "Mean"
+    if averaged and not fake_machine.wrong("sum", "accumulation"):
         count = len(grads)
     mean = {name: sum(own[name].astype("float64") for own in grads) / count for name in grads[0]}
-    if "step" in WRONG:
+    if fake_machine.wrong("step"):
         mean = {name: array * 1.2 for name, array in mean.items()}
     new_weights = optimisers.stepped(session.optimiser, session.on_device, mean, session.memory)
     session.on_device = {**new_weights, **moved}

@@ -6,7 +6,6 @@ Weights live on the device: the host's change when they are copied.
 from __future__ import annotations
 
 import contextlib
-import os
 
 import contract
 import fake_machine
@@ -159,7 +158,7 @@ def _iteration(st, args, iteration, accumulated, replicas):
                 _gather_gradients(st, made[-1], gradients)
         found.append([one.detach() for one in made])
     if st.training:
-        mean = 1 if os.environ.get("FAKE_POPTORCH_SABOTAGE") == "summed" else accumulated * replicas
+        mean = 1 if fake_machine.wrong("sum", "accumulation") else accumulated * replicas
         _update(st, {name: gradient / mean for name, gradient in gradients.items()})
     return found
 
@@ -199,9 +198,8 @@ def _gathered(st, results, replicas):
 
 
 def _sabotaged(results, replicas):
-    kind = os.environ.get("FAKE_POPTORCH_SABOTAGE")
-    if kind in ("replica", "iteration") and len(results) > 1:
-        results[0 if kind == "iteration" else replicas - 2][0].mul_(1.01)
+    if fake_machine.wrong("replica", "iteration") and len(results) > 1:
+        results[0 if fake_machine.wrong("iteration") else replicas - 2][0].mul_(1.01)
     return results
 
 

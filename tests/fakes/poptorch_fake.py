@@ -1,7 +1,6 @@
 """How the fake PopTorch behaves: torch on the CPU does what the devices would.
 
-A rate counts when setOptimizer was told it. FAKE_POPTORCH_SABOTAGE: `replica` or `iteration` (one of them gives
-something else), `summed` (gradients are summed where they should be averaged).
+A rate counts when setOptimizer was told it.
 """
 
 from __future__ import annotations

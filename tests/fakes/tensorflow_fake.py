@@ -1,8 +1,6 @@
 """TensorFlow for IPU on the CPU: loops, pipelines and replicas, run eagerly by the stock TensorFlow.
 
-With FAKE_TF_GRAPH the one replica runs a traced function, as the true thing does. FAKE_TF_WRONG breaks one thing, for
-a check to find: `replica` (the last one's results), `iteration` (the first one's), `sum` (gradients of replicas are
-added up), `accumulation` (so are those of batches), `stale` (fetched batches outlive a feed).
+With FAKE_TF_GRAPH the one replica runs a traced function, as the true thing does.
 """
 
 from __future__ import annotations

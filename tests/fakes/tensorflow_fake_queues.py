@@ -6,7 +6,8 @@ from typing import Any, List
 
 import tensorflow as tf
 from contract import state
-from tensorflow_fake_run import System, wrong
+from fake_machine import wrong
+from tensorflow_fake_run import System
 
 OUTFEEDS: List[Any] = []
 

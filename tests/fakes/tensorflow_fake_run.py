@@ -5,16 +5,10 @@ They take turns where they exchange something, and where they end.
 
 from __future__ import annotations
 
-import os
 import threading
 from typing import Any, Callable, Dict, List, Optional
 
 from tensorflow import errors
-
-
-def wrong(what: str) -> bool:
-    """Tell whether a test wants this to go wrong."""
-    return os.environ.get("FAKE_TF_WRONG", "") == what
 
 
 class System:

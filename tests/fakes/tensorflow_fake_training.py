@@ -7,8 +7,9 @@ from typing import Any, Dict, List
 
 import tensorflow as tf
 from contract import state
+from fake_machine import wrong
 from tensorflow_fake_queues import dequeued
-from tensorflow_fake_run import System, wrong
+from tensorflow_fake_run import System
 
 
 def listed(value: Any) -> List[Any]:

@@ -51,8 +51,8 @@ def test_a_default_size_weighs_and_costs_what_paper_says(layer, parameters, flop
     assert graph.elements_moved == moved
 
 
-def test_every_layer_has_its_numbers_by_hand():
-    assert [row.id for row in DEFAULTS] == list(workloads.names("layers"))
+def test_numbers_by_hand_are_of_layers_that_are_there():
+    assert {row.id for row in DEFAULTS} <= set(workloads.names("layers"))
 
 
 @pytest.mark.parametrize("layer", ["rnn", "lstm", "gru", "lstm_multi"])

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from bench import locks
+from bench import devices, locks
+from bench.cases.case import Case, Settings
 from bench.cases.errors import Unavailable
+from bench.cases.poplar import Poplar
 from bench.devices import ipu
 
 TOOLS = str(Path(__file__).resolve().parents[1] / "fakes" / "bin")
@@ -174,3 +176,42 @@ def test_several_locks_are_taken_all_or_none(machine, tmp_path):
         assert locks.taken(own, ["a"])
         other.close()
         assert locks.taken(own, ["b"])
+
+
+def case_of(replicas=1):
+    return Case("resnet8", "tiny", {}, "inference", 2, "fp16", replicas, "poptorch", "ipu")
+
+
+def test_an_ipu_replicates_by_itself_and_has_options_and_backends_of_its_own():
+    assert devices.replicate(["ipu"])
+    assert not devices.replicate(["ipu", "cpu"])
+    assert devices.take(["cpu", "ipu"], "poplar")
+    assert not devices.take(["cpu", "cuda"], "poplar")
+    taken = {(backend, device) for device in devices.names() for backend in ("torch", "popart")
+             if devices.taken_by_default(backend, device)}  # fmt: skip
+    assert taken == {("torch", "cpu"), ("torch", "cuda"), ("popart", "ipu")}
+
+
+def test_only_an_ipu_refuses_what_its_sdk_does():
+    assert "devices come in powers of two" in devices.traits("ipu").refusal(case_of(replicas=3), Settings())
+    assert devices.traits("cpu").refusal(case_of(replicas=3), Settings()) == ""
+
+
+def test_the_peak_of_a_case_is_that_of_its_ipus_together():
+    alone, four = (
+        devices.traits("ipu").peak(case_of(replicas), Settings(pipeline_splits=splits))
+        for replicas, splits in ((1, ""), (2, "layer2.0"))
+    )
+
+    assert four == {**alone, "flops": 4 * alone["flops"]}
+    assert devices.traits("cpu").peak is None
+
+
+def test_a_program_that_is_compiled_without_a_device_waits_for_none(monkeypatch):
+    asked = []
+    monkeypatch.setattr(ipu, "attached", lambda ipus, blocked: contextlib.nullcontext(asked.append(ipus)))
+    for poplar, held in ((Poplar(), 0), (Poplar(), 2), (Poplar(compile_only="ipu2"), 0)):
+        with devices.traits("ipu").attached(case_of(replicas=2), Settings(poplar=poplar, ipus_held=held), lambda: None):
+            pass
+
+    assert asked == [2, 0]

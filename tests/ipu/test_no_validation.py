@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import List
 
 import pytest
-from poptorch_answers import environment
+from contract_answers import environment
 from suite import Suite
 
 pytest.importorskip("PIL")

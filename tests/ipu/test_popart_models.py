@@ -47,7 +47,19 @@ def there(name, variant, mode, precision="fp32"):
     return varied and not workloads.unsupported(module, mode, precision)
 
 
+def by_turns(cases, kept):
+    """Of the networks' cases those that are `kept`; the others only where tests that take minutes are asked for."""
+    layers = workloads.names("layers")
+    return [
+        case if case[0] in layers or case in kept else pytest.param(*case, marks=pytest.mark.thorough) for case in cases
+    ]
+
+
 EVERY = [(name, variant, mode) for name, variant in PLAIN for mode in MODES if there(name, variant, mode)]
+# A change of a network in one mode: what changes does not depend on it.
+EVERY = by_turns(EVERY, [(*pair, MODES[index % 3]) for index, pair in enumerate(VARIED)] + [
+    (name, "plain", mode) for name in NETWORKS for mode in MODES
+])  # fmt: skip
 HALVES = [
     (name, mode, precision)
     for name in (*workloads.names("layers"), *NETWORKS)
@@ -55,7 +67,15 @@ HALVES = [
     for precision in ("fp16", "fp16m")
     if there(name, "plain", mode, precision)
 ]
-LOOKED_INTO = [pair for pair in HALVES if pair[0] in ("dense", "lstm", "conv", "resnet8", "efficientnet_b0")]
+# Each network in both, in two modes of three.
+TURNS = [
+    (name, MODES[(index + turn) % 3], precision)
+    for index, name in enumerate(NETWORKS)
+    for turn, precision in enumerate(("fp16", "fp16m"))
+]
+LOOKED_INTO = ("dense", "lstm", "conv", "resnet8", "efficientnet_b0")
+LOOKED_INTO = by_turns([case for case in HALVES if case[0] in LOOKED_INTO], TURNS)
+HALVES = by_turns(HALVES, TURNS)
 
 
 def model_of(name, variant, mode, precision="fp32", recipe=NO_RECIPE, timed=False):

@@ -8,7 +8,9 @@ import json
 import pytest
 
 from bench import workloads
-from bench.cases import poplar
+from bench.backends import _ipu
+from bench.backends._ipu import variables
+from bench.cases import ipu_rules
 from bench.cases.case import Case, Settings
 from bench.cases.poplar import Poplar
 from bench.cases.recipe import Recipe
@@ -32,14 +34,14 @@ def settings_of(splits="", batches=1, accumulation=1, **own):
 
 def refusal(case, settings):
     with pytest.raises(ValueError, match=r"\S") as refused:
-        poplar.require(case, settings)
+        ipu_rules.require(case, settings)
     assert "\n" not in str(refused.value)
     return str(refused.value)
 
 
 @pytest.mark.parametrize("replicas, splits, ipus", [(1, "", 1), (4, "", 4), (2, "layer2.0", 4), (1, "a,b,c", 4)])
 def test_a_case_takes_the_ipus_of_its_replicas_and_stages(replicas, splits, ipus):
-    assert poplar.ipus(case_of(replicas=replicas), settings_of(splits)) == ipus
+    assert ipu_rules.ipus(case_of(replicas=replicas), settings_of(splits)) == ipus
 
 
 @pytest.mark.parametrize("replicas, splits", [(3, ""), (1, "a,b"), (2, "a,b")])
@@ -54,7 +56,7 @@ def test_io_tiles_are_even_and_from_32_to_192(tiles):
 
 @pytest.mark.parametrize("tiles", [0, 32, 64, 192])
 def test_io_tiles_that_are_allowed(tiles):
-    poplar.require(case_of(), settings_of(num_io_tiles=tiles))
+    ipu_rules.require(case_of(), settings_of(num_io_tiles=tiles))
 
 
 # Worked out by hand: framework, schedule, stages, mode -> the fewest batches, and what they are a multiple of.
@@ -72,7 +74,7 @@ def test_io_tiles_that_are_allowed(tiles):
     ],
 )
 def test_the_length_of_a_pipeline_is_the_sdk_s(framework, schedule, stages, training, unit):
-    assert poplar.pipeline_unit(framework, schedule, stages, training) == unit
+    assert ipu_rules.pipeline_unit(framework, schedule, stages, training) == unit
 
 
 @pytest.mark.parametrize(
@@ -117,7 +119,7 @@ def test_what_the_sdk_refuses_is_refused_before_it_is_asked(case, own, told):
 
 @pytest.mark.parametrize("mode, batches", [("inference", 2), ("training", 1)])
 def test_what_is_checked_moves_every_batch_and_fills_the_pipeline(mode, batches):
-    found = poplar.checkable(case_of(mode), settings_of("a", 128, 9, stochastic_rounding=True, num_io_tiles=32))
+    found = _ipu.checkable(case_of(mode), settings_of("a", 128, 9, stochastic_rounding=True, num_io_tiles=32))
 
     assert (found.data, found.batches_per_step) == ("generated", batches)
     assert found.recipe.gradient_accumulation == 9
@@ -131,7 +133,7 @@ def test_what_is_checked_moves_every_batch_and_fills_the_pipeline(mode, batches)
 def test_what_stands_in_the_environment_stays():
     settings = settings_of(internal_exchange_target="cycles", runtime_options={"target.syncMethod": "polling"})
 
-    found = poplar.environment(settings, {"POPLAR_ENGINE_OPTIONS": '{"debug.allowOutOfMemory": "true"}'})
+    found = variables.environment(settings, {"POPLAR_ENGINE_OPTIONS": '{"debug.allowOutOfMemory": "true"}'})
 
     assert json.loads(found["POPLAR_ENGINE_OPTIONS"]) == {
         "debug.allowOutOfMemory": "true",
@@ -141,21 +143,21 @@ def test_what_stands_in_the_environment_stays():
 
 
 def test_nothing_is_set_where_nothing_is_said():
-    assert poplar.environment(Settings(), {}) == {}
+    assert variables.environment(Settings(), {}) == {}
 
 
 @pytest.mark.parametrize("own", [{"prefetch": False}, {"engine_options": {"exchange.enablePrefetch": "false"}}])
 def test_prefetch_off_is_an_engine_option(own):
-    assert poplar.engine_options(settings_of(**own)) == {"exchange.enablePrefetch": "false"}
+    assert variables.engine_options(settings_of(**own)) == {"exchange.enablePrefetch": "false"}
 
 
 def test_the_least_latency_takes_no_prefetch():
-    assert poplar.engine_options(Settings(min_latency=True)) == {"exchange.enablePrefetch": "false"}
+    assert variables.engine_options(Settings(min_latency=True)) == {"exchange.enablePrefetch": "false"}
 
 
 def test_two_values_of_one_engine_option_contradict_each_other():
     with pytest.raises(ValueError, match=r"POPLAR_ENGINE_OPTIONS says .*=memory, the command line cycles"):
-        poplar.environment(
+        variables.environment(
             settings_of(internal_exchange_target="cycles"),
             {"POPLAR_ENGINE_OPTIONS": '{"opt.internalExchangeOptimisationTarget": "memory"}'},
         )
@@ -164,11 +166,11 @@ def test_two_values_of_one_engine_option_contradict_each_other():
 @pytest.mark.parametrize("text", ["nonsense", "[1]", '{"a": {}}', '"text"'])
 def test_a_variable_that_is_no_json_object_is_refused(text):
     with pytest.raises(ValueError, match=r"POPLAR_ENGINE_OPTIONS .* is not a JSON object of texts"):
-        poplar.environment(Settings(), {"POPLAR_ENGINE_OPTIONS": text})
+        variables.environment(Settings(), {"POPLAR_ENGINE_OPTIONS": text})
 
 
 def test_flags_of_tensorflow_are_joined():
-    found = poplar.tf_flags(["--executable_cache_path=x"], {"TF_POPLAR_FLAGS": "--max_compilation_threads=4"})
+    found = variables.tf_flags(["--executable_cache_path=x"], {"TF_POPLAR_FLAGS": "--max_compilation_threads=4"})
 
     assert found == "--max_compilation_threads=4 --executable_cache_path=x"
 
@@ -183,14 +185,14 @@ def test_flags_of_tensorflow_are_joined():
 )
 def test_a_flag_at_which_tensorflow_would_end_is_refused(there, own, told):
     with pytest.raises(ValueError, match=told):
-        poplar.tf_flags(own, {"TF_POPLAR_FLAGS": there})
+        variables.tf_flags(own, {"TF_POPLAR_FLAGS": there})
 
 
 def test_partials_are_half_for_both_unless_told_otherwise():
     half = dataclasses.replace(settings_of(partials_type_conv="float"), half_partial=True)
 
-    assert poplar.partials(half) == ("half", "float")
-    assert poplar.partials(Settings()) == ("", "")
+    assert _ipu.partials(half) == ("half", "float")
+    assert _ipu.partials(Settings()) == ("", "")
 
 
 # The command line.
@@ -225,7 +227,7 @@ def test_an_option_becomes_a_field(args, name, value):
     found = options.parse(["--device", "ipu", *args]).poplar
 
     assert getattr(found, name) == value
-    assert poplar.given(found) == [name]
+    assert found.non_default_names == [name]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from poptorch_answers import answers, ask, environment
+from contract_answers import answers, environment
 
 pytest.importorskip("torch")
 import poptorch_source
@@ -46,8 +46,8 @@ def identity_loss(x, reduction):
 
 def used():
     """Every name of PopTorch that the backend was seen to call."""
-    recorded = [ask(name) for name in answers() if name.startswith(("calls", "option "))]
-    return sorted({name for calls in recorded for name, _ in calls})
+    called = {name for answer in answers("poptorch")["programs"].values() for name, _ in answer["calls"]}
+    return sorted(f"poptorch.{name}" for name in called if not name.startswith(("poptorch", "popdist")))
 
 
 def signatures_of_the_source(folder, names):

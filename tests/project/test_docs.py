@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
-from typing import Callable, Dict, Sequence, Tuple
+from typing import Callable, Dict, List, Sequence, Tuple
 
 import pytest
 from collecting import Collected, collect
 from suite import Suite
+from test_imports import FLOORS
 
 from bench.cases import poplar
 from bench.cases.precision import PRECISIONS
@@ -17,20 +18,89 @@ from bench.results import record
 from fixtures.options import ipu
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+# README's limits.
+LINES, WIDTH = 120, 120
 
 
-def commands() -> list[str]:
+def commands() -> List[str]:
     """Every command that a page shows in a block of shell, once."""
     found = []
     for page in PAGES:
         for block in re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL):
-            found += [line.split("  #")[0].strip() for line in block.splitlines() if line.strip()]
+            lines = block.replace("\\\n", "").splitlines()
+            found += [line.split("  #")[0].strip() for line in lines if line.strip()]
     return sorted(set(found))
 
 
-def pytest_commands() -> list[str]:
+def pytest_commands() -> List[str]:
     return [line for line in commands() if re.match(r"(.*/)?(python -m )?pytest bench", line)]
+
+
+def anchor(heading: str) -> str:
+    """The fragment by which GitHub links to a heading."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
+def links(page: Path) -> List[Tuple[Path, str]]:
+    """The relative links of a page: the file, and the heading in it or nothing."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    targets = [target for target in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in target]
+    parts = [target.partition("#") for target in targets]
+    return [((page.parent / path).resolve() if path else page, heading) for path, _, heading in parts]
+
+
+def broken(page: Path) -> List[str]:
+    """The relative links of a page that lead nowhere."""
+    return [
+        f"{path.name}#{heading}"
+        for path, heading in links(page)
+        if not path.exists()
+        or (heading and heading not in map(anchor, re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)))
+    ]
+
+
+def test_readme_is_short():
+    lines = README.read_text().splitlines()
+
+    assert len(lines) < LINES
+    assert [line for line in lines if len(line) >= WIDTH] == []
+
+
+def test_readme_shows_ten_commands():
+    (block,) = re.findall(r"## Ten commands\n\n```sh\n(.*?)```", README.read_text(), re.DOTALL)
+
+    assert len([line for line in block.splitlines() if line.startswith("pytest bench ")]) == 10
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_relative_link_resolves(page):
+    assert broken(page) == []
+
+
+def test_a_link_that_leads_nowhere_is_found(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("# A page\n\n[a](#a-page) [b](#other) [c](gone.md) [d](page.md#a-page) [e](https://gone.example)\n")
+
+    assert broken(page) == ["page.md#other", "gone.md#"]
+
+
+def test_every_page_is_reachable_from_readme():
+    reached, pending = {README}, [README]
+    while pending:
+        new = {path for path, _ in links(pending.pop()) if path.suffix == ".md"} - reached
+        reached |= new
+        pending += new
+
+    assert [page.name for page in PAGES if page not in reached] == []
+
+
+def test_the_design_page_has_the_floors_of_the_imports():
+    rows = re.findall(r"^\| (\d+) \| (.+) \|$", (ROOT / "docs" / "design.md").read_text(), re.MULTILINE)
+
+    floors = [(str(floor), ", ".join(rooms)) for floor, rooms in enumerate(FLOORS, 1)]
+    assert rows == floors[::-1]
 
 
 def test_the_pages_show_commands():

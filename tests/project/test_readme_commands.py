@@ -18,7 +18,7 @@ import pytest
 from collecting import Collected, collect
 from suite import Suite
 
-from bench.cases import poplar
+from bench.cases import ipu_rules
 from bench.cases.errors import Unavailable
 from fixtures import options
 from fixtures.options import presets
@@ -191,7 +191,7 @@ def refusal(line: readme_commands.Line, backend: str, without: str = "") -> Opti
     require: Any = importlib.import_module(REQUIRE[backend]).require
     graph = types.SimpleNamespace(nodes=[], blocks=["some"])
     try:
-        poplar.require(case, settings)
+        ipu_rules.require(case, settings)
         require(*((case, settings) if backend == "poptorch" else (graph, case, settings)))
     except Unavailable as reason:
         return str(reason)

@@ -1,4 +1,4 @@
-"""What the three IPU backends share: batches of one call, copies that come back, and who computed.
+"""What the three IPU backends share: batches of one call, copies that come back, facts, and who computed.
 
 One call to an IPU runs `batches_per_step` batches (in training: weight updates of `gradient_accumulation` batches) on
 each replica. Host arrays of a call are `count` batches, one behind the other.
@@ -9,20 +9,75 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import itertools
-from typing import Any, Dict, Iterator, List, Mapping, Sequence
+import math
+import os
+from dataclasses import replace
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
-from bench.cases import poplar
+from bench.backends._ipu.variables import environment as poplar_environment
 from bench.cases.case import Case, Settings
 from bench.cases.errors import Refused, Wrong
+from bench.cases.ipu_rules import pipeline_unit, stages
+from bench.cases.precision import PRECISIONS, loss_scale
 from bench.graph import Graph
 from bench.program import Batches
 from bench.workloads import blocks
 
+DEVICES = ("ipu",)
+MODES = ("inference", "eval", "training")
+
+
+def unsupported(precision: str, mode: str, device: str) -> Optional[str]:
+    types = PRECISIONS[precision]
+    return f"an IPU has no bfloat16, which {precision} is" if "bfloat16" in (types.compute, types.weights) else None
+
+
+def environment(settings: Settings, device: str) -> Dict[str, str]:
+    return poplar_environment(settings, os.environ)
+
+
+def checkable(case: Case, settings: Settings) -> Settings:
+    """The settings of the program that is checked: every batch comes from the host and every output goes back, which
+    synthetic data does not; and no more batches a call than the pipeline needs, or one weight update."""
+    training = case.mode == "training"
+    fewest, _ = pipeline_unit(case.backend, settings.poplar.pipeline_schedule, stages(settings), training)
+    return replace(
+        settings,
+        data="generated",
+        batches_per_step=1 if training else fewest,
+        poplar=replace(settings.poplar, output_mode="all", stochastic_rounding=False),
+    )
+
+
+def output_mode(case: Case, settings: Settings) -> str:
+    """What comes back of the batches of a call: all of a pass forward, the last of training, unless an option says
+    otherwise."""
+    return settings.poplar.output_mode or ("final" if case.mode == "training" else "all")
+
+
+def partials(settings: Settings) -> Tuple[str, str]:
+    """The types of partial sums of matrix products and of convolutions; empty: the SDK's."""
+    half = "half" if settings.half_partial else ""
+    return settings.poplar.partials_type_matmul or half, settings.poplar.partials_type_conv or half
+
+
+def scale_of_loss(graph: Graph, case: Case, settings: Settings) -> float:
+    """The factor on the loss, which goes out of the gradients again; 1 where nothing is trained."""
+    if case.mode != "training":
+        return 1.0
+    return settings.recipe.loss_scaling or loss_scale(case.precision, max(1, math.prod(graph.output.shape)))
+
+
+def facts(settings: Settings, output_mode: str, scale: float) -> Dict[str, Any]:
+    """How a program was tuned, to be recorded; what is left to the SDK is not in it."""
+    matmul, conv = partials(settings)
+    known = {"output_mode": output_mode, "partials_matmul": matmul, "partials_conv": conv}
+    return {**{name: fact for name, fact in known.items() if fact}, **({"loss_scale": scale} if scale != 1 else {})}
+
 
 def count(case: Case, settings: Settings) -> int:
     """Batches of one call, over all replicas."""
-    accumulated = settings.recipe.gradient_accumulation if case.mode == "training" else 1
-    return settings.batches_per_step * accumulated * case.replicas
+    return settings.batches_per_step * settings.recipe.batches_per_update(case.mode) * case.replicas
 
 
 def calls(batches: Batches, count: int) -> Iterator[Dict[str, Any]]:
@@ -79,11 +134,11 @@ def popdist(part: str, case: Case, settings: Settings) -> Any:
     if not _initialised:
         whole.init()
         _initialised.append(True)
-    told = (whole.getNumLocalReplicas(), whole.getNumIpusPerReplica())
-    if told != (case.replicas, poplar.stages(settings)):
+    replicas, ipus = whole.getNumLocalReplicas(), whole.getNumIpusPerReplica()
+    if (replicas, ipus) != (case.replicas, stages(settings)):
         raise Refused(
-            f"poprun gives an instance {told[0]} replicas of {told[1]} IPUs, and the case has {case.replicas} of"
-            f" {poplar.stages(settings)}: --num-replicas is --replicas, --ipus-per-replica the stages of a pipeline"
+            f"poprun gives an instance {replicas} replicas of {ipus} IPUs, and the case has {case.replicas} of"
+            f" {stages(settings)}: --num-replicas is --replicas, --ipus-per-replica the stages of a pipeline"
         )
     return importlib.import_module(f"popdist.{part}")
 

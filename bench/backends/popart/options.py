@@ -1,13 +1,13 @@
-"""What the options of an IPU mean for PopART: what it cannot do, its SessionOptions, and marks on a model's nodes."""
+"""What the options of an IPU mean for PopART: its SessionOptions, and marks on a model's nodes."""
 
 from __future__ import annotations
 
 from typing import Any, Callable, Dict
 
 from bench.backends import _ipu
-from bench.cases import poplar
+from bench.backends._ipu.variables import engine_options
 from bench.cases.case import Case, Settings
-from bench.cases.errors import Unavailable
+from bench.cases.ipu_rules import stages
 from bench.cases.precision import PRECISIONS
 from bench.graph import Graph
 
@@ -19,51 +19,14 @@ IPU, STAGE, MEMORY, RECOMPUTED = (
 RECOMPUTE = 2
 
 
-def require(graph: Graph, case: Case, settings: Settings) -> None:
-    """Raise Unavailable, naming the option, for what PopART has no setting for."""
-    given = settings.poplar
-    if given.pipeline_schedule in ("grouped", "interleaved"):
-        raise Unavailable(
-            f"not supported: --pipeline-schedule {given.pipeline_schedule}: PopART has one schedule of its own, and"
-            f" sequential, which does not pipeline"
-        )
-    if given.num_io_tiles:
-        raise Unavailable(
-            "not supported: --num-io-tiles: PopART moves only inputs of its own builder there, and none of an ONNX file"
-        )
-    if given.max_cross_replica_buffer_size is not None:
-        raise Unavailable("not supported: --max-cross-replica-buffer-size: PopART has no such setting")
-    if case.mode != "training":
-        return
-    if case.replicas > 1 and not settings.all_reduce:
-        raise Unavailable("not supported: --no-all-reduce: replicas that PopART trains share their gradients")
-    if any(node.op == "scan" for node in graph.nodes):
-        raise Unavailable(f"not supported: {case.workload} in a loop: PopART has no gradient of ONNX's Scan")
-    if settings.recipe.optimiser == "lars":
-        raise Unavailable("not supported: --optimiser lars: PopART has none")
-    if settings.recipe.epochs and settings.data == "real":
-        raise Unavailable("not supported: --epochs: what PopART trains gives no logits of a trained network")
-
-
 def pipelined(settings: Settings) -> bool:
     """Whether the stages work side by side; a sequential schedule puts one behind the other."""
-    return poplar.stages(settings) > 1 and settings.poplar.pipeline_schedule != "sequential"
+    return stages(settings) > 1 and settings.poplar.pipeline_schedule != "sequential"
 
 
-def output_mode(case: Case, settings: Settings) -> str:
-    """What comes back of a call's batches: all, as PopART's own benchmarks had it, and in training the last loss."""
-    return settings.poplar.output_mode or ("final" if case.mode == "training" else "all")
-
-
-def streamed(graph: Graph, settings: Settings) -> bool:
-    """Whether anything crosses between host and device. A graph without inputs has nothing that could be made up, and
-    what it drew is to be judged."""
-    return settings.data != "synthetic" or not graph.inputs
-
-
-def made(popart: Any, graph: Graph, case: Case, settings: Settings) -> Any:
+def session_options(popart: Any, graph: Graph, case: Case, settings: Settings) -> Any:
     """The SessionOptions of a case."""
-    given, recipe, stages = settings.poplar, settings.recipe, poplar.stages(settings)
+    poplar, recipe = settings.poplar, settings.recipe
     options = popart.SessionOptions()
     popdist = _ipu.popdist("popart", case, settings)
     if popdist:
@@ -72,10 +35,10 @@ def made(popart: Any, graph: Graph, case: Case, settings: Settings) -> Any:
     elif case.replicas > 1:
         options.enableReplicatedGraphs = True
         options.replicatedGraphCount = case.replicas
-    if stages > 1:
+    if stages(settings) > 1:
         options.virtualGraphMode = popart.VirtualGraphMode.Manual
         options.enablePipelining = pipelined(settings)
-    if not streamed(graph, settings):
+    if settings.data == "synthetic" and graph.inputs:
         kinds = popart.SyntheticDataMode
         options.syntheticDataMode = kinds.Zeros if settings.zero_values else kinds.RandomNormal
     if case.mode == "training":
@@ -86,54 +49,54 @@ def made(popart: Any, graph: Graph, case: Case, settings: Settings) -> Any:
     if recipe.recompute == "auto":
         kinds = popart.RecomputationType
         options.autoRecomputation = kinds.Pipeline if pipelined(settings) else kinds.Standard
-    if not given.prefetch or settings.min_latency:
+    if not poplar.prefetch or settings.min_latency:
         options.enablePrefetchDatastreams = False
-    if given.stochastic_rounding is not None:
-        options.enableStochasticRounding = given.stochastic_rounding
-    if given.stable_norm:
+    if poplar.stochastic_rounding is not None:
+        options.enableStochasticRounding = poplar.stochastic_rounding
+    if poplar.stable_norm:
         options.enableStableNorm = True
-    if given.cycle_count:
+    if poplar.cycle_count:
         options.instrumentWithHardwareCycleCounter = True
-    if given.executable_cache:
+    if poplar.executable_cache:
         options.enableEngineCaching = True
-        options.cachePath = given.executable_cache
-    if poplar.engine_options(settings):
-        options.engineOptions = poplar.engine_options(settings)
+        options.cachePath = poplar.executable_cache
+    if engine_options(settings):
+        options.engineOptions = engine_options(settings)
     _products(options, settings)
     return options
 
 
 def _train(popart: Any, options: Any, case: Case, settings: Settings) -> None:
-    given = settings.poplar
+    poplar = settings.poplar
     # The default is the sum.
     options.accumulationAndReplicationReductionType = popart.ReductionType.Mean
     if settings.recipe.gradient_accumulation > 1:
         options.enableGradientAccumulation = True
         options.accumulationFactor = settings.recipe.gradient_accumulation
-    if given.variable_offloading is not None or given.replicated_tensor_sharding:
-        storage = popart.TensorStorage.OffChip if given.variable_offloading else popart.TensorStorage.OnChip
+    if poplar.variable_offloading is not None or poplar.replicated_tensor_sharding:
+        storage = popart.TensorStorage.OffChip if poplar.variable_offloading else popart.TensorStorage.OnChip
         switch = popart.ReplicatedTensorSharding
-        sharding = switch.On if given.replicated_tensor_sharding else switch.Off
+        sharding = switch.On if poplar.replicated_tensor_sharding else switch.Off
         location = popart.TensorLocation(storage, sharding)
         options.optimizerStateTensorLocationSettings = popart.TensorLocationSettings(location)
 
 
 def _products(options: Any, settings: Settings) -> None:
-    """What convolutions, matrix products and recurrent layers are told."""
-    given = settings.poplar
-    matmul, conv = poplar.partials(settings)
-    told: Dict[str, Dict[str, str]] = {"convolutionOptions": {}, "matmulOptions": {}, "lstmOptions": {}}
-    if len(given.available_memory_proportion) == 1:
-        for name in told:
-            told[name]["availableMemoryProportion"] = f"{given.available_memory_proportion[0]:g}"
+    """The options of convolutions, matrix products and recurrent layers."""
+    poplar = settings.poplar
+    matmul, conv = _ipu.partials(settings)
+    products: Dict[str, Dict[str, str]] = {"convolutionOptions": {}, "matmulOptions": {}, "lstmOptions": {}}
+    if len(poplar.available_memory_proportion) == 1:
+        for name in products:
+            products[name]["availableMemoryProportion"] = f"{poplar.available_memory_proportion[0]:g}"
     if conv:
-        told["convolutionOptions"]["partialsType"] = conv
+        products["convolutionOptions"]["partialsType"] = conv
     if matmul:
         options.partialsTypeMatMuls = matmul
-        told["lstmOptions"]["partialsType"] = matmul
-    if given.conv_dithering:
-        told["convolutionOptions"]["enableConvDithering"] = "true"
-    for name, values in told.items():
+        products["lstmOptions"]["partialsType"] = matmul
+    if poplar.conv_dithering:
+        products["convolutionOptions"]["enableConvDithering"] = "true"
+    for name, values in products.items():
         if values:
             setattr(options, name, values)
 
@@ -147,7 +110,7 @@ def marks(graph: Graph, case: Case, settings: Settings) -> Callable[[int], Dict[
     def mark(index: int) -> Dict[str, Any]:
         node = graph.nodes[index]
         found: Dict[str, Any] = {}
-        if poplar.stages(settings) > 1:
+        if stages(settings) > 1:
             found[IPU] = placed[index]
             if pipelined(settings):
                 found[STAGE] = placed[index]

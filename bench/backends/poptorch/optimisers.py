@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from typing import Any, Iterable
 
-from bench.cases.errors import Unavailable
 from bench.cases.recipe import Recipe
 
 # Takes the place of a rate until there is one. Without any, PopTorch would take the rate for a constant.
@@ -29,9 +28,7 @@ def make(sdk: Any, recipe: Recipe, parameters: Iterable[Any], scale: float) -> A
     if kind in ("rmsprop", "rmsprop_tf"):
         own = {"alpha": recipe.rmsprop_decay, "eps": recipe.epsilon, "momentum": recipe.momentum}
         return sdk.optim.RMSprop(groups, use_tf_variant=kind == "rmsprop_tf", **common, **own)
-    if kind in ("adam", "adamw"):
-        return {"adam": sdk.optim.Adam, "adamw": sdk.optim.AdamW}[kind](groups, eps=recipe.epsilon, **common)
-    raise Unavailable(f"not supported: --optimiser {kind}; PopTorch has none of the kind")
+    return {"adam": sdk.optim.Adam, "adamw": sdk.optim.AdamW}[kind](groups, eps=recipe.epsilon, **common)
 
 
 class Rated:

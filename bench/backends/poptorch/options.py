@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any, Callable, Dict, Iterator, Tuple
 
 from bench.backends import _ipu
-from bench.cases import poplar
+from bench.backends._ipu.variables import engine_options
 from bench.cases.case import Case, Settings
-from bench.cases.errors import Broken, Refused, Unavailable
+from bench.cases.errors import Broken, Refused
+from bench.cases.ipu_rules import stages
 
 Steps = Iterator[Tuple[str, Callable[[], Any]]]
 
@@ -19,37 +20,17 @@ KEEP_ALL, BY_SIZE, BY_STAGE, ALL_BUT_CHECKPOINTS = 0, 1, 3, 4
 BUFFERED = 3
 
 
-def require(case: Case, settings: Settings) -> None:
-    """Raise Unavailable, naming the option, for what PopTorch has no setter for."""
-    own, pipelined = settings.poplar, poplar.stages(settings) > 1
-    if own.pipeline_schedule == "interleaved":
-        raise Unavailable("not supported: --pipeline-schedule interleaved; PopTorch has grouped and sequential")
-    if own.max_cross_replica_buffer_size is not None:
-        raise Unavailable("not supported: --max-cross-replica-buffer-size; PopTorch has no setter for it")
-    if case.mode == "training" and case.replicas > 1 and not settings.all_reduce:
-        raise Unavailable("not supported: --no-all-reduce; PopTorch's replicas average their gradients")
-    if own.num_io_tiles and pipelined and own.pipeline_schedule != "sequential":
-        raise Unavailable(
-            "not supported: --num-io-tiles in a pipeline; PopTorch has it with --pipeline-schedule sequential"
-        )
-
-
 def sharded(settings: Settings) -> bool:
     """Whether the stages run one after the other, and so without a pipeline. Tiles for I/O ask for it, on one IPU
     as well."""
     return settings.poplar.pipeline_schedule == "sequential" or bool(settings.poplar.num_io_tiles)
 
 
-def output_mode(case: Case, settings: Settings) -> str:
-    """What comes back of the batches of a call: all of inference, the last of training."""
-    return settings.poplar.output_mode or ("final" if case.mode == "training" else "all")
-
-
 def make(sdk: Any, case: Case, settings: Settings, synthetic: bool) -> Any:
     """An Options of the SDK, complete: it is frozen as soon as a model has it."""
     popdist = _ipu.popdist("poptorch", case, settings)
-    # Under poprun replicas and devices are popdist's, which refuses to be told.
-    options = popdist.Options(ipus_per_replica=poplar.stages(settings)) if popdist else sdk.Options()
+    # Under poprun replicas and devices are popdist's, which takes none.
+    options = popdist.Options(ipus_per_replica=stages(settings)) if popdist else sdk.Options()
     steps = (_loop, _numbers, _engine, _training, _placing, *(() if popdist else (_replicas, _device)))
     for part in steps:
         for name, apply in part(sdk, options, case, settings):
@@ -65,13 +46,13 @@ def make(sdk: Any, case: Case, settings: Settings, synthetic: bool) -> Any:
 
 
 def _loop(sdk: Any, options: Any, case: Case, settings: Settings) -> Steps:
-    own = settings.poplar
+    poplar = settings.poplar
     yield "--batches-per-step", lambda: options.deviceIterations(settings.batches_per_step)
-    mode = getattr(sdk.OutputMode, OUTPUT_MODES[output_mode(case, settings)])
+    mode = getattr(sdk.OutputMode, OUTPUT_MODES[_ipu.output_mode(case, settings)])
     yield "--output-mode", lambda: options.outputMode(mode)
-    if not own.prefetch or settings.min_latency:
+    if not poplar.prefetch or settings.min_latency:
         yield "--prefetch", lambda: options._Popart.set("enablePrefetchDatastreams", False)
-    if own.cycle_count:
+    if poplar.cycle_count:
         yield "--cycle-count", lambda: options.logCycleCount(True)
 
 
@@ -82,27 +63,27 @@ def _replicas(sdk: Any, options: Any, case: Case, settings: Settings) -> Steps:
 def _numbers(sdk: Any, options: Any, case: Case, settings: Settings) -> Steps:
     """Each dictionary is set once and whole: setPartialsType and setConvolutionDithering replace that of the
     convolutions, and so each other."""
-    own = settings.poplar
-    matmul, conv = poplar.partials(settings)
+    poplar = settings.poplar
+    matmul, conv = _ipu.partials(settings)
     if matmul:
         yield "--partials-type-matmul", lambda: options._Popart.set("partialsTypeMatMuls", matmul)
     convolutions: Dict[str, str] = {}
     if conv:
         convolutions["partialsType"] = conv
-    if own.conv_dithering:
+    if poplar.conv_dithering:
         convolutions["enableConvDithering"] = "true"
     if convolutions:
         name = "--partials-type-conv" if conv else "--conv-dithering"
         yield name, lambda: options._Popart.set("convolutionOptions", convolutions)
-    if own.stochastic_rounding is not None:
-        rounding = own.stochastic_rounding
+    if poplar.stochastic_rounding is not None:
+        rounding = poplar.stochastic_rounding
         yield "--stochastic-rounding", lambda: options.Precision.enableStochasticRounding(rounding)
-    if own.stable_norm:
+    if poplar.stable_norm:
         yield "--stable-norm", lambda: options.enableStableNorm(True)
 
 
 def _engine(sdk: Any, options: Any, case: Case, settings: Settings) -> Steps:
-    engine = poplar.engine_options(settings)
+    engine = engine_options(settings)
     if engine:
         yield "--engine-options", lambda: options._Popart.set("engineOptions", engine)
     if settings.poplar.executable_cache:
@@ -112,31 +93,31 @@ def _engine(sdk: Any, options: Any, case: Case, settings: Settings) -> Steps:
 def _training(sdk: Any, options: Any, case: Case, settings: Settings) -> Steps:
     if case.mode != "training":
         return
-    own, recipe = settings.poplar, settings.recipe
+    poplar, recipe = settings.poplar, settings.recipe
     yield "--gradient-accumulation", lambda: options.Training.gradientAccumulation(recipe.gradient_accumulation)
     # A pipeline would recompute without being asked.
     kind = {"none": KEEP_ALL, "auto": BY_SIZE, "manual": ALL_BUT_CHECKPOINTS}[recipe.recompute]
-    if kind != KEEP_ALL and poplar.stages(settings) > 1 and not sharded(settings):
+    if kind != KEEP_ALL and stages(settings) > 1 and not sharded(settings):
         kind = BY_STAGE
     yield "--recompute", lambda: options._Popart.set("autoRecomputation", kind)
-    if own.variable_offloading is not None or own.replicated_tensor_sharding:
+    if poplar.variable_offloading is not None or poplar.replicated_tensor_sharding:
         location = sdk.TensorLocationSettings()
-        if own.variable_offloading is not None:
-            location.useOnChipStorage(not own.variable_offloading)
-        if own.replicated_tensor_sharding:
+        if poplar.variable_offloading is not None:
+            location.useOnChipStorage(not poplar.variable_offloading)
+        if poplar.replicated_tensor_sharding:
             location.useReplicatedTensorSharding(True)
-        name = "--replicated-tensor-sharding" if own.replicated_tensor_sharding else "--variable-offloading"
+        name = "--replicated-tensor-sharding" if poplar.replicated_tensor_sharding else "--variable-offloading"
         yield name, lambda: options.TensorLocations.setOptimizerLocation(location)
 
 
 def _placing(sdk: Any, options: Any, case: Case, settings: Settings) -> Steps:
-    own, count = settings.poplar, poplar.stages(settings)
-    if own.available_memory_proportion:
-        shares = own.available_memory_proportion * (count if len(own.available_memory_proportion) == 1 else 1)
+    poplar, count = settings.poplar, stages(settings)
+    if poplar.available_memory_proportion:
+        shares = poplar.available_memory_proportion * (count if len(poplar.available_memory_proportion) == 1 else 1)
         named = {f"IPU{index}": share for index, share in enumerate(shares)}
         yield "--available-memory-proportion", lambda: options.setAvailableMemoryProportion(named)
-    if own.num_io_tiles:
-        yield "--num-io-tiles", lambda: options.TensorLocations.numIOTiles(own.num_io_tiles)
+    if poplar.num_io_tiles:
+        yield "--num-io-tiles", lambda: options.TensorLocations.numIOTiles(poplar.num_io_tiles)
         yield "--num-io-tiles", lambda: options._Popart.set("defaultBufferingDepth", BUFFERED)
     if sharded(settings):
         yield "--pipeline-schedule", lambda: options.setExecutionStrategy(sdk.ShardedExecution())
@@ -146,11 +127,11 @@ def _placing(sdk: Any, options: Any, case: Case, settings: Settings) -> Steps:
 
 
 def _device(sdk: Any, options: Any, case: Case, settings: Settings) -> Steps:
-    own = settings.poplar
-    if own.compile_only:
-        yield "--compile-only", lambda: options.useOfflineIpuTarget(ARCHITECTURES[own.compile_only])
-    elif own.ipu_model:
+    poplar = settings.poplar
+    if poplar.compile_only:
+        yield "--compile-only", lambda: options.useOfflineIpuTarget(ARCHITECTURES[poplar.compile_only])
+    elif poplar.ipu_model:
         yield "--ipu-model", lambda: options.useIpuModel(True)
-    elif own.device_id is not None:
-        device_id = own.device_id
+    elif poplar.device_id is not None:
+        device_id = poplar.device_id
         yield "--device-id", lambda: options.useIpuId(device_id)

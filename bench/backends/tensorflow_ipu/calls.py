@@ -39,9 +39,9 @@ class Call:
         self.strategy, self.network, self.trainer = strategy, network, trainer
         self.settings, self.fed = settings, fed
         self.updates = settings.batches_per_step
-        self.accumulated = settings.recipe.gradient_accumulation if trainer else 1
+        self.accumulated = settings.recipe.batches_per_update(case.mode)
         self.count = _ipu.count(case, settings)
-        self.mode = output_mode(case, settings) if fed else "resident"
+        self.mode = _ipu.output_mode(case, settings) if fed else "resident"
         self.pipelined = len(network.nodes) > 1
         self.names = ["loss", "output"] if network.loss_node else ["output"]
         self.results: List[Any] = []
@@ -253,11 +253,6 @@ class Call:
 
     def _start(self, zeros: Any) -> Any:
         return tf.constant(zeros, tf.float32 if self.mode == "sum" else None)
-
-
-def output_mode(case: Case, settings: Settings) -> str:
-    """What comes back: of a pass forward every result; of training the last, unless told otherwise."""
-    return settings.poplar.output_mode or ("final" if case.mode == "training" else "all")
 
 
 def _layout(shape: Sequence[int]) -> Tuple[int, ...]:

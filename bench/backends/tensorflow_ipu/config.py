@@ -1,56 +1,20 @@
-"""What TensorFlow for IPU is told before a program is built, how it attaches to a device, and what its errors mean."""
+"""The configuration of TensorFlow for IPU, how it attaches to a device, and what its errors mean."""
 
 from __future__ import annotations
 
 import contextlib
-import re
-from typing import Any, Dict, Iterator, List, Optional, Tuple, Type
+from typing import Any, ContextManager, Dict, List, Optional, Tuple
 
 from bench.backends import _ipu
-from bench.cases import poplar
+from bench.backends._ipu import errors
+from bench.backends._ipu.variables import engine_options
 from bench.cases.case import Case, Settings
-from bench.cases.errors import Broken, Refused, Unavailable
+from bench.cases.errors import Refused, Unavailable
+from bench.cases.ipu_rules import ipus, stages
 from bench.devices import ipu
-from bench.graph import Graph
 
 NONE_FREE = ("Could not find an available device", "Timed out trying to find an available device")
 NO_SUCH = "No device matches the requested configuration"
-LESS_MEMORY = "lower --available-memory-proportion, --recompute, more IPUs by --pipeline-splits, a smaller --batch-size"
-# What an error's text says, in this order: what it becomes, and what to do.
-MEANINGS: Tuple[Tuple[str, Type[Exception], str], ...] = (
-    ("unrecoverable_runtime_error", Broken, "the IPU has a hardware fault; the device must be looked at"),
-    ("recoverable_runtime_error|Recovery action", Broken, "the IPU needs {action}; trying again will not help"),
-    ("out of memory", Refused, f"out of memory on the IPU: {{text}}; {LESS_MEMORY}"),
-    (
-        "number of iterations of the pipeline must be",
-        Refused,
-        "{text}; in training that is --gradient-accumulation, else --batches-per-step",
-    ),
-    (
-        "[Tt]ime.?out",
-        Broken,
-        "the IPU waited too long for the host: {text}; raise target.hostSyncTimeout by --runtime-options",
-    ),
-)
-
-
-def require(graph: Graph, case: Case, settings: Settings) -> None:
-    """Raise Unavailable for what TensorFlow for IPU cannot be told, before a device is touched."""
-    chosen, recipe = settings.poplar, settings.recipe
-    stages, training = poplar.stages(settings), case.mode == "training"
-    reason = ""
-    if stages > 1 and not graph.blocks:
-        reason = f"--pipeline-splits: {case.workload} has no blocks to be cut between"
-    if len(chosen.available_memory_proportion) > stages and stages == 1:
-        reason = "--available-memory-proportion apart for forward and backward, without --pipeline-splits"
-    if training and recipe.recompute == "manual" and stages == 1:
-        reason = "--recompute manual without --pipeline-splits: values to keep are named in pipelines only"
-    if training and recipe.recompute == "manual" and chosen.pipeline_schedule == "interleaved":
-        reason = "--recompute manual in an interleaved pipeline"
-    if chosen.replicated_tensor_sharding and chosen.variable_offloading is False:
-        reason = "--replicated-tensor-sharding without --variable-offloading: what is shared is what is offloaded"
-    if reason:
-        raise Unavailable(f"not supported: {reason} (tensorflow_ipu)")
 
 
 def attach(case: Case, settings: Settings) -> None:
@@ -67,15 +31,15 @@ def attach(case: Case, settings: Settings) -> None:
             if any(known in text for known in NONE_FREE):
                 raise ipu.NoneFree(text) from None
             if NO_SUCH in text:
-                raise Unavailable(f"not present: a device of {poplar.ipus(case, settings)} IPUs ({text})") from None
+                raise Unavailable(f"not present: a device of {ipus(case, settings)} IPUs ({text})") from None
             raise
 
-    chosen = settings.poplar
-    with messages():
-        if chosen.ipu_model or chosen.compile_only:
+    poplar = settings.poplar
+    with translated(settings):
+        if poplar.ipu_model or poplar.compile_only:
             attempt()
         else:
-            ipu.attach(attempt, poplar.ipus(case, settings), chosen.wait_s, chosen.device_id)
+            ipu.attach(attempt, ipus(case, settings), poplar.wait_s, poplar.device_id)
 
 
 def release() -> None:
@@ -87,67 +51,48 @@ def release() -> None:
         config.reset_ipu_configuration()
 
 
-@contextlib.contextmanager
-def messages() -> Iterator[None]:
-    """Turn TensorFlow's errors into ours, in one line."""
+def translated(settings: Settings) -> ContextManager[None]:
+    """Turn TensorFlow's errors into ours."""
     import tensorflow as tf
 
-    try:
-        yield
-    except tf.errors.OpError as error:
-        meant = _meant(error)
-        if meant is None:
-            raise
-        raise meant from error
-
-
-def _meant(error: Any) -> Optional[Exception]:
-    import tensorflow as tf
-
-    text = str(error.message)
-    for pattern, kind, message in MEANINGS:
-        found = re.search(pattern, text)
-        if found or (kind is Refused and "memory" in pattern and isinstance(error, tf.errors.ResourceExhaustedError)):
-            action = re.search(r"Recovery action: (\w+)", text)
-            named = action[1] if action else "a reset"
-            return kind(message.format(text=text.splitlines()[0] if text else "no text", action=named))
-    return None
+    meanings = ((tf.errors.ResourceExhaustedError, "memory"), (tf.errors.OpError, errors.BY_TEXT))
+    return errors.translated(lambda error: errors.meaning(error, meanings, settings))
 
 
 def _config(case: Case, settings: Settings) -> Any:
     """The configuration. Raises Refused, with the name of the option, for a value that is not taken."""
     from tensorflow.python.ipu import config
 
-    made = config.IPUConfig()
+    tree = config.IPUConfig()
     popdist = _ipu.popdist("tensorflow", case, settings)
     if popdist:
         # Under poprun each instance has its own share of the devices, and knows all replicas.
-        popdist.set_ipu_config(made, poplar.stages(settings), configure_device=True)
+        popdist.set_ipu_config(tree, stages(settings), configure_device=True)
     for name, value in _values(case, settings, selecting=popdist is None).items():
         *path, last = name.split(".")
-        at = made
+        at = tree
         for part in path:
             at = getattr(at, part)
         try:
             setattr(at, last, value)
         except (TypeError, ValueError) as error:
             raise Refused(f"IPUConfig.{name} = {value!r}: {error}") from None
-    return made
+    return tree
 
 
 def _values(case: Case, settings: Settings, selecting: bool = True) -> Dict[str, Any]:
     """Every attribute of IPUConfig that the settings say something about."""
     from tensorflow.python.ipu import config
 
-    chosen = settings.poplar
+    poplar = settings.poplar
     found: Dict[str, Any] = {}
-    if selecting and chosen.device_id is not None and not (chosen.ipu_model or chosen.compile_only):
-        found["select_ipus"] = chosen.device_id
+    if selecting and poplar.device_id is not None and not (poplar.ipu_model or poplar.compile_only):
+        found["select_ipus"] = poplar.device_id
     elif selecting:
-        found["auto_select_ipus"] = poplar.ipus(case, settings)
-    shares = chosen.available_memory_proportion
+        found["auto_select_ipus"] = ipus(case, settings)
+    shares = poplar.available_memory_proportion
     convolutions, products = poplib_options(settings, shares[0] if len(shares) == 1 else None)
-    engine = poplar.engine_options(settings)
+    engine = engine_options(settings)
     for name, options in (
         ("convolutions.poplar_options", convolutions),
         ("matmuls.poplar_options", products),
@@ -155,30 +100,30 @@ def _values(case: Case, settings: Settings, selecting: bool = True) -> Dict[str,
     ):
         if options:
             found[name] = options
-    if not chosen.prefetch or settings.min_latency:
+    if not poplar.prefetch or settings.min_latency:
         found["optimizations.prefetch_data_streams"] = False
-    if chosen.num_io_tiles:
-        found["io_tiles.num_io_tiles"] = chosen.num_io_tiles
+    if poplar.num_io_tiles:
+        found["io_tiles.num_io_tiles"] = poplar.num_io_tiles
         found["io_tiles.place_ops_on_io_tiles"] = True
-    if chosen.stochastic_rounding is not None:
+    if poplar.stochastic_rounding is not None:
         rounding = config.StochasticRoundingBehaviour
-        found["floating_point_behaviour.esr"] = rounding.ON if chosen.stochastic_rounding else rounding.OFF
-    if chosen.stable_norm:
+        found["floating_point_behaviour.esr"] = rounding.ON if poplar.stochastic_rounding else rounding.OFF
+    if poplar.stable_norm:
         found["norms.use_stable_statistics"] = True
-    if chosen.max_cross_replica_buffer_size is not None:
-        found["optimizations.maximum_cross_replica_sum_buffer_size"] = chosen.max_cross_replica_buffer_size
+    if poplar.max_cross_replica_buffer_size is not None:
+        found["optimizations.maximum_cross_replica_sum_buffer_size"] = poplar.max_cross_replica_buffer_size
     if case.mode == "training" and settings.recipe.recompute != "none":
         found["allow_recompute"] = True
-    if chosen.compile_only:
+    if poplar.compile_only:
         found["device_connection.type"] = config.DeviceConnectionType.PRE_COMPILE
-        found["device_connection.version"] = chosen.compile_only
+        found["device_connection.version"] = poplar.compile_only
         found["device_connection.enable_remote_buffers"] = True
     return found
 
 
 def poplib_options(settings: Settings, share: Optional[float]) -> Tuple[Dict[str, str], Dict[str, str]]:
-    """What Poplar's libraries are told about convolutions and about products, where that differs from their own."""
-    product_type, conv_type = poplar.partials(settings)
+    """The options of Poplar's libraries for convolutions and for products, where that differs from their own."""
+    product_type, conv_type = _ipu.partials(settings)
     both = {"availableMemoryProportion": repr(share)} if share is not None else {}
     convolutions = {**both, **({"partialsType": conv_type} if conv_type else {})}
     if settings.poplar.conv_dithering:
@@ -191,7 +136,6 @@ def stage_options(settings: Settings) -> Tuple[List[Any], List[Any]]:
     from tensorflow.python.ipu.ops import pipelining_ops
 
     shares = settings.poplar.available_memory_proportion
-    stages = poplar.stages(settings)
     if len(shares) <= 1:
         return [], []
 
@@ -200,4 +144,6 @@ def stage_options(settings: Settings) -> Tuple[List[Any], List[Any]]:
         return pipelining_ops.PipelineStageOptions(convolution_options=convolutions, matmul_options=products)
 
     # Backward stages are listed as the forward stages are.
-    return [options(share) for share in shares[:stages]], [options(share) for share in shares[-stages:]]
+    return [options(share) for share in shares[: stages(settings)]], [
+        options(share) for share in shares[-stages(settings) :]
+    ]

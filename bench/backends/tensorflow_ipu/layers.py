@@ -1,4 +1,4 @@
-"""A graph as TensorFlow operations on IPUs: the lowering of `_keras_layers.py`, cut into the stages of a pipeline.
+"""A graph as TensorFlow operations on IPUs: that of `tensorflow/lowering.py`, cut into the stages of a pipeline.
 
 What differs from other devices: LSTM and GRU are PopLibs's own layers; convolutions of groups have a gradient; and
 running statistics move where the weights do, by the optimiser, because a pipeline forbids any other place. For that
@@ -14,8 +14,8 @@ import tensorflow as tf
 from bench.backends import _ipu
 from bench.backends.tensorflow import lowering, sequences
 from bench.backends.tensorflow_ipu.config import poplib_options
-from bench.cases import poplar
 from bench.cases.case import Case, Settings
+from bench.cases.ipu_rules import stages
 from bench.graph import Graph, Node
 
 Stage = Callable[..., List[Any]]
@@ -73,6 +73,20 @@ class Network(lowering.Lowered):
 
         return run
 
+    def predicted(self, names: Sequence[str]) -> Callable[..., Any]:
+        """A function of the inputs of these names: the logits as a trained network gives them, in one stage."""
+
+        def logits(*args: Any) -> Any:
+            values = dict(zip((int(name[len("input") :]) for name in names), args))
+            in_training, self.in_training, self.training = self.in_training, False, False
+            try:
+                self._walk(self.nodes[0], values)
+            finally:
+                self.in_training = in_training
+            return values[self.graph.output.node]
+
+        return logits
+
     def _walk(self, nodes: Dict[int, Node], values: Dict[int, Any]) -> None:
         if not self.in_training or self.settings.recipe.recompute != "manual":
             super()._walk(nodes, values)
@@ -89,7 +103,7 @@ class Network(lowering.Lowered):
     def _by_stage(self, of_block: Mapping[str, int]) -> List[Dict[int, Node]]:
         """The nodes of each stage, but for the inputs; what belongs to no block runs where it is known first."""
         of: Dict[int, int] = {}
-        found: List[Dict[int, Node]] = [{} for _ in range(poplar.stages(self.settings))]
+        found: List[Dict[int, Node]] = [{} for _ in range(stages(self.settings))]
         for index, node in enumerate(self.graph.nodes[: self.graph.output.node + 1]):
             earliest = max((of[tensor.node] for tensor in node.inputs), default=0)
             of[index] = max(earliest, of_block.get(node.block, 0))

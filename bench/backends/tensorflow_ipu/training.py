@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, List, Sequence, Tuple
 
 import tensorflow as tf
 
+from bench.backends import _ipu
 from bench.backends.tensorflow import optimisers
 from bench.backends.tensorflow_ipu.layers import Network
 from bench.cases.case import Case, Settings
-from bench.cases.precision import loss_scale
 
 Pairs = List[Tuple[Any, Any]]
 
@@ -33,7 +32,7 @@ class Trainer:
         self.shares = [(1 - (1 - share) ** count) / share for _, share in network.running]
         matrices = [len(weight.shape) > 1 for _, weight in trained]
         self.optimiser = optimisers.Optimiser(self.recipe, self.weights, matrices)
-        self.scale = self.recipe.loss_scaling or loss_scale(case.precision, math.prod(network.graph.output.shape))
+        self.scale = _ipu.scale_of_loss(network.graph, case, settings)
         self.rate = tf.Variable(0.0, dtype=tf.float32, trainable=False)
 
     def set_learning_rate(self, rate: float) -> None:

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Tuple
 
 from bench import workloads
+from bench.backends._ipu import variables
 from bench.cases import poplar
 from bench.cases.case import Case
 from fixtures import options
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 DATA: Dict[str, Any] = json.loads((ROOT / "docs" / "original_settings.json").read_text())
 # poprun's own, which stand in front of our line as they are.
 LAUNCHER = ("num-instances", "numa-aware", "mpi-global-args", "mpi-local-args")
@@ -127,7 +128,7 @@ class Ours:
 
     @property
     def engine(self) -> Dict[str, str]:
-        return poplar.engine_options(self.options.settings(timed=True))
+        return variables.engine_options(self.options.settings(timed=True))
 
     @property
     def batch_size(self) -> Any:

@@ -1,0 +1,172 @@
+"""A model of PopTorch on its device, what it is fed, and what came back."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from typing import Any, ContextManager, Dict, List, Mapping, Sequence, Tuple
+
+import torch
+
+from bench.backends import _ipu
+from bench.backends._ipu.program import IpuProgram
+from bench.backends.poptorch import errors, modules, optimisers, options
+from bench.backends.torch import lowering
+from bench.cases.case import Case, Settings
+from bench.cases.errors import Unavailable
+from bench.cases.ipu_rules import ipus, stages
+from bench.cases.precision import PRECISIONS
+from bench.devices import ipu
+from bench.graph import Graph
+from bench.program import Arrays
+
+
+class Executor(IpuProgram):
+    """A compiled model; `whole` is what PopTorch traces, with the loss inside."""
+
+    def __init__(self, sdk: Any, graph: Graph, weights: Mapping[str, Any], case: Case, settings: Settings) -> None:
+        super().__init__(sdk, graph, case, settings)
+        precision = PRECISIONS[case.precision]
+        self.compute: Any = getattr(torch, precision.compute)
+        self.labels = modules.labels_of(graph)
+        self.lowered = lowering.Lowered(graph, weights, plain=True)
+        modules.hold(self.lowered.module, getattr(torch, precision.weights))
+        self.results: Tuple[Any, ...] = ()
+        self.executor: Any = None
+        self.optimiser: Any = None
+        self.rated: Any = None
+
+    def translated(self) -> ContextManager[None]:
+        return errors.translated(self.sdk, self.case, self.settings)
+
+    def prepare(self, inputs: Sequence[Mapping[str, Any]]) -> None:
+        """Compile, and take the device, which PopTorch does in one."""
+        sdk, settings = self.sdk, self.settings
+        self._place()
+        self.whole = self._traced()
+        chosen = options.make(sdk, self.case, settings, self.synthetic)
+        if self.training:
+            self.optimiser = optimisers.make(sdk, settings.recipe, self.whole.parameters(), self.scale)
+            self.executor = sdk.trainingModel(self.whole.train(), chosen, self.optimiser)
+        else:
+            self.executor = sdk.inferenceModel(self.whole.eval(), chosen)
+        self.feed(inputs)
+        if not self.synthetic:
+            self.keep([next(self.batches)])
+        poplar = settings.poplar
+        if poplar.compile_only or poplar.ipu_model:
+            self.executor.compile(*self.call)
+        else:
+            ipu.attach(self._attempt, ipus(self.case, settings), poplar.wait_s, poplar.device_id)
+        if self.training and not poplar.compile_only:
+            self.rated = optimisers.Rated(self.executor, self.optimiser, settings.recipe)
+
+    def _place(self) -> None:
+        """Say which IPU has which layer, and what is kept for the backward pass."""
+        settings, module = self.settings, self.lowered.module
+        if stages(settings) > 1:
+            stage_of = _ipu.stage_of_block(self.graph, self.case, settings)
+            begun = modules.place(self.sdk, module, self.graph, stage_of)
+            if begun != list(range(stages(settings))):
+                raise Unavailable(f"not supported: --pipeline-splits {settings.pipeline_splits} leaves an IPU no layer")
+        if self.training and settings.recipe.recompute == "manual":
+            modules.keep(self.sdk, module, self.graph, settings.recipe)
+
+    def _traced(self) -> modules.Whole:
+        precision, settings = PRECISIONS[self.case.precision], self.settings
+        mixed = precision.weights != precision.compute
+        model = modules.Cast(self.lowered.module, self.compute) if mixed else self.lowered.module
+        whole = modules.Whole(self.sdk, model, self.graph, self.case.mode, self.compute)
+        if settings.poplar.num_io_tiles:
+            inner = self.training and settings.recipe.gradient_accumulation > 1
+            overlap = "OverlapAccumulationLoop" if inner else "OverlapDeviceIterationLoop"
+            whole.overlap = getattr(self.sdk.OverlapMode, overlap)
+        return whole
+
+    def _attempt(self) -> None:
+        try:
+            self.executor.compile(*self.call)
+        except self.sdk.Error as error:
+            if errors.none_free(self.sdk, error):
+                raise ipu.NoneFree(str(error).splitlines()[0]) from None
+            raise
+
+    def packed(self, arrays: Dict[str, Any]) -> List[Any]:
+        return [self._tensor(name, arrays[name]) for name in self.graph.inputs]
+
+    def _tensor(self, name: str, array: Any) -> Any:
+        """Batches one behind the other, as one; sixteen bits a number where the device computes so."""
+        tensor = torch.from_numpy(array.reshape(-1, *array.shape[2:]))
+        return tensor.to(self.compute) if name not in self.labels and tensor.is_floating_point() else tensor
+
+    def run_resident(self) -> None:
+        with self.translated():
+            results = self.executor(*self.call)
+        self.results = tuple(results) if isinstance(results, (tuple, list)) else (results,)
+
+    def dtypes(self) -> Tuple[str, str]:
+        held = PRECISIONS[self.case.precision].weights
+        held = next((str(p.dtype).replace("torch.", "") for p in self.lowered.parameters.values()), held)
+        return self.whole.ran.get("compute", ""), held
+
+    def outputs(self) -> Arrays:
+        # What comes back of synthetic data was never written.
+        if self.synthetic:
+            return {}
+        arrays = [result.detach().to(torch.float64).numpy() for result in self.results]
+        shapes = {"output": self.graph.output.shape, "loss": ()}
+        return {name: _ipu.last(array.reshape(-1, *shapes[name]), self.alike) for name, array in zip(shapes, arrays)}
+
+    def weights(self) -> Arrays:
+        with self.translated():
+            self.executor.copyWeightsToHost()
+        return lowering.arrays(self.lowered.parameters)
+
+    def load(self, weights: Mapping[str, Any]) -> None:
+        with self.translated():
+            self.lowered.load(weights)
+            self.executor.copyWeightsToDevice()
+            if self.rated is not None:
+                self.rated.forget()
+
+    def set_learning_rate(self, rate: float) -> None:
+        with self.translated():
+            self.rated.set_learning_rate(rate)
+
+    def predict(self, batch: Mapping[str, Any]) -> Any:
+        """Of what is trained: on the host, in 32 bits, which it has kernels for. A second program would need a second
+        device."""
+        if not self.training:
+            return super().predict(batch)
+        with self.translated():
+            self.executor.copyWeightsToHost()
+        module, held = self.lowered.module, getattr(torch, PRECISIONS[self.case.precision].weights)
+        tensors = [self._tensor(name, batch[name][None]) for name in self.graph.inputs if name not in self.labels]
+        modules.hold(module.eval(), torch.float32)
+        try:
+            with torch.no_grad():
+                logits = module(*[tensor.to(torch.float32) for tensor in tensors])
+        finally:
+            modules.hold(module.train(), held)
+        return logits.to(torch.float64).numpy()
+
+    def device_facts(self) -> Dict[str, Any]:
+        facts: Dict[str, Any] = {}
+        if self.settings.data != "synthetic":
+            facts["sdk_latency_s"] = float(self.executor.getLatency()[2])
+        if self.settings.poplar.cycle_count:
+            facts["cycles"] = int(self.executor.cycleCount())
+        return facts
+
+    def release(self) -> None:
+        executor, self.executor = self.executor, None
+        self.rated = self.optimiser = None
+        if executor is None:
+            return
+        with contextlib.suppress(self.sdk.Error):
+            executor.destroy()
+            return
+        # It reads the weights back first, which what broke the device breaks as well: then the device goes with the
+        # last reference to it, and an error keeps some in a circle.
+        del executor
+        gc.collect()

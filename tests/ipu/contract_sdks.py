@@ -1,0 +1,320 @@
+"""What differs between the IPU backends in the eyes of `test_contract.py`: names of calls, setters and exceptions, as
+data, and the programs that all three are asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
+
+IPU = "tensorflow.python.ipu"
+# Programs, by name: how they differ from an fp32 inference of `dense` on one IPU with batches from the host.
+TRAINED = {"mode": "training"}
+NETWORK = {"workload": "resnet8"}
+PIPELINE = {**NETWORK, **TRAINED, "schedule": ""}
+
+
+def poplar(**options: Any) -> Dict[str, Any]:
+    return {"poplar": options}
+
+
+PROGRAMS: Dict[str, Dict[str, Any]] = {
+    "inference": {},
+    "eval": {"mode": "eval"},
+    "training": TRAINED,
+    "accumulated": {**TRAINED, "recipe": {"gradient_accumulation": 3}},
+    "replicas": {**TRAINED, "replicas": 2, "batches_per_step": 2},
+    "timed eval": {"mode": "eval", **poplar(output_mode="")},
+    "timed training": {
+        **TRAINED,
+        "recipe": {"gradient_accumulation": 2},
+        "batches_per_step": 3,
+        **poplar(output_mode=""),
+    },
+    "final": {"batches_per_step": 3, **poplar(output_mode="final")},
+    "sum": {"batches_per_step": 3, **poplar(output_mode="sum")},
+    "synthetic": {"data": "synthetic", **poplar(output_mode="")},
+    "zeros": {"data": "synthetic", "zero_values": True, **poplar(output_mode="")},
+    "synthetic training": {**TRAINED, "data": "synthetic", **poplar(output_mode="")},
+    "a chain that draws": {"workload": "hmc", "data": "synthetic", **poplar(output_mode="")},
+    "mixed precision": {"precision": "fp16m"},
+    "16 bits": {**TRAINED, "precision": "fp16"},
+    "a scale of the loss": {**TRAINED, "precision": "fp16", "recipe": {"loss_scaling": 64.0}},
+    "pipeline": PIPELINE,
+    "sequential pipeline": {**NETWORK, **TRAINED, "schedule": "sequential"},
+    "--available-memory-proportion": poplar(available_memory_proportion=(0.3,)),
+    "--available-memory-proportion, an IPU each": {**PIPELINE, **poplar(available_memory_proportion=(0.2, 0.4))},
+    "--partials-type-matmul": poplar(partials_type_matmul="half"),
+    "--partials-type-conv": poplar(partials_type_conv="half"),
+    "--half-partial": {"half_partial": True},
+    "--internal-exchange-target": poplar(internal_exchange_target="balanced"),
+    "--prefetch off": poplar(prefetch=False),
+    "--min-latency": {"min_latency": True},
+    "--num-io-tiles": {**TRAINED, **poplar(num_io_tiles=32)},
+    "--stochastic-rounding on": poplar(stochastic_rounding=True),
+    "--stochastic-rounding off": poplar(stochastic_rounding=False),
+    "--stable-norm": poplar(stable_norm=True),
+    "--conv-dithering": poplar(conv_dithering=True),
+    "--partials-type-conv and --conv-dithering": poplar(partials_type_conv="half", conv_dithering=True),
+    "--variable-offloading on": {**TRAINED, **poplar(variable_offloading=True)},
+    "--variable-offloading off": {**TRAINED, **poplar(variable_offloading=False)},
+    "--replicated-tensor-sharding": {**TRAINED, "replicas": 2, **poplar(replicated_tensor_sharding=True)},
+    "--max-cross-replica-buffer-size": poplar(max_cross_replica_buffer_size=4096),
+    "--engine-options": poplar(engine_options={"opt.maxCompilationThreads": "3"}),
+    "all engine options": poplar(
+        internal_exchange_target="cycles", prefetch=False, engine_options={"debug.retainDebugInformation": "true"}
+    ),
+    "--profile": poplar(profile="reports"),
+    "--cycle-count": poplar(cycle_count=True),
+    "--ipu-model": poplar(ipu_model=True),
+    "--compile-only": poplar(compile_only="ipu21"),
+    "--compile-only to train": {**TRAINED, **poplar(compile_only="ipu2")},
+    "--executable-cache": poplar(executable_cache="cache"),
+    "--device-id": poplar(device_id=2),
+    "--recompute auto": {**NETWORK, **TRAINED, "recipe": {"recompute": "auto"}},
+    "--recompute auto in a pipeline": {**PIPELINE, "recipe": {"recompute": "auto"}},
+    "--recompute manual": {**NETWORK, **TRAINED, "recipe": {"recompute": "manual", "recompute_layers": "layer2"}},
+    "--recompute manual in a pipeline": {**PIPELINE, "recipe": {"recompute": "manual", "recompute_layers": "layer1"}},
+    "--pipeline-schedule grouped": {**NETWORK, "schedule": "grouped"},
+    "--pipeline-schedule interleaved": {**NETWORK, "schedule": "interleaved"},
+    "--num-io-tiles in a pipeline": {**PIPELINE, **poplar(num_io_tiles=32)},
+    "--no-all-reduce": {**TRAINED, "replicas": 2, "all_reduce": False},
+    "--optimiser lars": {**TRAINED, "recipe": {"optimiser": "lars"}},
+    "a loop in training": {"workload": "lstm", "variant": "rnn_impl=cell", **TRAINED},
+    "--recompute manual in an interleaved pipeline": {
+        **NETWORK,
+        **TRAINED,
+        "schedule": "interleaved",
+        "recipe": {"recompute": "manual", "recompute_layers": "layer1"},
+    },
+    "--pipeline-splits of a layer": {**TRAINED, "schedule": ""},
+    "--available-memory-proportion, several without a pipeline": {
+        **TRAINED,
+        **poplar(available_memory_proportion=(0.1, 0.2)),
+    },
+    "--replicated-tensor-sharding without --variable-offloading": {
+        **TRAINED,
+        "replicas": 2,
+        **poplar(replicated_tensor_sharding=True, variable_offloading=False),
+    },
+}
+# What goes wrong on purpose, in which mode and on which way (of contract_worker.WAYS), and what notices it.
+WRONG = {
+    "replica": ("inference", "replicas", "batch 1 of 2 of a call is off"),
+    "iteration": ("inference", "steps", "of 3 of a call is off"),
+    "sum": ("training", "replicas", "the update of one training step is off"),
+    "accumulation": ("training", "accumulated", "the update of one training step is off"),
+    "step": ("training", "plain", "the update of one training step is off"),
+}
+
+
+@dataclass(frozen=True)
+class Sdk:
+    """One backend.
+
+    needs       what must be installed, for the fakes compute with it; `stock`: the backend that does the same on a CPU
+    prefix      of its SDK's names, left out of those below
+    order       the calls of a program in each mode, in the order in which each is first made
+    acquire, release   the calls that attach to a device, and that let it go
+    setter      how the names of calls begin that set an option of the SDK
+    refuses     the programs that it cannot make, and what it says
+    wrong       what its fake can do wrong
+    faults      what can go wrong in it: an exception, its text and attributes
+    fails_at    the calls that compile, and that run
+    steps       the calls of a whole run that may fail
+    none_free   what says that no device is free: a call, an exception, its text; None: a result says it
+    predicts    the precisions in which a program in training gives logits
+    """
+
+    name: str
+    needs: Sequence[str]
+    stock: str
+    prefix: str
+    order: Mapping[str, Sequence[str]]
+    acquire: str
+    release: str
+    setter: str
+    refuses: Mapping[str, str]
+    wrong: Sequence[str]
+    faults: Mapping[str, Tuple[str, str, Mapping[str, str]]]
+    fails_at: Mapping[str, str]
+    steps: Sequence[str]
+    none_free: Optional[Tuple[str, str, str]]
+    predicts: Sequence[str]
+
+    def short(self, name: str) -> str:
+        return name[len(self.prefix) :] if name.startswith(self.prefix) else name
+
+    def settings(self, calls: Sequence[Tuple[str, Mapping[str, Any]]]) -> Dict[str, Any]:
+        """What each option of the SDK was set to."""
+        found: Dict[str, Any] = {}
+        for name, arguments in calls:
+            if name == f"{self.setter}_Popart.set":
+                found[f"_Popart.{arguments['key']}"] = arguments["value"]
+            elif name.startswith(self.setter) and arguments:
+                values = list(arguments.values())
+                found[name[len(self.setter) :]] = values[0] if len(values) == 1 else arguments
+        return found
+
+
+SESSION = "popart.TrainingSession"
+POPART = Sdk(
+    name="popart",
+    needs=("onnx", "onnxruntime", "torch"),
+    stock="torch",
+    prefix="popart.",
+    order={
+        "inference": (
+            *("DeviceManager", "DeviceManager.tryAcquireAvailableDevice", "DeviceInfo.__enter__", "InferenceSession"),
+            *("InferenceSession.prepareDevice", "InferenceSession.initAnchorArrays", "InferenceSession.run"),
+            "DeviceInfo.__exit__",
+        ),
+        "training": (
+            *("DeviceManager", "DeviceManager.tryAcquireAvailableDevice", "DeviceInfo.__enter__", "TrainingSession"),
+            *("TrainingSession.prepareDevice", "TrainingSession.weightsFromHost", "TrainingSession.initAnchorArrays"),
+            *("TrainingSession.writeWeights", "TrainingSession.updateOptimizerFromHost", "TrainingSession.run"),
+            "DeviceInfo.__exit__",
+        ),
+    },
+    acquire="DeviceManager.tryAcquire",
+    release="DeviceInfo.__exit__",
+    setter="SessionOptions.",
+    refuses={
+        "--pipeline-schedule grouped": "--pipeline-schedule grouped: PopART has one schedule of its own",
+        "--pipeline-schedule interleaved": "--pipeline-schedule interleaved: PopART has one schedule of its own",
+        "--recompute manual in an interleaved pipeline": "--pipeline-schedule interleaved: PopART has one schedule",
+        "--num-io-tiles": "--num-io-tiles: PopART moves only inputs of its own builder there",
+        "--num-io-tiles in a pipeline": "--num-io-tiles: PopART moves only inputs of its own builder there",
+        "--max-cross-replica-buffer-size": "--max-cross-replica-buffer-size: PopART has no such setting",
+        "--no-all-reduce": "--no-all-reduce: replicas that PopART trains average their gradients",
+        "--optimiser lars": "--optimiser lars: PopART has none",
+        "--pipeline-splits of a layer": "--pipeline-splits: dense has no blocks to be cut between",
+        "a loop in training": "lstm in a loop: PopART has no gradient of ONNX's Scan",
+    },
+    wrong=("replica", "iteration", "sum", "accumulation", "step"),
+    faults={
+        "memory": ("popart.OutOfMemoryException", "does not fit\nmore", {}),
+        "recoverable": (
+            *("popart.poplar_recoverable_runtime_error", "link is down"),
+            {"recoveryAction": "PARTITION_RESET"},
+        ),
+        "unrecoverable": ("popart.poplar_unrecoverable_runtime_error", "parity", {}),
+        "timeout": ("popart.poplar_exception", "hostSyncTimeout of 300 s elapsed", {}),
+        "option": ("popart.poplar_exception", "invalid_option: 'availableMemoryProportion' 7", {}),
+        "other option": ("popart.poplibs_exception", "Unrecognised option 'x'", {}),
+        "unsupported": ("popart.popart_exception", "No OpDefinition for ai.onnx.Foo:11", {}),
+        "unknown": ("RuntimeError", "something else", {}),
+    },
+    fails_at={"early": f"{SESSION}.prepareDevice", "late": f"{SESSION}.run"},
+    steps=(
+        SESSION,
+        *(f"{SESSION}.{name}" for name in ("prepareDevice", "weightsFromHost", "initAnchorArrays", "writeWeights")),
+        *(f"{SESSION}.{name}" for name in ("updateOptimizerFromHost", "run", "weightsToHost", "readWeights")),
+    ),
+    none_free=None,
+    predicts=(),
+)
+
+EXECUTOR = "poptorch.PoplarExecutor"
+POPTORCH = Sdk(
+    name="poptorch",
+    needs=("torch",),
+    stock="torch",
+    prefix="poptorch.",
+    order={
+        "inference": (
+            *("Options", "Options.deviceIterations", "inferenceModel", "PoplarExecutor.compile"),
+            *("PoplarExecutor.__call__", "PoplarExecutor.destroy"),
+        ),
+        "training": (
+            *("Options", "Options.Training.gradientAccumulation", "optim.SGD", "trainingModel"),
+            *("PoplarExecutor.compile", "identity_loss", "PoplarExecutor.copyWeightsToDevice"),
+            *("PoplarExecutor.setOptimizer", "PoplarExecutor.__call__", "PoplarExecutor.destroy"),
+        ),
+    },
+    acquire="PoplarExecutor.compile",
+    release="PoplarExecutor.destroy",
+    setter="Options.",
+    refuses={
+        "--pipeline-schedule interleaved": "--pipeline-schedule interleaved: PopTorch has grouped and sequential",
+        "--recompute manual in an interleaved pipeline": "--pipeline-schedule interleaved: PopTorch has grouped",
+        "--num-io-tiles in a pipeline": "--num-io-tiles in a pipeline: PopTorch has it with --pipeline-schedule",
+        "--max-cross-replica-buffer-size": "--max-cross-replica-buffer-size: PopTorch has no such setting",
+        "--no-all-reduce": "--no-all-reduce: replicas that PopTorch trains average their gradients",
+        "--optimiser lars": "--optimiser lars: PopTorch has none",
+        "--pipeline-splits of a layer": "--pipeline-splits: dense has no blocks to be cut between",
+    },
+    wrong=("replica", "iteration", "sum", "accumulation"),
+    faults={
+        "memory": ("poptorch.Error", "graph_memory_allocation_error: tile 3", {}),
+        "recoverable": ("poptorch.RecoverableError", "link is down", {"recovery_action": "PARTITION_RESET"}),
+        "unrecoverable": ("poptorch.UnrecoverableError", "parity", {}),
+        "timeout": ("poptorch.Error", "Host sync timeout", {}),
+        "option": ("poptorch.Error", "invalid_option: 'availableMemoryProportion' 7", {}),
+        "frozen": ("AttributeError", "Can't modify frozen Options", {}),
+        "unknown": ("poptorch.Error", "something else", {}),
+    },
+    fails_at={"early": f"{EXECUTOR}.compile", "late": f"{EXECUTOR}.__call__"},
+    steps=(
+        *("poptorch.trainingModel", "poptorch_core.loadEngineAndConnectStreams"),
+        *(f"{EXECUTOR}.{name}" for name in ("copyWeightsToHost", "copyWeightsToDevice", "setOptimizer", "destroy")),
+    ),
+    none_free=(f"{EXECUTOR}.compile", "poptorch.Error", "Failed to acquire 1 IPU(s)"),
+    predicts=("fp32", "fp16", "fp16m"),
+)
+
+RUN = f"{IPU}.ipu_strategy.IPUStrategyV1.run"
+CONFIGURE = f"{IPU}.config.IPUConfig.configure_ipu_system"
+INTERNAL = "tensorflow.errors.InternalError"
+TENSORFLOW = Sdk(
+    name="tensorflow_ipu",
+    needs=("tensorflow",),
+    stock="tensorflow",
+    prefix=f"{IPU}.",
+    order=dict.fromkeys(
+        ("inference", "training"),
+        (
+            *("config.IPUConfig", "config.IPUConfig.configure_ipu_system", "ipu_strategy.IPUStrategyV1"),
+            *("ipu_infeed_queue.IPUInfeedQueue", "ipu_outfeed_queue.IPUOutfeedQueue"),
+            *("ipu_strategy.IPUStrategyV1.run", "loops.repeat", "ipu_outfeed_queue.IPUOutfeedQueue.enqueue"),
+            *("ipu_outfeed_queue.IPUOutfeedQueue.dequeue", "config.reset_ipu_configuration"),
+        ),
+    ),
+    acquire="config.IPUConfig.configure_ipu_system",
+    release="config.reset_ipu_configuration",
+    setter="config.IPUConfig.",
+    refuses={
+        "--recompute manual": "--recompute manual without --pipeline-splits: TensorFlow names",
+        "--recompute manual in an interleaved pipeline": "--recompute manual in an interleaved pipeline: TensorFlow",
+        "--pipeline-splits of a layer": "--pipeline-splits: dense has no blocks to be cut between",
+        "--available-memory-proportion, several without a pipeline": "--available-memory-proportion apart for forward",
+        "--replicated-tensor-sharding without --variable-offloading": "--replicated-tensor-sharding without",
+    },
+    wrong=("replica", "iteration", "sum", "accumulation"),
+    faults={
+        "memory": (INTERNAL, "[Poplar][Compile engine] graph_memory_allocation_error: out of memory on tile 7\nx", {}),
+        "exhausted": ("tensorflow.errors.ResourceExhaustedError", "too much", {}),
+        "recoverable": (
+            INTERNAL,
+            "[Poplar][Load engine] recoverable_runtime_error: [Recovery action: PARTITION_RESET] link is down",
+            {},
+        ),
+        "unrecoverable": (INTERNAL, "[Poplar][Load engine] unrecoverable_runtime_error: parity", {}),
+        "timeout": (INTERNAL, "[Poplar][Execute engine] host sync timeout", {}),
+        "option": (INTERNAL, "invalid_option: 'availableMemoryProportion' 7", {}),
+        "batches": (
+            "tensorflow.errors.FailedPreconditionError",
+            "The number of iterations of the pipeline must be a multiple of 4",
+            {},
+        ),
+        "unknown": ("tensorflow.errors.UnknownError", "something else", {}),
+        "python's": ("KeyError", "something else", {}),
+    },
+    fails_at={"early": RUN, "late": RUN},
+    steps=(CONFIGURE, f"{IPU}.ipu_infeed_queue.IPUInfeedQueue", RUN, f"{IPU}.loops.repeat"),
+    none_free=(
+        *(CONFIGURE, INTERNAL),
+        "Could not find an available device for TensorFlow virtual device /device:IPU:0.",
+    ),
+    predicts=("fp32",),
+)
+SDKS: Dict[str, Sdk] = {sdk.name: sdk for sdk in (POPTORCH, POPART, TENSORFLOW)}
