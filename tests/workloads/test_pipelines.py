@@ -96,9 +96,14 @@ def test_a_pipeline_alone_has_a_rate_of_images(stored: Tuple[Records, Result]) -
     assert sorted(found) == [f"{mode} b4 {of}" for mode in ("inference", "training") for of in ("tensorflow", "torch")]
     for one in found.values():
         assert (one["item"], one["data"], one["images_skipped"]) == ("image", "real", 0)
-        assert one["items_per_step"] == 4 * one["batches_per_step"]
+        assert (one["batches_per_step"], one["items_per_step"]) == (4, 16)
         assert one["items_per_s"] == pytest.approx(one["items_per_step"] / one["step_median_s"])
         assert one["items_per_s"] > 10
+
+
+def test_nothing_of_a_pipeline_is_compiled_or_checked(stored: Tuple[Records, Result]) -> None:
+    for one in stored[0].values():
+        assert [one[name] for name in ("error", "gradient_error", "tolerance", "compile_s")] == [None] * 4
 
 
 def test_what_has_no_pipeline_of_its_own_skips_and_says_so(stored: Tuple[Records, Result]) -> None:
