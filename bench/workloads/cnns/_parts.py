@@ -7,7 +7,7 @@ from typing import Dict
 
 from bench.cases.dimension import Dimension
 from bench.graph import Graph, Tensor
-from bench.graph.image_primitives import Padding
+from bench.graph.primitives import Padding
 
 # In the order in which they name a size; those of a family alone stand behind image_size.
 DIMENSIONS: Dict[str, Dimension] = {
