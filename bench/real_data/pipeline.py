@@ -18,11 +18,11 @@ WINDOW = 4
 class Pipeline(Program):
     """It uses all cores, so it is timed with nobody beside. Nothing is computed, so nothing is checked."""
 
-    batches_per_step = WINDOW
     alone = True
 
     def __init__(self, job: Job, opened: feeding.Opened) -> None:
         super().__init__(workloads.of_case(job.case), job.case, job.settings)
+        self.batches_per_step = WINDOW
         self.opened = opened
         for _ in range(QUEUED):
             next(opened)

@@ -165,33 +165,6 @@ def mixed(shape: Shape, coefficients: Optional[Array] = None, box: Optional[Box]
     return Mix(np.stack(weights, axis=1), tuple(rolls), coefficient, mask)
 
 
-def apply(images: Array, mix: Mix) -> Array:
-    """Return `images`, (batch, channels, height, width), mixed."""
-    import numpy as np
-
-    if mix.coefficient is not None:
-        images = mix.coefficient * images + (1 - mix.coefficient) * np.roll(images, 1, axis=0)
-    if mix.mask is not None:
-        images = np.where(mix.mask == 1, images, np.roll(images, mix.rolls[len(mix.rolls) // 2], axis=0))
-    return images
-
-
-def targets(labels: Array, classes: int, mix: Mix, on: float, off: float) -> Array:
-    """Return the distribution over classes, (batch, classes) float64, that the mixed images are of.
-
-    A label is `on` for its class and `off` for the others: 1 and 0, or those of `smoothing`. Raises ValueError
-    for a label that is no class.
-    """
-    import numpy as np
-
-    labels = np.asarray(labels)
-    if labels.min() < 0 or labels.max() >= classes:
-        raise ValueError(f"labels {labels.min()} to {labels.max()} are not within 0 to {classes - 1}")
-    plain = np.where(np.arange(classes) == labels[:, None], float(on), float(off))
-    parts = [np.roll(plain, roll, axis=0) * mix.weights[:, k : k + 1] for k, roll in enumerate(mix.rolls)]
-    return np.sum(parts, axis=0)
-
-
 def smoothing(amount: float, classes: int, definition: str) -> Tuple[float, float]:
     """Return what a smoothed label is for its own class and for each other one; together they are 1.
 

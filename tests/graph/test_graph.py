@@ -228,6 +228,27 @@ def test_a_fingerprint_changes_with_what_is_computed(layer, changed):
     assert tiny(layer, **changed).fingerprint != tiny(layer).fingerprint
 
 
+@pytest.mark.parametrize(
+    "name, mode, fingerprint",
+    [
+        ("conv", "training", "23b2ea44028c"),
+        ("hmc", "inference", "2a8b106f5181"),
+        ("lstm", "inference", "cadd9f4666d6"),
+        ("lstm", "training", "7a597738dd3c"),
+        ("efficientnet_b0", "inference", "0c283292750c"),
+        ("resnet50", "inference", "10639761526b"),
+    ],
+)
+def test_fingerprints_are_those_of_baselines_that_are_stored(name, mode, fingerprint):
+    """At the first size, two rows; noted in November 2026."""
+    module = workloads.load(name)
+    size = next(iter(workloads.named_sizes(module).values()))
+
+    graph = workloads.record(module, {key: size[key] for key in module.DIMENSIONS}, 2, mode)
+
+    assert graph.fingerprint == fingerprint
+
+
 def test_a_fingerprint_changes_with_the_loss():
     assert tiny("lstm", "eval", loss="nll").fingerprint != tiny("lstm", "eval").fingerprint
 

@@ -7,7 +7,7 @@ from typing import Dict
 
 from bench.cases.dimension import Dimension
 from bench.graph import Graph, Tensor
-from bench.graph.image_primitives import Padding
+from bench.graph.primitives import Padding
 
 # In the order in which they name a size; those of a family alone stand behind image_size.
 DIMENSIONS: Dict[str, Dimension] = {
@@ -72,3 +72,10 @@ def divisible(width: float, by: int = 8) -> int:
     """The multiple of `by` nearest to `width`, but not more than a tenth below it."""
     found = max(by, int(width + by / 2) // by * by)
     return found if found >= 0.9 * width else found + by
+
+
+def squeeze_excite(net: Graph, x: Tensor, width: int, name: str, activation: str, gate: str) -> Tensor:
+    """Scale each channel by a gate that is computed from the means of all channels, by way of `width` numbers."""
+    y = net.activation(net.conv(net.pooled(x), width, 1, name=f"{name}.fc1"), activation)
+    y = net.activation(net.conv(y, x.shape[1], 1, name=f"{name}.fc2"), gate)
+    return net.gate(x, y)

@@ -14,7 +14,7 @@ import math
 from bench.cases.dimension import FILTERS_PER_GROUP, Dimension
 from bench.graph import Graph, Tensor
 from bench.workloads.cnns import _parts
-from bench.workloads.cnns._parts import Style, divisible
+from bench.workloads.cnns._parts import Style, divisible, squeeze_excite
 
 EPS, MOMENTUM, GROUPS = 1e-3, 0.01, 4
 DIMENSIONS = {
@@ -99,16 +99,10 @@ class _Block:
             y, part = net.activation(y, "silu"), 1
         y = style.conv(y, inner, kernel, f"{name}.{part}.0", stride=stride, groups=_groups(inner, self.group_dim))
         y = net.activation(style.norm(y, f"{name}.{part}.1"), "silu")
-        y = self._squeeze_excite(y, max(1, x.shape[1] // 4), f"{name}.{part + 1}")
+        y = squeeze_excite(net, y, max(1, x.shape[1] // 4), f"{name}.{part + 1}", "silu", "sigmoid")
         same = stride == 1 and x.shape[1] == width
         y = style.norm(style.conv(y, width, 1, f"{name}.{part + 2}.0"), f"{name}.{part + 2}.1", last=same)
         return net.add(net.dropout(y, self.drop, rows=True), x) if same else y
-
-    def _squeeze_excite(self, x: Tensor, width: int, name: str) -> Tensor:
-        net = self.net
-        y = net.activation(net.conv(net.pooled(x), width, 1, name=f"{name}.fc1"), "silu")
-        y = net.activation(net.conv(y, x.shape[1], 1, name=f"{name}.fc2"), "sigmoid")
-        return net.gate(x, y)
 
 
 def _groups(width: int, group_dim: int) -> int:

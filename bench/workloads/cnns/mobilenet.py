@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any, Tuple
 
 from bench.graph import Graph, Tensor
-from bench.workloads.cnns._parts import DIMENSIONS, Style, divisible
+from bench.workloads.cnns._parts import DIMENSIONS, Style, divisible, squeeze_excite
 
 __all__ = ["DIMENSIONS", "MODELS", "build"]
 
@@ -131,16 +131,11 @@ def _v3_block(
     y = style.conv(y, inner, kernel, f"{name}.{part}.0", stride=stride, groups=inner)
     y, part = net.activation(style.norm(y, f"{name}.{part}.1"), activation), part + 1
     if squeeze:
-        y, part = _squeeze_excite(net, y, divisible(inner / 4), f"{name}.{part}"), part + 1
+        y = squeeze_excite(net, y, divisible(inner / 4), f"{name}.{part}", "relu", "hardsigmoid")
+        part += 1
     same = stride == 1 and x.shape[1] == width
     y = style.norm(style.conv(y, width, 1, f"{name}.{part}.0"), f"{name}.{part}.1", last=same)
     return net.add(y, x) if same else y
-
-
-def _squeeze_excite(net: Graph, x: Tensor, width: int, name: str) -> Tensor:
-    y = net.relu(net.conv(net.pooled(x), width, 1, name=f"{name}.fc1"))
-    y = net.activation(net.conv(y, x.shape[1], 1, name=f"{name}.fc2"), "hardsigmoid")
-    return net.gate(x, y)
 
 
 def _stem(net: Graph, x: Tensor, style: Style, width: int, activation: str) -> Tensor:
