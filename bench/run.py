@@ -86,8 +86,7 @@ def _pipeline(job: Job) -> Reply:
         program = pipeline.Pipeline(job, opened)
         if not job.settings.timed:
             return {"record": None, "samples": []}
-        unchecked = {"checked_rows": 0, "checked_size": "", "framework_version": version, "data": "real"}
-        return _timed_record(job, program, unchecked, opened)
+        return _timed_record(job, program, {"framework_version": version, "data": "real"}, opened)
 
 
 def _network(job: Job) -> Reply:

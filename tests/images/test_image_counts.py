@@ -11,6 +11,7 @@ import picture_sets
 import pytest
 from test_image_faults import FAULTS
 
+from bench import workloads
 from bench.cases.case import Case, Settings
 from bench.images import BadImage, epoch, find, tars, tfrecords
 from bench.images.counting import counted
@@ -160,7 +161,10 @@ def test_a_missing_package_is_known_before_a_worker_starts(tmp_path, monkeypatch
     there = importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == package else there(name))
     mode = "training" if backend in ("torch", "tensorflow") else "eval"
-    case = Case("resnet8", "tiny", {"classes": 8}, mode, 1, "fp32", 1, backend, "cpu")
+    network = workloads.load("resnet8")
+    size = {**next(iter(workloads.named_sizes(network).values())), **network.TINY, "classes": 8}
+    dimensions = {name: size[name] for name in network.DIMENSIONS}
+    case = Case("resnet8", "tiny", dimensions, mode, 1, "fp32", 1, backend, "cpu")
     settings = Settings(data="real", data_dir=str(tmp_path / "set"))
 
     found = agent.require(case.plain(), settings.plain())

@@ -114,7 +114,7 @@ def test_a_new_dimension_is_an_option_with_its_text(extended: Suite) -> None:
 
     assert result.returncode == 0, result.text
     assert "--block-width=N,..." in result.stdout
-    assert "width of a gated block: gated" in " ".join(result.stdout.split())
+    assert "gated: width of a gated block" in " ".join(result.stdout.split())
 
 
 def test_a_new_dimension_is_parsed_and_refused_as_any_other(extended: Suite) -> None:
