@@ -22,7 +22,7 @@ def join(group: Group) -> None:
     with contextlib.closing(socket.socket()) as held:
         held.bind(("", 0))
         own = LOOPBACK if group.host == LOOPBACK else socket.gethostname()
-        workers = group.all(f"{own}:{held.getsockname()[1]}")
+        workers = group.all_gather(f"{own}:{held.getsockname()[1]}")
     cluster = {"worker": workers}
     os.environ["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": group.rank}})
     _strategy.append(tf.distribute.MultiWorkerMirroredStrategy())

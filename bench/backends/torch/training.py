@@ -80,7 +80,7 @@ def _join(device: str, group: Group) -> None:
     store: Any = None
     if group.rank == 0:
         store = dist.TCPStore(group.host, 0, group.count, is_master=True, wait_for_workers=False)
-    port = group.all(store.port if store else None)[0]
+    port = group.all_gather(store.port if store else None)[0]
     if store is None:
         store = dist.TCPStore(group.host, port, group.count, is_master=False)
     dist.init_process_group(
