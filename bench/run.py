@@ -182,7 +182,7 @@ def _feed(job: Job, stack: contextlib.ExitStack, program: Program, weights: Mapp
             feeding.images(case, settings, images, training=program.training, size=size, group=job.group)
         )
         batches = map(feeding.named(graph, case, settings, replica=job.group.rank), opened)
-        program.feed(feeding.together(batches, job.averaging) if job.averaging.count > 1 else batches)
+        program.feed(feeding.in_lockstep(batches, job.averaging) if job.averaging.count > 1 else batches)
         return opened
     compute = PRECISIONS[case.precision].compute
     numbers = _own_batches(job, settings, 1 if settings.data == "synthetic" else GENERATED_BATCHES)
@@ -211,8 +211,8 @@ def _timed_record(job: Job, program: Program, seen: Seen, opened: Any) -> Reply:
             samples, around = surroundings.beside_canaries(
                 settings, job.canary_s, lambda: (measure(step.run, settings, group=job.group), {})
             )
-            around.update(surroundings.communication(program, samples, settings))
-        samples, rates = surroundings.together(samples, step, job.group)
+            around.update(surroundings.all_reduce_share(program, samples, settings))
+        samples, rates = surroundings.merged(samples, step, job.group)
         check.require_finite(program)
         _require_plausible(program, case)
         seen = {**seen, **around, **rates, **_facts(program)}

@@ -69,7 +69,7 @@ def noting(program: Program, latencies: List[float]) -> Callable[[], None]:
     return noting
 
 
-def together(samples: Samples, step: Step, group: Group) -> Tuple[Samples, Dict[str, Any]]:
+def merged(samples: Samples, step: Step, group: Group) -> Tuple[Samples, Dict[str, Any]]:
     """The samples of all replicas as one: the longest time of each step; and the rate of each replica by itself."""
     if group.count == 1:
         return samples, {}
@@ -80,8 +80,8 @@ def together(samples: Samples, step: Step, group: Group) -> Tuple[Samples, Dict[
     return replace(samples, seconds=longest), {"replica_items_per_s": rates}
 
 
-def communication(program: Program, samples: Samples, settings: Settings) -> Dict[str, Any]:
-    """The share of a step that replicas spend on the exchange of their gradients: against a few steps without it."""
+def all_reduce_share(program: Program, samples: Samples, settings: Settings) -> Dict[str, Any]:
+    """The share of a step that replicas spend on the all-reduce of their gradients, from a few steps without it."""
     group = program.group
     if group.count == 1:
         return {}
@@ -89,4 +89,4 @@ def communication(program: Program, samples: Samples, settings: Settings) -> Dic
     alone = measure(program.run_without_all_reduce, few, group=group)
     longest = [max(step_s) for step_s in zip(*group.all_gather(alone.seconds))]
     share = 1 - replace(alone, seconds=longest).median_s / samples.median_s
-    return {"communication_percent": 100 * share}
+    return {"all_reduce_percent": 100 * share}

@@ -52,7 +52,7 @@ def train(program: Program, job: Job) -> Tuple[Samples, Dict[str, Any]]:
     size = graph.inputs[next(iter(graph.inputs))].shape[2]
     with feeding.images(case, settings, found, training=True, size=size, group=group) as batches:
         made = map(feeding.named(graph, case, settings, replica=group.rank), batches)
-        program.feed(feeding.together(made, group))
+        program.feed(feeding.in_lockstep(made, group))
         for update in range(updates):
             job.tell(f"training {update + 1}/{updates}")
             program.set_learning_rate(schedule.at(update, found.count / items, total))

@@ -97,7 +97,7 @@ def _decoding(settings: Settings, group: Group) -> Tuple[List[int], int]:
     return others, workers
 
 
-def together(batches: Iterator[Named], group: Group) -> Iterator[Named]:
+def in_lockstep(batches: Iterator[Named], group: Group) -> Iterator[Named]:
     """The batches, each once all replicas have theirs: one that has none would let the others wait for its gradients.
 
     Raises what a replica's own images raise, and Lost in the others.

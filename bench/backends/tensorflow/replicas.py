@@ -28,7 +28,7 @@ def join(group: Group) -> None:
     _strategy.append(tf.distribute.MultiWorkerMirroredStrategy())
 
 
-def together(step: Callable[..., Any]) -> Callable[..., Any]:
+def run_in_replicas(step: Callable[..., Any]) -> Callable[..., Any]:
     """A step in which `mean` is over all replicas."""
 
     def run(*args: Any) -> Any:
@@ -38,6 +38,6 @@ def together(step: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def mean(gradients: List[Any]) -> List[Any]:
-    """The mean over all replicas; inside of `together`."""
+    """The mean over all replicas; inside of `run_in_replicas`."""
     found = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, gradients)
     return list(found)
