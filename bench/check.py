@@ -35,17 +35,17 @@ STEPS = (1e-8, 1e-7, 1e-6, 1e-5, 1e-4)
 SURE = 0.1
 ROUNDOFF = 2.0**-53
 # A deep network in training gathers rounding errors: its tolerance is that of one layer times this.
-DEEP = 2
-KINKS = 5
+DEPTH_SLACK = 2
+GRADIENT_SLACK = 5
 # A program may be off by so many times what one rounding of every result moves the reference: frameworks also round
 # inside of an operation.
 ROUNDINGS = 4
 # But by no more than so many tolerances: what would need more cannot be checked.
 MOST = 4
 # What the update of a deep network's head may be off in 16 bits; a factor of two is off by half.
-HEAD = {"float16": 0.2, "bfloat16": 0.4}
+HEAD_TOLERANCE = {"float16": 0.2, "bfloat16": 0.4}
 # So many batches are tried before the update of a deep network counts as wrong.
-KINKED = 3
+UPDATE_TRIES = 3
 
 
 def require(
@@ -57,7 +57,7 @@ def require(
     Raises Wrong, saying which number, how far off it is and how far it may be.
     """
     _require_types(program, case)
-    tries = KINKED if graph.blocks and graph.training and PRECISIONS[case.precision].bytes == 4 else 1
+    tries = UPDATE_TRIES if graph.blocks and graph.training and PRECISIONS[case.precision].bytes == 4 else 1
     for batch in range(1, tries):
         try:
             found: Optional[Dict[str, Any]] = _compared(program, graph, case, weights, batch, group)
@@ -65,7 +65,7 @@ def require(
             # A relu that is zero to fp32's precision sends its gradient another way: then for these
             # inputs only. What is wrong is wrong for all.
             found = None
-        if all(group.all(found is not None)):
+        if all(group.all_gather(found is not None)):
             assert found is not None
             return found
     return _compared(program, graph, case, weights, tries, group)
@@ -79,8 +79,8 @@ def _compared(
     program: Program, graph: Graph, case: Case, weights: Mapping[str, Array], batch: int, group: Group
 ) -> Dict[str, Any]:
     precision = PRECISIONS[case.precision]
-    tolerance = precision.tolerance * (DEEP if graph.blocks and graph.training else 1)
-    inputs = draws.inputs(graph, precision.compute, batch + KINKED * group.rank)
+    tolerance = precision.tolerance * (DEPTH_SLACK if graph.blocks and graph.training else 1)
+    inputs = draws.inputs(graph, precision.compute, batch + UPDATE_TRIES * group.rank)
     program.feed([inputs])
     update = None
     if case.mode == "training":
@@ -221,9 +221,9 @@ class _Update:
         chosen = [w for node in graph.nodes if not head or node.block == head for w in node.weights if w.trained]
         self.sizes = {w.name: math.sqrt(float((weights[w.name].astype("float64") ** 2).mean())) or 1.0 for w in chosen}
         # A relu near zero flips in fp32 as well, here and there.
-        self.allowed = precision.gradient_tolerance * (KINKS if graph.blocks else 1)
+        self.allowed = precision.gradient_tolerance * (GRADIENT_SLACK if graph.blocks else 1)
         if head:
-            self.allowed = HEAD[precision.compute]
+            self.allowed = HEAD_TOLERANCE[precision.compute]
         self.middle = self._terms({})
         self.largest = 0.0
         count = 1 if graph.flops > REFERENCE_FLOPS else 3
@@ -259,7 +259,7 @@ class _Update:
         apart = abs(float(((ahead - self.middle) - (self.middle - behind)).sum())) / (2 * step)
         rounded = ROUNDOFF * float(abs(ahead[ahead != self.middle]).sum()) / step
         # Of all replicas, which then take the same steps.
-        every = self.group.all((slope, max(apart, rounded)))
+        every = self.group.all_gather((slope, max(apart, rounded)))
         return math.fsum(each[0] for each in every) / len(every), max(each[1] for each in every)
 
     def _terms(self, moved: Mapping[str, Array]) -> Array:

@@ -23,25 +23,25 @@ LOOPBACK = "127.0.0.1"
 class Group(Protocol):
     """`rank` of `count`; `all` returns the values of all members, by rank. `host`: where rank 0 is.
 
-    patient   the others may take as long as they like, as whoever waits for a device does
+    no_timeout   the others may take as long as they like, as whoever waits for a device does
     """
 
     rank: int
     count: int
     host: str
 
-    def all(self, value: Any, patient: bool = False) -> List[Any]: ...
+    def all_gather(self, value: Any, no_timeout: bool = False) -> List[Any]: ...
 
-    def end(self, reply: Any) -> List[Any]: ...
+    def finish(self, reply: Any) -> List[Any]: ...
 
 
 class _Alone:
     rank, count, host = 0, 1, LOOPBACK
 
-    def all(self, value: Any, patient: bool = False) -> List[Any]:
+    def all_gather(self, value: Any, no_timeout: bool = False) -> List[Any]:
         return [value]
 
-    def end(self, reply: Any) -> List[Any]:
+    def finish(self, reply: Any) -> List[Any]:
         return [reply]
 
 
@@ -60,10 +60,10 @@ class Member:
         self._hub = _connected(place, patience_s)
         _send(self._hub, self.rank)
 
-    def all(self, value: Any, patient: bool = False) -> List[Any]:
-        return self._asked("step", value, None if patient else self.timeout_s)
+    def all_gather(self, value: Any, no_timeout: bool = False) -> List[Any]:
+        return self._asked("step", value, None if no_timeout else self.timeout_s)
 
-    def end(self, reply: Any) -> List[Any]:
+    def finish(self, reply: Any) -> List[Any]:
         """Say how a case ended here, and get how it ended everywhere. Whoever is in the middle of it meanwhile is told
         that this one is lost, and will end it too."""
         return self._asked("end", reply, self.timeout_s)
@@ -124,7 +124,7 @@ class Hub:
         return {"rank": rank, "count": self._count, "host": host, "port": port, "key": self._key.hex()}
 
     @property
-    def missing(self) -> List[int]:
+    def waiting_for(self) -> List[int]:
         """The ranks that the others wait for."""
         given = set(self._values)
         return [rank for rank in range(self._count) if rank not in given]

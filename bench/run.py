@@ -15,7 +15,7 @@ from bench import devices as device
 from bench.cases.case import Case, Settings
 from bench.cases.errors import Broken, Refused, Unavailable, Wrong
 from bench.cases.precision import PRECISIONS
-from bench.cases.recipe import PLAIN
+from bench.cases.recipe import DEFAULT_RECIPE
 from bench.clock import surroundings, turn
 from bench.clock.sampling import Samples, measure
 from bench.graph import Graph, draws, weight_files
@@ -64,7 +64,7 @@ def _images(job: Job) -> Mapping[str, Dataset]:
     """The images of a case, by split, which have to be the same for all replicas."""
     images = material.images(job.case, job.settings, job.tell)
     if images:
-        counts = job.group.all({split: one.count for split, one in images.items()}, patient=True)
+        counts = job.group.all_gather({split: one.count for split, one in images.items()}, no_timeout=True)
         if any(other != counts[0] for other in counts):
             told = "; ".join(f"replica {rank}: {count}" for rank, count in enumerate(counts))
             folder = job.settings.data_dir
@@ -181,7 +181,7 @@ def _feed(job: Job, stack: contextlib.ExitStack, program: Program, weights: Mapp
             feeding.images(case, settings, images, training=program.training, size=size, group=job.group)
         )
         batches = map(feeding.named(graph, case, settings, replica=job.group.rank), opened)
-        program.feed(feeding.together(batches, job.averaging) if job.averaging.count > 1 else batches)
+        program.feed(feeding.in_lockstep(batches, job.averaging) if job.averaging.count > 1 else batches)
         return opened
     compute = PRECISIONS[case.precision].compute
     numbers = _own_batches(job, settings, 1 if settings.data == "synthetic" else GENERATED_BATCHES)
@@ -210,8 +210,8 @@ def _timed_record(job: Job, program: Program, seen: Seen, opened: Any) -> Reply:
             samples, around = surroundings.beside_canaries(
                 settings, job.canary_s, lambda: (measure(step.run, settings, group=job.group), {})
             )
-            around.update(surroundings.communication(program, samples, settings))
-        samples, rates = surroundings.together(samples, step, job.group)
+            around.update(surroundings.all_reduce_share(program, samples, settings))
+        samples, rates = surroundings.merged(samples, step, job.group)
         check.require_finite(program)
         _require_plausible(program, case)
         seen = {**seen, **around, **rates, **_facts(program)}
@@ -242,7 +242,7 @@ def _latency(job: Job, samples: Samples, latencies: List[float], step: Step) -> 
     # Those of the warm-up stand before those of the samples.
     timed = latencies[-len(samples.seconds) * samples.steps_per_sample * step.iterations :]
     alone = samples.seconds if samples.steps_per_sample == 1 else []
-    settings = job.settings if job.case.mode == "training" else replace(job.settings, recipe=PLAIN)
+    settings = job.settings if job.case.mode == "training" else replace(job.settings, recipe=DEFAULT_RECIPE)
     return record.latency(timed or alone, bool(timed), step, settings)
 
 
@@ -251,7 +251,7 @@ def _of_real_images(job: Job, program: Program, opened: Any) -> Seen:
     weights."""
     from bench.real_data import bottleneck, epochs
 
-    seen: Seen = {"images_skipped": sum(job.group.all(opened.skipped))}
+    seen: Seen = {"images_skipped": sum(job.group.all_gather(opened.skipped))}
     seen.update({f"tuned_{key}": value for key, value in opened.facts.items()})
     if not program.graph.operations:
         return seen

@@ -75,7 +75,7 @@ class Selection:
                 values = network.halved(name, values)
             for set_here in self._overrides(module.DIMENSIONS):
                 dimensions = {key: {**values, **set_here}[key] for key in module.DIMENSIONS}
-                dimensions = workloads.settled(module, dimensions)
+                dimensions = workloads.canonical(module, dimensions)
                 size = dimension.name(module.DIMENSIONS, dimensions)
                 if size in seen:
                     continue

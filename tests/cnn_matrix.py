@@ -137,7 +137,7 @@ def case_of(engine, key):
     module = workloads.load(model)
     first = next(iter(workloads.named_sizes(module).values()))
     size = {**first, **module.TINY, **{**VARIANTS, **COMBINED}[variant]}
-    size = workloads.settled(module, {name: size[name] for name in module.DIMENSIONS})
+    size = workloads.canonical(module, {name: size[name] for name in module.DIMENSIONS})
     return Case(model, "tiny", size, mode, BATCH, precision, 1, engine, "cpu")
 
 

@@ -7,7 +7,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional
 
 from bench.cases.dimension import Value
 from bench.cases.poplar import DEFAULT_POPLAR, Poplar
-from bench.cases.recipe import PLAIN, Recipe
+from bench.cases.recipe import DEFAULT_RECIPE, Recipe
 
 MODES = ("inference", "eval", "training")
 DATA = ("synthetic", "generated", "real")
@@ -115,11 +115,11 @@ class Settings:
         ),
     )
     recipe: Recipe = field(
-        default=PLAIN,
+        default=DEFAULT_RECIPE,
         metadata=_recorded(
             "how it is trained: what differs from the default recipe",
             matters=_in_training,
-            stored=lambda recipe: recipe.told,
+            stored=lambda recipe: recipe.non_defaults,
         ),
     )
     min_latency: bool = field(

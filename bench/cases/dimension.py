@@ -12,40 +12,41 @@ Value = Union[int, str]
 
 @dataclass(frozen=True)
 class Dimension:
-    """One dimension: `letter` stands for it in names, `text` explains it in --help.
+    """One dimension: `abbreviation` stands for it in names, `help` explains it in --help.
 
-    A dimension with `choices` takes one of them, and its first choice is left out of names; `aliases`
-    are other spellings. Off and on are a flag, named by its letter alone. A number may have a `default`,
-    which is left out of names; 0 stands for the workload's own.
+    choices   the values that it takes; none: whole numbers from `minimum` to `maximum`. A flag takes off and on, and is
+              named by its abbreviation alone
+    default   the value that is left out of names: the first choice, or a number. 0 stands for the workload's own
+              number. None: every size names its value
+    aliases   other spellings of the choices
     """
 
-    letter: str
-    text: str
+    abbreviation: str
+    help: str
     choices: Tuple[str, ...] = ()
     minimum: int = 1
     maximum: int = 10**6
-    default: Optional[int] = None
+    default: Optional[Value] = None
     aliases: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.choices:
+            object.__setattr__(self, "default", self.choices[0])
 
     @property
     def flag(self) -> bool:
         return self.choices == ("off", "on")
 
-    @property
-    def start(self) -> Optional[Value]:
-        """The value that goes without saying, if there is one."""
-        return self.choices[0] if self.choices else self.default
-
-    def optional(self, default: int) -> Dimension:
-        """The same, with a value that goes without saying."""
+    def with_default(self, default: int) -> Dimension:
+        """The same dimension with another default."""
         return replace(self, default=default)
 
-    def part(self, value: Value) -> str:
+    def name_part(self, value: Value) -> str:
         """What a value adds to a name."""
-        if value == self.start:
+        if value == self.default:
             return ""
-        # A hyphen parts an id.
-        return self.letter if self.flag else f"{self.letter}{value}".replace("-", "m")
+        # A hyphen separates the parts of an id.
+        return self.abbreviation if self.flag else f"{self.abbreviation}{value}".replace("-", "m")
 
     def parse(self, text: str) -> Value:
         """Return the value that `text` means. Raises ValueError saying what is allowed."""
@@ -82,19 +83,16 @@ def name(dimensions: Mapping[str, Dimension], values: Mapping[str, Value]) -> st
 
     Derived from the values, so that one size has one name however it was asked for.
     """
-    parts = (dimension.part(values[key]) for key, dimension in dimensions.items())
+    parts = (dimension.name_part(values[key]) for key, dimension in dimensions.items())
     return "_".join(part for part in parts if part)
 
 
-def completed(dimensions: Mapping[str, Dimension], values: Mapping[str, Value]) -> Dict[str, Value]:
-    """`values` in the order of `dimensions`, with what goes without saying where one is left out."""
-    found: Dict[str, Value] = {}
-    for key, dimension in dimensions.items():
-        found[key] = values[key] if key in values else started(dimension)
-    return found
+def with_defaults(dimensions: Mapping[str, Dimension], values: Mapping[str, Value]) -> Dict[str, Value]:
+    """`values` in the order of `dimensions`, with the defaults of those that are left out."""
+    return {key: values[key] if key in values else default_of(dimension) for key, dimension in dimensions.items()}
 
 
-def started(dimension: Dimension) -> Value:
-    """The value that goes without saying; a dimension that has none must be given."""
-    assert dimension.start is not None, f"no value for: {dimension.text}"
-    return dimension.start
+def default_of(dimension: Dimension) -> Value:
+    """The default of a dimension that has one."""
+    assert dimension.default is not None, f"no value for: {dimension.help}"
+    return dimension.default

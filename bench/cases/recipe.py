@@ -122,7 +122,7 @@ class Recipe:
         return Mixing("tensorflow", self.mixup_alpha, self.cutmix_lambda, self.cutmix_lambda)
 
     @property
-    def told(self) -> str:
+    def non_defaults(self) -> str:
         """What differs from the plain recipe, as `name=value`, in order."""
         plain = {field.name: field.default for field in fields(self)}
         return ", ".join(
@@ -140,4 +140,4 @@ class Recipe:
 
 
 # How layers and networks are trained unless told otherwise.
-PLAIN = Recipe()
+DEFAULT_RECIPE = Recipe()

@@ -59,13 +59,13 @@ def measure(
     if warm.steps and not warm.step_s > 0:
         raise ValueError(f"a step took {warm.step_s} s; the clock did not move")
     alone = settings.steps or program
-    inner = 1 if alone else max(group.all(max(1, math.ceil(SAMPLE_S / max(warm.step_s, 1e-9)))))
+    inner = 1 if alone else max(group.all_gather(max(1, math.ceil(SAMPLE_S / max(warm.step_s, 1e-9)))))
     least = max(settings.min_rounds, program.dropped + 1 if program else 1)
     seconds: List[float] = []
     collecting = gc.isenabled()
     gc.collect()
     gc.disable()
-    group.all("start")
+    group.all_gather("start")
     try:
         if settings.steps:
             _sample(run, inner, settings.steps, seconds, clock)
@@ -114,11 +114,11 @@ def _warm_up(run: Callable[[], None], settings: Settings, clock: Callable[[], fl
         steady = steps > 1 and now >= before * (1 - STEADY)
         elapsed = clock() - start
         spent = elapsed > WARMUP_S and steps >= WARMUP_STEPS
-        if all(group.all((steady or spent) and elapsed >= settings.min_warmup_s)):
+        if all(group.all_gather((steady or spent) and elapsed >= settings.min_warmup_s)):
             return _Warm(now, steps, elapsed, steady)
         before = now
         # Windows double, but none is to take more than a quarter of the time allowed.
-        size = min(group.all(max(1, min(2 * size, int(WARMUP_S / 4 / max(now, 1e-9)), 10000))))
+        size = min(group.all_gather(max(1, min(2 * size, int(WARMUP_S / 4 / max(now, 1e-9)), 10000))))
 
 
 def _sample(run: Callable[[], None], inner: int, count: int, seconds: List[float], clock: Callable[[], float]) -> None:
@@ -150,12 +150,12 @@ def _sample_until_quiet(
     chunk = 0
     while True:
         if step_s and not chunk:
-            chunk = min(group.all(max(1, min(1000, int(settings.max_time_s / 20 / max(step_s * inner, 1e-9))))))
+            chunk = min(group.all_gather(max(1, min(1000, int(settings.max_time_s / 20 / max(step_s * inner, 1e-9))))))
         _sample(run, inner, chunk or 1, seconds, clock)
         step_s = step_s or seconds[0]
         elapsed = clock() - start
         if len(seconds) < settings.min_rounds:
             continue
         quiet = len(seconds) >= 10 * BLOCKS and noise_percent(seconds) <= QUIET_PERCENT
-        if all(group.all(elapsed >= settings.max_time_s or (quiet and elapsed >= settings.max_time_s / 4))):
+        if all(group.all_gather(elapsed >= settings.max_time_s or (quiet and elapsed >= settings.max_time_s / 4))):
             return

@@ -69,24 +69,24 @@ def noting(program: Program, latencies: List[float]) -> Callable[[], None]:
     return noting
 
 
-def together(samples: Samples, step: Step, group: Group) -> Tuple[Samples, Dict[str, Any]]:
+def merged(samples: Samples, step: Step, group: Group) -> Tuple[Samples, Dict[str, Any]]:
     """The samples of all replicas as one: the longest time of each step; and the rate of each replica by itself."""
     if group.count == 1:
         return samples, {}
-    every = group.all(samples.seconds)
+    every = group.all_gather(samples.seconds)
     longest = [max(step_s) for step_s in zip(*every)]
     own = step.items // group.count
     rates = [throughput(own, replace(samples, seconds=seconds).median_s) for seconds in every]
     return replace(samples, seconds=longest), {"replica_items_per_s": rates}
 
 
-def communication(program: Program, samples: Samples, settings: Settings) -> Dict[str, Any]:
-    """The share of a step that replicas spend on the exchange of their gradients: against a few steps without it."""
+def all_reduce_share(program: Program, samples: Samples, settings: Settings) -> Dict[str, Any]:
+    """The share of a step that replicas spend on the all-reduce of their gradients, from a few steps without it."""
     group = program.group
     if group.count == 1:
         return {}
     few = replace(settings, steps=max(3, min(20, len(samples.seconds))))
     alone = measure(program.run_without_all_reduce, few, group=group)
-    longest = [max(step_s) for step_s in zip(*group.all(alone.seconds))]
+    longest = [max(step_s) for step_s in zip(*group.all_gather(alone.seconds))]
     share = 1 - replace(alone, seconds=longest).median_s / samples.median_s
-    return {"communication_percent": 100 * share}
+    return {"all_reduce_percent": 100 * share}

@@ -48,7 +48,7 @@ def to_time(job: Job, stack: contextlib.ExitStack, alone: bool) -> None:
 
 def _machines(settings: Settings, group: Group) -> List[Tuple[str, List[int]]]:
     """Where each replica is, and the cores of all that are there; none: not bound."""
-    every = group.all([platform.node(), settings.cores])
+    every = group.all_gather([platform.node(), settings.cores])
     found = []
     for node, _ in every:
         there = [cores for other, cores in every if other == node]
@@ -63,4 +63,4 @@ def _one_by_one(group: Group, machines: List[Tuple[str, List[int]]], take: Calla
     for node in sorted(set(nodes)):
         if group.rank == nodes.index(node):
             take(machines[group.rank][1])
-        group.all("taken", patient=True)
+        group.all_gather("taken", no_timeout=True)

@@ -18,7 +18,7 @@ import math
 from typing import Any, Callable, Dict, FrozenSet, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 from bench.cache import fingerprint
-from bench.cases.recipe import PLAIN, Recipe
+from bench.cases.recipe import DEFAULT_RECIPE, Recipe
 from bench.graph.recording import SOURCES, Node, Shape, Tensor, Weight
 
 __all__ = ["GATES", "Graph", "Node", "Tensor", "Weight"]
@@ -42,7 +42,7 @@ class Graph:
         batch_size: int,
         random_as_inputs: bool = False,
         training: bool = False,
-        recipe: Recipe = PLAIN,
+        recipe: Recipe = DEFAULT_RECIPE,
         prefix: str = "",
     ) -> None:
         self.batch_size = batch_size
@@ -109,7 +109,7 @@ class Graph:
         """Twelve hex digits that change when what is computed changes."""
         return fingerprint(self._plain())
 
-    def parts(self, nodes: Mapping[int, Node]) -> List[Dict[int, Node]]:
+    def recompute_segments(self, nodes: Mapping[int, Node]) -> List[Dict[int, Node]]:
         """Some nodes one by one, but for the blocks that run again in the backward pass, which stay whole."""
         found: List[Dict[int, Node]] = [{index: node} for index, node in nodes.items() if node.op in SOURCES]
         for index, node in nodes.items():
@@ -123,11 +123,11 @@ class Graph:
                 found.append({index: node})
         return found
 
-    def read_by(self, nodes: Mapping[int, Node]) -> List[int]:
+    def inputs_of(self, nodes: Mapping[int, Node]) -> List[int]:
         """The nodes, in order, whose results some nodes read and do not make."""
         return sorted({tensor.node for node in nodes.values() for tensor in node.inputs if tensor.node not in nodes})
 
-    def read_of(self, nodes: Mapping[int, Node]) -> List[Tensor]:
+    def results_of(self, nodes: Mapping[int, Node]) -> List[Tensor]:
         """The results of some nodes, in order, that others read."""
         later = [tensor for node in self.nodes[max(nodes) + 1 :] for tensor in node.inputs]
         found = {tensor.node: tensor for tensor in [*later, self.output] if tensor.node in nodes}

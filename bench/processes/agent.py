@@ -1,7 +1,7 @@
 """What the harness asks of the machine on which its workers run: of itself, or of another host.
 
-There, `live` keeps a process with the suite's code in it, and each question is a thread of it. Whoever does not hear
-from the harness any more ends, and takes its workers along: nothing goes on computing on a host that was cut off.
+On another host, `heartbeat` keeps one process with the suite's code alive, and each question is a thread of it. When no
+heartbeat of the harness arrives, the process ends its workers and itself: nothing computes on a host that was cut off.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ QUESTIONS: Dict[str, Callable[..., Any]] = {
 }
 
 
-def live(channel: Any, folder: str) -> None:
+def heartbeat(channel: Any, folder: str) -> None:
     """Be there for as long as the harness says that it is; then end this process, its children and its folder."""
     with contextlib.suppress(OSError):
         os.setsid()
@@ -171,7 +171,7 @@ def live(channel: Any, folder: str) -> None:
         os._exit(0)
 
 
-def answer(channel: Any) -> None:
+def serve(channel: Any) -> None:
     """Answer one question, a list of its name and arguments."""
     question, *arguments = channel.receive()
     try:
@@ -187,10 +187,10 @@ def hold(channel: Any) -> None:
         channel.waitclose()
 
 
-def meet(channel: Any) -> None:
+def serve_rendezvous(channel: Any) -> None:
     """Be the hub of replicas, until the other side lets go; tell whom they wait for, whenever asked."""
     hub = Hub(channel.receive())
     with contextlib.closing(hub):
         channel.send(hub.place(0))
         for _ in channel:
-            channel.send(hub.missing)
+            channel.send(hub.waiting_for)

@@ -38,19 +38,19 @@ except BaseException:
     shutil.rmtree(folder)
     raise
 channel.send(folder)
-agent.live(channel, folder)
+agent.heartbeat(channel, folder)
 """
 
 
-class Gone(Exception):
+class HostLost(Exception):
     """A host cannot be reached, or does not answer any more."""
 
 
-class Meeting(Protocol):
+class Rendezvous(Protocol):
     """A hub of replicas; see `bench.group.Hub`."""
 
     @property
-    def missing(self) -> List[int]: ...
+    def waiting_for(self) -> List[int]: ...
 
     def place(self, rank: int) -> Dict[str, Any]: ...
 
@@ -69,10 +69,10 @@ class Host(Protocol):
         """What agent.facts says of it and of the devices that were asked for: to ask for others takes time."""
 
     def ask(self, question: str, *arguments: Any) -> Any:
-        """The answer to one of agent.QUESTIONS. Raises ValueError where that does, and Gone."""
+        """The answer to one of agent.QUESTIONS. Raises ValueError where that does, and HostLost."""
 
     def gateway(self) -> Any:
-        """A new process there, by execnet. Raises Gone."""
+        """A new process there, by execnet. Raises HostLost."""
 
     def file(self) -> str:
         """The path of a new file there, which goes with the host."""
@@ -80,13 +80,13 @@ class Host(Protocol):
     def compiling(self, cores: Sequence[int]) -> ContextManager[None]:
         """Leave to compile there."""
 
-    def hub(self, count: int) -> Meeting:
+    def hub(self, count: int) -> Rendezvous:
         """Where replicas meet."""
 
     def close(self) -> None: ...
 
 
-class Here:
+class LocalHost:
     """This machine and this interpreter."""
 
     name = ""
@@ -115,7 +115,7 @@ class Here:
     def compiling(self, cores: Sequence[int]) -> ContextManager[None]:
         return locks.compiling(cores)
 
-    def hub(self, count: int) -> Meeting:
+    def hub(self, count: int) -> Rendezvous:
         return Hub(count)
 
     def close(self) -> None:
@@ -124,8 +124,8 @@ class Here:
             self._folder.cleanup()
 
 
-class There:
-    """A host that execnet reaches, by its specification: `ssh=HOST` or `popen//python=FILE`. Raises Gone."""
+class RemoteHost:
+    """A host that execnet reaches, by its specification: `ssh=HOST` or `popen//python=FILE`. Raises HostLost."""
 
     def __init__(self, name: str, root: Path, devices: Sequence[str] = ("cpu",)) -> None:
         self.name, self._devices = name, list(devices)
@@ -142,7 +142,7 @@ class There:
         except (*SILENT, AssertionError, execnet.HostNotFound, execnet.RemoteError) as error:
             why = self._why(error)
             self.close()
-            raise Gone(f"{name}: {why}") from None
+            raise HostLost(f"{name}: {why}") from None
         threading.Thread(target=self._pulse, daemon=True).start()
 
     @functools.cached_property
@@ -150,7 +150,7 @@ class There:
         return dict(self.ask("facts", self._devices))
 
     def ask(self, question: str, *arguments: Any) -> Any:
-        with self._channel("answer") as channel:
+        with self._channel("serve") as channel:
             channel.send([question, *arguments])
             reply = channel.receive(START_TIMEOUT_S)
             if reply["kind"] == "refused":
@@ -171,9 +171,9 @@ class There:
             channel.receive()
             yield
 
-    def hub(self, count: int) -> Meeting:
+    def hub(self, count: int) -> Rendezvous:
         with self._gone():
-            return _FarHub(self._exec("meet"), count)
+            return _RemoteRendezvous(self._exec("serve_rendezvous"), count)
 
     def close(self) -> None:
         self._closed.set()
@@ -199,7 +199,7 @@ class There:
         try:
             yield
         except SILENT as error:
-            raise Gone(f"the host {self.name} was cut off: {self._why(error)}") from None
+            raise HostLost(f"the host {self.name} was cut off: {self._why(error)}") from None
 
     def _why(self, error: BaseException) -> str:
         said = [line for line in agent.tail(self._log, 5) if not line.startswith("Warning: Permanently added")]
@@ -219,14 +219,14 @@ class There:
                 return
 
 
-class _FarHub:
+class _RemoteRendezvous:
     def __init__(self, channel: Any, count: int) -> None:
         self._channel = channel
         channel.send(count)
         self._place: Dict[str, Any] = channel.receive(START_TIMEOUT_S)
 
     @property
-    def missing(self) -> List[int]:
+    def waiting_for(self) -> List[int]:
         try:
             self._channel.send("missing")
             return list(self._channel.receive(START_TIMEOUT_S))

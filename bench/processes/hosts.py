@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
-from bench.processes.host import Gone, Here, Host, There
+from bench.processes.host import Host, HostLost, LocalHost, RemoteHost
 
 
 class Hosts:
@@ -22,18 +22,18 @@ class Hosts:
         self._left = list(names)
         self._gone: List[str] = []
         self._known: Optional[Dict[str, Any]] = None
-        self._now: Optional[Host] = None if names else Here(root, devices)
+        self._now: Optional[Host] = None if names else LocalHost(root, devices)
 
     def now(self) -> Host:
         """The host in use: where the last one was cut off, the same again if it can be reached, or else the next that
-        is like it. Raises Gone when none is left."""
+        is like it. Raises HostLost when none is left."""
         while self._now is None:
             if not self._left:
                 start = "no host is left" if self._known else "--worker-host: no host can be reached"
-                raise Gone(f"{start}: {'; '.join(self._gone)}")
+                raise HostLost(f"{start}: {'; '.join(self._gone)}")
             try:
-                self._now = self._like_the_first(There(self._left[0], self._root, self._devices))
-            except Gone as error:
+                self._now = self._like_the_first(RemoteHost(self._left[0], self._root, self._devices))
+            except HostLost as error:
                 self._gone.append(str(error))
                 self._left.pop(0)
         return self._now
@@ -49,7 +49,7 @@ class Hosts:
         differs = difference(self._known, host.facts, self._backends)
         if differs:
             host.close()
-            raise Gone(f"{host.name} has changed: {differs}")
+            raise HostLost(f"{host.name} has changed: {differs}")
         return host
 
 

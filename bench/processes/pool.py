@@ -12,7 +12,7 @@ import signal
 import time
 from typing import Any, Callable, Dict, Mapping, Optional, Sequence
 
-from bench.processes.host import START_TIMEOUT_S, Gone, Host
+from bench.processes.host import START_TIMEOUT_S, Host, HostLost
 from bench.processes.hosts import Hosts
 
 Reply = Dict[str, Any]
@@ -74,7 +74,7 @@ class Worker:
 
     def kill(self) -> None:
         """End the process and its children now."""
-        with contextlib.suppress(Gone):
+        with contextlib.suppress(HostLost):
             self.host.ask("end", self.pid)
             self.host.ask("exit_code", self.pid, 10.0)
 
@@ -121,12 +121,12 @@ class Pool:
     ) -> Reply:
         """Send a request to the worker of `key` (with its `cores`), starting one where there is none.
 
-        Raises Died, after which the key gets a new worker, and Gone, after which there is a new host. Whatever else
+        Raises Died, after which the key gets a new worker, and HostLost, after which there is a new host. Whatever else
         interrupts the wait, Ctrl-C above all, ends the worker too: it may be deep in a computation.
         """
         try:
             return self.start(key, environment, tell).request(message, timeout_s, tell)
-        except Gone:
+        except HostLost:
             self.hosts.lose()
             raise
         except BaseException:

@@ -9,7 +9,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from bench.cases.case import Case, Settings
 from bench.cases.errors import Unavailable
-from bench.processes.host import Host, Meeting
+from bench.processes.host import Host, Rendezvous
 from bench.processes.pool import Died, Pool, Reply
 
 # How long the others have to notice that one replica is gone, before they are ended.
@@ -96,7 +96,7 @@ def _silent(phase: str) -> None:
     pass
 
 
-def _settle(futures: Sequence[Future[Reply]], hub: Meeting) -> List[int]:
+def _settle(futures: Sequence[Future[Reply]], hub: Rendezvous) -> List[int]:
     """Wait until all are done, or so long after one has failed; return the ranks that the others waited for then."""
     left = set(futures)
     deadline = None
@@ -105,7 +105,7 @@ def _settle(futures: Sequence[Future[Reply]], hub: Meeting) -> List[int]:
         done, left = wait(left, 0.5, FIRST_COMPLETED)
         if deadline is None and not all(_went_well(future) for future in done):
             deadline = time.monotonic() + GRACE_S
-            late = hub.missing
+            late = hub.waiting_for
     return late
 
 

@@ -52,7 +52,7 @@ def train(program: Program, job: Job) -> Tuple[Samples, Dict[str, Any]]:
     size = graph.inputs[next(iter(graph.inputs))].shape[2]
     with feeding.images(case, settings, found, training=True, size=size, group=group) as batches:
         made = map(feeding.named(graph, case, settings, replica=group.rank), batches)
-        program.feed(feeding.together(made, group))
+        program.feed(feeding.in_lockstep(made, group))
         for update in range(updates):
             job.tell(f"training {update + 1}/{updates}")
             program.set_learning_rate(schedule.at(update, found.count / items, total))
@@ -68,12 +68,12 @@ def train(program: Program, job: Job) -> Tuple[Samples, Dict[str, Any]]:
     timed_as = PROGRAMS.get(settings.protocol)
     dropped = timed_as.warmup_calls if timed_as else DROPPED
     kept = seconds[dropped:] or seconds
-    every = [math.fsum(each) / group.count for each in zip(*group.all(losses))]
+    every = [math.fsum(each) / group.count for each in zip(*group.all_gather(losses))]
     learnt = {
         "epochs": updates * items / found.count,
         "loss_first": math.fsum(every[:LOSSES]) / len(every[:LOSSES]),
         "loss_last": math.fsum(every[-LOSSES:]) / len(every[-LOSSES:]),
-        "images_skipped": sum(group.all(skipped)),
+        "images_skipped": sum(group.all_gather(skipped)),
         **{f"tuned_{key}": value for key, value in facts.items()},
         **(score(program, job) if settings.validation else {}),
     }
@@ -92,7 +92,7 @@ def score(program: Program, job: Job) -> Dict[str, Any]:
         make = feeding.named(graph, case, settings, blended=False)
         with feeding.images(case, settings, job.images["validation"], training=False, size=size, once=True) as batches:
             hits = feeding.scored(program.predict, batches, make, case.batch_size)
-    return dict(job.group.all(hits, patient=True)[0])
+    return dict(job.group.all_gather(hits, no_timeout=True)[0])
 
 
 def _weights(program: Program) -> Dict[str, Any]:

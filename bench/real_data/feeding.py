@@ -90,14 +90,14 @@ def _decoding(settings: Settings, group: Group) -> Tuple[List[int], int]:
     """The cores on which to decode, and how many processes or threads of this replica do. Replicas of one machine
     share the cores on which none of them computes."""
     node = platform.node()
-    there = [cores for other, cores in group.all([node, settings.cores]) if other == node]
+    there = [cores for other, cores in group.all_gather([node, settings.cores]) if other == node]
     taken = {core for cores in there for core in cores}
     others = [core for core in cpu.usable_cores() if core not in taken] or cpu.usable_cores()
     workers = max(1, len(others) // len(there)) if settings.data_workers is None else settings.data_workers
     return others, workers
 
 
-def together(batches: Iterator[Named], group: Group) -> Iterator[Named]:
+def in_lockstep(batches: Iterator[Named], group: Group) -> Iterator[Named]:
     """The batches, each once all replicas have theirs: one that has none would let the others wait for its gradients.
 
     Raises what a replica's own images raise, and Lost in the others.
@@ -109,7 +109,7 @@ def together(batches: Iterator[Named], group: Group) -> Iterator[Named]:
             batch = next(batches)
         except (ValueError, Stopped) as error:
             fault.append(error)
-        well = group.all(not fault)
+        well = group.all_gather(not fault)
         if fault:
             raise fault[0]
         if not all(well):

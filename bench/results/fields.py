@@ -258,11 +258,12 @@ _ROWS = (
         column="scaling",
     ),
     Field(
-        "communication_percent",
-        "share of a step that the exchange of gradients adds",
+        "all_reduce_percent",
+        "share of a step that the all-reduce of gradients adds",
         "%",
         rate=True,
-        column="exchange",
+        column="all-reduce",
+        schema_1="communication_percent",
     ),
     # Whether to believe it.
     Field("canary_slowdown_before", "slowdown of a kernel of known time, before the case", schema_1="canary_before"),

@@ -11,7 +11,7 @@ from bench import registry
 from bench.cases import dimension
 from bench.cases.case import Case
 from bench.cases.dimension import Dimension, Value
-from bench.cases.recipe import PLAIN, Recipe
+from bench.cases.recipe import DEFAULT_RECIPE, Recipe
 from bench.graph import Graph, Tensor
 from bench.workloads import host_pipeline, network, own
 
@@ -30,8 +30,8 @@ class Workload(Protocol):
     build          adds the workload to a graph and returns its output; ValueError: impossible size
 
     Optional: `loss` with LEARNING_RATE (without them there is inference only), `unsupported(mode,
-    precision)`, `items(batch_size=, **size)` for other than one item per batch row, `settled(size)` (what
-    one dimension says about another), CHECKED (dimensions made smaller for the check), `checked(size,
+    precision)`, `items(batch_size=, **size)` for other than one item per batch row, `canonical(size)` (what
+    one dimension says about another), CHECKED_SIZE (dimensions made smaller for the check), `checked(size,
     batch_size, mode)` (the same by hand), `sampled(size)` (a small size with the same weights, which are
     measured there), `implausible(output, **size)`, which judges the numbers of a timed step that draws its
     own random numbers, and, for --protocol tensorflow_layers, `program_items(batch_size=, **size)` where the
@@ -102,14 +102,14 @@ def named_sizes(workload: Workload) -> Dict[str, Dict[str, Value]]:
     """The sizes of a workload by name, complete; `batch_size` is always there."""
     found = {}
     for values in workload.SIZES:
-        size = settled(workload, dimension.completed(workload.DIMENSIONS, values))
+        size = canonical(workload, dimension.with_defaults(workload.DIMENSIONS, values))
         found[dimension.name(workload.DIMENSIONS, size)] = {"batch_size": values.get("batch_size", 1), **size}
     return found
 
 
-def settled(workload: Workload, size: Dict[str, Value]) -> Dict[str, Value]:
-    """A size with one name for each network: what one dimension says about another is settled."""
-    return cast(Dict[str, Value], workload.settled(size)) if hasattr(workload, "settled") else size
+def canonical(workload: Workload, size: Dict[str, Value]) -> Dict[str, Value]:
+    """A size in the form that has one name for each network: what one dimension says about another is applied."""
+    return cast(Dict[str, Value], workload.canonical(size)) if hasattr(workload, "canonical") else size
 
 
 def unsupported(workload: Workload, mode: str, precision: str) -> Optional[str]:
@@ -127,7 +127,7 @@ def record(
     batch_size: int,
     mode: str,
     random_as_inputs: bool = False,
-    recipe: Recipe = PLAIN,
+    recipe: Recipe = DEFAULT_RECIPE,
 ) -> Graph:
     """Return the graph of a workload: its output, and its loss in eval and training.
 
@@ -153,7 +153,7 @@ def _tensor(function: str, found: Any) -> Tensor:
     return found
 
 
-def of_case(case: Case, recipe: Recipe = PLAIN) -> Graph:
+def of_case(case: Case, recipe: Recipe = DEFAULT_RECIPE) -> Graph:
     """The graph that is timed."""
     return record(load(case.workload), case.dimensions, case.batch_size, case.mode, recipe=recipe)
 
@@ -163,10 +163,10 @@ def primitives(case: Case) -> FrozenSet[str]:
     return of_case(case).operations
 
 
-def checked(case: Case, recipe: Recipe = PLAIN) -> Graph:
+def checked(case: Case, recipe: Recipe = DEFAULT_RECIPE) -> Graph:
     """The graph that is checked: the timed one, unless it draws random numbers or is made smaller."""
     workload = load(case.workload)
-    size, batch_size = {**case.dimensions, **getattr(workload, "CHECKED", {})}, case.batch_size
+    size, batch_size = {**case.dimensions, **getattr(workload, "CHECKED_SIZE", {})}, case.batch_size
     if hasattr(workload, "checked"):
         size, batch_size = workload.checked(size, batch_size, case.mode)
     return record(workload, size, batch_size, case.mode, random_as_inputs=True, recipe=recipe)

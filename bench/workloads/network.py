@@ -55,7 +55,7 @@ class Model:
         own = {"classes": self._fixed.get("classes", 1000)}
         own["norm_num_groups"] = self._fixed.get("norm_num_groups", self.family.GROUPS)
         return {
-            key: dimension.optional(own[key]) if key in own else dimension
+            key: dimension.with_default(own[key]) if key in own else dimension
             for key, dimension in self.family.DIMENSIONS.items()
         }
 
@@ -69,11 +69,11 @@ class Model:
     def TINY(self) -> Mapping[str, Value]:
         return {"image_size": 33, "classes": 5}
 
-    def settled(self, size: Mapping[str, Value]) -> Dict[str, Value]:
+    def canonical(self, size: Mapping[str, Value]) -> Dict[str, Value]:
         """`size` with what one dimension says about another, so that one network has one name."""
         found = dict(size)
         if found["norm_type"] != "group":
-            found["norm_num_groups"] = sizes.started(self.DIMENSIONS["norm_num_groups"])
+            found["norm_num_groups"] = sizes.default_of(self.DIMENSIONS["norm_num_groups"])
             found["enable_fast_groupnorm"] = "off"
         if found["norm_type"] == "none" or self._eps(str(found["norm_eps"])) == self._eps("family"):
             found["norm_eps"] = "family"

@@ -47,7 +47,7 @@ def _fault_of_sizes(dimensions: Any, named: Any) -> Optional[str]:
             if key not in dimensions and key != "batch_size":
                 return f"{key!r} in SIZES is no dimension; there are {', '.join(dimensions) or 'none'}"
         for key, dimension in dimensions.items():
-            if key not in values and dimension.start is None:
+            if key not in values and dimension.default is None:
                 return f"{key!r} has no value in {dict(values)} of SIZES"
     return None
 

@@ -29,18 +29,18 @@ def test_a_size_is_named_by_its_letters_in_the_order_of_the_dimensions(values, n
 
 
 def test_what_is_left_out_is_the_first_choice():
-    assert size.completed(TWO, {"steps": 3, "hidden": 8}) == {"hidden": 8, "steps": 3, "bias": "on"}
+    assert size.with_defaults(TWO, {"steps": 3, "hidden": 8}) == {"hidden": 8, "steps": 3, "bias": "on"}
 
 
 def test_a_number_may_not_be_left_out():
     with pytest.raises(AssertionError, match="no value for: units"):
-        size.completed(TWO, {"steps": 3})
+        size.with_defaults(TWO, {"steps": 3})
 
 
-def test_a_number_that_goes_without_saying_may():
+def test_a_number_with_a_default_may():
     groups = {"groups": Dimension("n", "groups", default=32)}
 
-    assert size.completed(groups, {}) == {"groups": 32}
+    assert size.with_defaults(groups, {}) == {"groups": 32}
     assert [size.name({**TWO, **groups}, {**EIGHT, "groups": count}) for count in (32, 8)] == ["h8_t3", "h8_t3_n8"]
 
 
@@ -250,11 +250,13 @@ def test_a_dimension_means_the_same_in_every_workload():
         assert [each for each in meant if each != dataclasses.replace(dimension, default=None)] == []
 
 
-def test_no_number_of_a_layer_goes_without_saying():
+def test_no_number_of_a_layer_has_a_default():
     """It would leave the names of sizes, and with them every stored baseline."""
     dimensions = workloads.dimensions(workloads.names("layers"))
 
-    assert [name for name, dimension in dimensions.items() if dimension.default is not None] == []
+    assert [
+        name for name, dimension in dimensions.items() if not dimension.choices and dimension.default is not None
+    ] == []
 
 
 @pytest.mark.parametrize("package", ["bench.workloads.layers", "bench.backends", "bench.devices"])

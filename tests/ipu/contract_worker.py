@@ -88,7 +88,7 @@ class Bench:
     def case(self, workload, mode="inference", precision="fp32", variant="plain", replicas=1):
         matrix = backend_matrix if workload in workloads.names("layers") else cnn_matrix
         case = matrix.case_of(self.name, (workload, variant, mode, precision, "", ""))
-        dimensions = workloads.settled(workloads.load(workload), case.dimensions)
+        dimensions = workloads.canonical(workloads.load(workload), case.dimensions)
         return dataclasses.replace(case, device="ipu", dimensions=dimensions, batch_size=3, replicas=replicas)
 
     def settings(self, case, schedule=None, recipe=None, replicas=1, poplar=None, **more):

@@ -14,7 +14,7 @@ from bench import workloads
 from bench.backends._onnx import model as _onnx_model
 from bench.cases.case import MODES
 from bench.cases.precision import PRECISIONS
-from bench.cases.recipe import PLAIN as NO_RECIPE
+from bench.cases.recipe import DEFAULT_RECIPE as NO_RECIPE
 from bench.cases.recipe import Recipe
 from bench.graph import draws
 

@@ -89,7 +89,7 @@ def test_no_model_is_every_workload_and_a_model_is_that_alone():
 def test_what_is_not_given_is_the_plain_recipe():
     found = options.parse(TRAINING)
 
-    assert found.recipe.told == ""
+    assert found.recipe.non_defaults == ""
     assert found.settings(True).protocol == "median"
     assert (found.min_latency, found.half_partial, found.half_res_training) == (False, False, False)
 

@@ -45,7 +45,7 @@ def main(engine, place, batch, folder, out):
         _, learnt = epochs.train(program, Job(case, settings, group, images=images))
         np.savez(out, **program.weights())
         Path(out).with_suffix(".json").write_text(json.dumps(learnt))
-        group.all("done")
+        group.all_gather("done")
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def main(engine, name, accumulation, place, out):
         for _ in range(UPDATES):
             program.run()
         np.savez(out, **program.weights())
-        group.all("done")
+        group.all_gather("done")
 
 
 main(*sys.argv[1:])

@@ -46,8 +46,8 @@ def in_threads(calls):
 def test_everyone_gets_everyone_s_value_by_rank():
     hub, group = members(3)
 
-    first = in_threads([lambda m=m: m.all(10 * m.rank) for m in group])
-    second = in_threads([lambda m=m: m.all({"rank": m.rank}) for m in reversed(group)])
+    first = in_threads([lambda m=m: m.all_gather(10 * m.rank) for m in group])
+    second = in_threads([lambda m=m: m.all_gather({"rank": m.rank}) for m in reversed(group)])
 
     assert first == [[0, 10, 20]] * 3
     assert second == [[{"rank": 0}, {"rank": 1}, {"rank": 2}]] * 3
@@ -59,15 +59,15 @@ def test_nobody_goes_on_before_the_last_has_come():
     passed = []
 
     def early():
-        group[0].all(None)
+        group[0].all_gather(None)
         passed.append(time.monotonic())
 
     thread = threading.Thread(target=early)
     thread.start()
     time.sleep(0.3)
     assert passed == []
-    assert hub.missing == [1]
-    group[1].all(None)
+    assert hub.waiting_for == [1]
+    group[1].all_gather(None)
     thread.join(10)
     assert len(passed) == 1
     hub.close()
@@ -77,7 +77,7 @@ def test_who_is_lost_is_told_to_the_others():
     hub, group = members(3)
     group[1].close()
 
-    found = in_threads([lambda: group[0].all(1), lambda: group[2].all(1)])
+    found = in_threads([lambda: group[0].all_gather(1), lambda: group[2].all_gather(1)])
 
     assert [str(error) for error in found] == ["replica 1 of 3 is gone"] * 2
     assert all(isinstance(error, Lost) for error in found)
@@ -89,15 +89,15 @@ def test_who_ends_a_case_early_is_lost_to_the_others_and_all_hear_how_it_ended()
 
     def middle(member):
         try:
-            return member.all("a vote")
+            return member.all_gather("a vote")
         except Lost as error:
-            return str(error), member.end("let down")
+            return str(error), member.finish("let down")
 
-    found = in_threads([lambda: middle(group[0]), lambda: group[1].end("failed"), lambda: middle(group[2])])
+    found = in_threads([lambda: middle(group[0]), lambda: group[1].finish("failed"), lambda: middle(group[2])])
 
     ended = ["let down", "failed", "let down"]
     assert found == [("replica 1 of 3 is gone", ended), ended, ("replica 1 of 3 is gone", ended)]
-    assert in_threads([lambda m=m: m.all(m.rank) for m in group]) == [[0, 1, 2]] * 3
+    assert in_threads([lambda m=m: m.all_gather(m.rank) for m in group]) == [[0, 1, 2]] * 3
     hub.close()
 
 
@@ -105,7 +105,7 @@ def test_a_hub_that_closes_lets_nobody_wait():
     hub, group = members(2)
     threading.Timer(0.2, hub.close).start()
 
-    (error,) = in_threads([lambda: group[0].all(1)])
+    (error,) = in_threads([lambda: group[0].all_gather(1)])
 
     assert isinstance(error, Lost)
 

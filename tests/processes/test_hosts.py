@@ -18,7 +18,7 @@ from ssh_hosts import FarHost
 from suite import SMALL, Suite, alive, finished, until
 
 from bench.devices import cpu
-from bench.processes.host import There
+from bench.processes.host import RemoteHost
 
 OTHER = f"popen//python={sys.executable}"
 needs_hosts = pytest.mark.skipif(bool(ssh_hosts.missing()), reason=str(ssh_hosts.missing()))
@@ -119,7 +119,7 @@ def test_an_agent_that_hears_nothing_ends_and_takes_its_children_along(
     # What comes in is all that it can tell from a harness that is gone.
     monkeypatch.setattr("bench.processes.agent.PULSE_S", 1000.0)
     began = time.monotonic()
-    there = There("popen", hasty.root)
+    there = RemoteHost("popen", hasty.root)
     channel = there.gateway().remote_exec("import os; channel.send(os.getpid()); channel.receive()")
     pid = channel.receive()
     assert alive(pid)

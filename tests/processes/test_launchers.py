@@ -180,7 +180,7 @@ def test_torchrun_starts_them_and_their_gradients_are_averaged(suite):
     assert done.stdout.count("1 passed") == 1
     info = suite.read("run.json")["benchmarks"][0]["extra_info"]
     assert (info["replicas"], info["global_batch"]) == (2, 64)
-    assert info["communication_percent"] is not None
+    assert info["all_reduce_percent"] is not None
     assert info["gradient_error"] < 1e-3
 
 

@@ -38,7 +38,7 @@ LATER = set(
     percent_of_peak peak_tflops peak_gbytes_per_s peak_library peak_raised
     data_dir images_skipped pipeline_items_per_s transfer_s_per_item compute_s_per_item bound_by
     top1_percent top5_percent images_scored epochs loss_first loss_last
-    cycles sdk_latency_s scaling_percent replica_items_per_s communication_percent
+    cycles sdk_latency_s scaling_percent replica_items_per_s all_reduce_percent
     protocol_items_per_s protocol_min_items_per_s protocol_max_items_per_s protocol_std_items_per_s
     """.split()
 )
@@ -247,7 +247,7 @@ def test_cores_are_stored_as_text():
 
 # What says how fast a machine is.
 RATES = """
-    items_per_s replica_items_per_s scaling_percent communication_percent noise_percent
+    items_per_s replica_items_per_s scaling_percent all_reduce_percent noise_percent
     step_median_s step_mean_s step_p90_s step_p99_s latency_p50_s latency_p90_s latency_p99_s latency_p999_s
     protocol_items_per_s protocol_min_items_per_s protocol_max_items_per_s protocol_std_items_per_s
     tflops gbytes_per_s percent_of_peak sdk_latency_s

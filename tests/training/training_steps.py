@@ -29,7 +29,7 @@ def case_of(engine, job):
     module = workloads.load(job["workload"])
     first = next(iter(workloads.named_sizes(module).values()))
     size = {**first, **module.TINY, **job.get("dimensions", {})}
-    size = workloads.settled(module, {name: size[name] for name in module.DIMENSIONS})
+    size = workloads.canonical(module, {name: size[name] for name in module.DIMENSIONS})
     return Case(job["workload"], "tiny", size, "training", job["batch_size"], "fp32", 1, engine, "cpu")
 
 

@@ -120,7 +120,7 @@ class Lowered:
         self.training, self.moved, self._seeds = training, [], 0
         if any(node.op == "dropout" for node in nodes.values()):
             self._seed = tf.random.uniform([2], maxval=2**30, dtype=tf.int32)
-        for part in self.graph.parts(nodes):
+        for part in self.graph.recompute_segments(nodes):
             if len(part) > 1:
                 self._recompute(part, values)
             else:
@@ -139,8 +139,8 @@ class Lowered:
 
         New statistics are results of the block: assigned within it, they would move twice.
         """
-        read = self.graph.read_by(part)
-        wanted = [tensor.node for tensor in self.graph.read_of(part)]
+        read = self.graph.inputs_of(part)
+        wanted = [tensor.node for tensor in self.graph.results_of(part)]
         before, seeds = self.moved, self._seeds
         variables: List[Any] = []
 

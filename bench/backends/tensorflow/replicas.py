@@ -22,13 +22,13 @@ def join(group: Group) -> None:
     with contextlib.closing(socket.socket()) as held:
         held.bind(("", 0))
         own = LOOPBACK if group.host == LOOPBACK else socket.gethostname()
-        workers = group.all(f"{own}:{held.getsockname()[1]}")
+        workers = group.all_gather(f"{own}:{held.getsockname()[1]}")
     cluster = {"worker": workers}
     os.environ["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": group.rank}})
     _strategy.append(tf.distribute.MultiWorkerMirroredStrategy())
 
 
-def together(step: Callable[..., Any]) -> Callable[..., Any]:
+def run_in_replicas(step: Callable[..., Any]) -> Callable[..., Any]:
     """A step in which `mean` is over all replicas."""
 
     def run(*args: Any) -> Any:
@@ -38,6 +38,6 @@ def together(step: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def mean(gradients: List[Any]) -> List[Any]:
-    """The mean over all replicas; inside of `together`."""
+    """The mean over all replicas; inside of `run_in_replicas`."""
     found = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, gradients)
     return list(found)

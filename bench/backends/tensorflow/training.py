@@ -28,8 +28,8 @@ class Trainer:
     def set_learning_rate(self, rate: float) -> None:
         self.rate.assign(rate / self.scale if self.recipe.linear else rate)
 
-    def steps(self, forward: Callable[..., Any], count: int, exchanging: bool) -> List[Callable[..., Any]]:
-        """What is done with all batches but the last, what with the last, where replicas exchange the mean of their
+    def steps(self, forward: Callable[..., Any], count: int, all_reducing: bool) -> List[Callable[..., Any]]:
+        """What is done with all batches but the last, what with the last, where replicas all-reduce the mean of their
         gradients, and the same without that.
 
         Two functions and sums in variables: `count` copies of the network in one graph would be traced, optimised and
@@ -49,11 +49,11 @@ class Trainer:
             for total, gradient in zip(sums, gradients(args)[2]):
                 total.assign_add(gradient)
 
-        def update(*args: Any, exchange: bool = False) -> Any:
+        def update(*args: Any, all_reduce: bool = False) -> Any:
             output, loss, found = gradients(args)
             if sums:
                 found = [gradient + total for gradient, total in zip(found, sums)]
-            if exchange:
+            if all_reduce:
                 found = replicas.mean(found)
             if self.scale != 1 and not self.recipe.linear:
                 found = [tf.cast(gradient, tf.float32) / self.scale for gradient in found]
@@ -62,6 +62,6 @@ class Trainer:
                 total.assign(tf.zeros_like(total))
             return output, loss
 
-        if not exchanging:
+        if not all_reducing:
             return [add, update, update]
-        return [add, replicas.together(functools.partial(update, exchange=True)), update]
+        return [add, replicas.run_in_replicas(functools.partial(update, all_reduce=True)), update]

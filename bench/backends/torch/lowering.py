@@ -57,14 +57,14 @@ class Lowered:
         traced = fx.Graph()
         values: Dict[int, Any] = {}
         own = [index for index, node in nodes.items() if node.op in SOURCES]
-        for index in [*own, *graph.read_by(nodes)]:
+        for index in [*own, *graph.inputs_of(nodes)]:
             values[index] = traced.placeholder(f"{graph.nodes[index].op}{index}")
         # A block that is taken apart here is one already.
         whole = self.plain or len({node.block for node in nodes.values()}) == 1
-        for part in [{index: node} for index, node in nodes.items()] if whole else graph.parts(nodes):
+        for part in [{index: node} for index, node in nodes.items()] if whole else graph.recompute_segments(nodes):
             first = next(iter(part))
             if len(part) > 1:
-                inner, wanted = graph.read_by(part), graph.read_of(part)
+                inner, wanted = graph.inputs_of(part), graph.results_of(part)
                 name = "block" + next(iter(part.values())).block.replace(".", "_")
                 modules[name] = Recomputed(self._traced(graph, part, wanted))
                 made = traced.call_module(name, tuple(values[index] for index in inner))

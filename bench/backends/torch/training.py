@@ -27,7 +27,7 @@ class Trainer:
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimiser = optimisers.make(recipe, self.parameters)
         self.scale = recipe.loss_scaling or loss_scale(case.precision, elements)
-        self.model, self._exchanging = model, group.count > 1
+        self.model, self._all_reducing = model, group.count > 1
         if group.count > 1:
             _join(case.device, group)
             with warnings.catch_warnings():
@@ -43,15 +43,15 @@ class Trainer:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """No exchange of gradients meanwhile: the replicas drift apart."""
-        self._exchanging = False
+        """No all-reduce of gradients within the context: the replicas drift apart."""
+        self._all_reducing = False
         try:
             yield
         finally:
-            self._exchanging = True
+            self._all_reducing = True
 
     def update(self, forward: Callable[..., Any], loss_of: Callable[..., Any], every: Any) -> Any:
-        """Return the output and the loss of the last batch, with which replicas exchange the sum of all gradients."""
+        """Return the output and the loss of the last batch, with which the sum of all gradients is all-reduced."""
         self.optimiser.zero_grad(set_to_none=True)
         factor = self.scale / len(every)
         for index, (xs, ys) in enumerate(every):
@@ -68,7 +68,7 @@ class Trainer:
         return output.detach(), loss.detach()
 
     def _quiet(self, last: bool) -> Any:
-        if self.model.__class__ is not torch.nn.parallel.DistributedDataParallel or (last and self._exchanging):
+        if self.model.__class__ is not torch.nn.parallel.DistributedDataParallel or (last and self._all_reducing):
             return contextlib.nullcontext()
         return self.model.no_sync()
 
@@ -80,7 +80,7 @@ def _join(device: str, group: Group) -> None:
     store: Any = None
     if group.rank == 0:
         store = dist.TCPStore(group.host, 0, group.count, is_master=True, wait_for_workers=False)
-    port = group.all(store.port if store else None)[0]
+    port = group.all_gather(store.port if store else None)[0]
     if store is None:
         store = dist.TCPStore(group.host, port, group.count, is_master=False)
     dist.init_process_group(

@@ -19,7 +19,7 @@ from bench.workloads.cnns._parts import Style, divisible, squeeze_excite
 EPS, MOMENTUM, GROUPS = 1e-3, 0.01, 4
 DIMENSIONS = {
     **{"image_size": _parts.DIMENSIONS["image_size"]},
-    "group_dim": FILTERS_PER_GROUP.optional(1),
+    "group_dim": FILTERS_PER_GROUP.with_default(1),
     "expand_ratio": Dimension("e", "inner width of a block, in widths of its input", default=6, maximum=64),
     **_parts.DIMENSIONS,
 }

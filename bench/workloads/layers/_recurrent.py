@@ -7,7 +7,7 @@ from bench.graph import Graph, Tensor
 STATES = {"rnn": 1, "gru": 1, "lstm": 2}
 
 # Graphcore's tests of the TensorFlow kernel benchmarks, with their batch sizes.
-TESTED = (
+GRAPHCORE_SIZES = (
     {"batch_size": 256, "hidden_size": 1024, "timesteps": 25},
     {"batch_size": 128, "hidden_size": 1536, "timesteps": 50},
     {"batch_size": 64, "hidden_size": 2048, "timesteps": 25},

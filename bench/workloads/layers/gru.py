@@ -24,7 +24,9 @@ DIMENSIONS = {
     "timesteps": TIMESTEPS,
     "rnn_impl": RNN_IMPL,
 }
-SIZES = tuple({**size, "input_size": 128} for size in ({"hidden_size": 128, "timesteps": 5}, *_recurrent.TESTED))
+SIZES = tuple(
+    {**size, "input_size": 128} for size in ({"hidden_size": 128, "timesteps": 5}, *_recurrent.GRAPHCORE_SIZES)
+)
 TINY = {"hidden_size": 8, "input_size": 5, "timesteps": 3}
 LEARNING_RATE = 0.01
 

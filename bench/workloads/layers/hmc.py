@@ -34,7 +34,7 @@ SIZES = (
     {"leapfrog_steps": 5, "hmc_steps": 10000},
 )
 TINY = {"leapfrog_steps": 5, "hmc_steps": 6}
-CHECKED = {"hmc_steps": 20}
+CHECKED_SIZE = {"hmc_steps": 20}
 # Leapfrog steps that turn by less than this, as a sine, from a multiple of a half turn hardly move a chain.
 LEAST_TURN = 0.1
 

@@ -28,9 +28,9 @@ DIMENSIONS = {
 _POPART = {"bias": "off", "loss": "nll"}
 SIZES = (
     {"hidden_size": 128, "timesteps": 5},
-    *_recurrent.TESTED,
+    *_recurrent.GRAPHCORE_SIZES,
     {"hidden_size": 32, "timesteps": 1, **_POPART},
-    *({**size, **_POPART} for size in _recurrent.TESTED[:4]),
+    *({**size, **_POPART} for size in _recurrent.GRAPHCORE_SIZES[:4]),
     {"batch_size": 1024, "hidden_size": 512, "timesteps": 25, **_POPART},
 )
 TINY = {"hidden_size": 8, "timesteps": 3}

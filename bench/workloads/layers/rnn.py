@@ -15,7 +15,7 @@ from bench.workloads.layers import _recurrent
 
 ITEM = "sequence"
 DIMENSIONS = {"hidden_size": HIDDEN_SIZE, "timesteps": TIMESTEPS, "rnn_impl": RNN_IMPL}
-SIZES = ({"hidden_size": 128, "timesteps": 5}, *_recurrent.TESTED)
+SIZES = ({"hidden_size": 128, "timesteps": 5}, *_recurrent.GRAPHCORE_SIZES)
 TINY = {"hidden_size": 8, "timesteps": 3}
 LEARNING_RATE = 0.01
 
