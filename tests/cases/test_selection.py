@@ -109,7 +109,7 @@ def test_no_part_of_an_id_holds_a_hyphen(plain: Suite) -> None:
 def test_no_value_of_a_dimension_brings_a_hyphen_into_an_id() -> None:
     dimensions = workloads.dimensions(workloads.names()).values()
 
-    parts = [each.part(choice) for each in dimensions for choice in each.choices or (each.minimum, each.maximum)]
+    parts = [each.name_part(choice) for each in dimensions for choice in each.choices or (each.minimum, each.maximum)]
 
     assert [part for part in parts if "-" in part] == []
 
