@@ -1,7 +1,7 @@
-"""What the harness asks of the machine on which its workers run: of itself, or of another host.
+"""The machine on which workers run, as the harness asks it: this one, or another host.
 
 On another host, `heartbeat` keeps one process with the suite's code alive, and each question is a thread of it. When no
-heartbeat of the harness arrives, the process ends its workers and itself: nothing computes on a host that was cut off.
+heartbeat of the harness arrives, the process ends its workers and itself: a host that was cut off computes nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import signal
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from bench import backends, locks, selection, workloads
 from bench import devices as device
@@ -27,132 +27,134 @@ from bench.devices import cpu, cuda
 from bench.group import Hub
 from bench.real_data import material
 
-# The harness says every PULSE_S that it is there. Whoever did not hear it for SILENCE_S is alone: long enough for a
+# The harness sends a heartbeat every PULSE_S. After SILENCE_S without one it is lost. That is long enough for a
 # framework that does not let other threads run.
 PULSE_S = 5.0
 SILENCE_S = 30.0
 
 
-def facts(devices: Sequence[str]) -> Dict[str, Any]:
-    """The machine, those of its devices that are asked for (None: not there), and its software."""
-    absent = {name: device.load(name).absent() for name in devices}
-    return {
-        "python": platform.python_version(),
-        "cores": cpu.usable_cores(),
-        "devices": {name: None if absent[name] else device.load(name).describe() for name in devices},
-        "absent": absent,
-        "versions": {name: _version(backends.load(name).package) for name in backends.names()},
-        "machine": {
-            "node": platform.node(),
-            "processor": platform.processor(),
-            "machine": platform.machine(),
-            "python_compiler": platform.python_compiler(),
-            "python_implementation": platform.python_implementation(),
-            "python_implementation_version": platform.python_version(),
-            "python_version": platform.python_version(),
-            "python_build": list(platform.python_build()),
-            "release": platform.release(),
-            "system": platform.system(),
-            "cpu": {"brand_raw": cpu.describe()["model"]},
-        },
-    }
+class Machine:
+    """What the harness asks of the machine of the workers; arguments and results are plain data.
+
+    Raises ValueError for what the user must mend.
+    """
+
+    @staticmethod
+    def facts(devices: Sequence[str]) -> Dict[str, Any]:
+        """The machine, its devices of these names (None: not present), and the versions of its software."""
+        absent = {name: device.load(name).absent() for name in devices}
+        return {
+            "python": platform.python_version(),
+            "cores": cpu.usable_cores(),
+            "devices": {name: None if absent[name] else device.load(name).describe() for name in devices},
+            "absent": absent,
+            "versions": {name: _version(backends.load(name).package) for name in backends.names()},
+            "machine": {
+                "node": platform.node(),
+                "processor": platform.processor(),
+                "machine": platform.machine(),
+                "python_compiler": platform.python_compiler(),
+                "python_implementation": platform.python_implementation(),
+                "python_implementation_version": platform.python_version(),
+                "python_version": platform.python_version(),
+                "python_build": list(platform.python_build()),
+                "release": platform.release(),
+                "system": platform.system(),
+                "cpu": {"brand_raw": cpu.describe()["model"]},
+            },
+        }
+
+    @staticmethod
+    def require(case: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+        """Why a case cannot run here, or nothing. Raises ValueError if its workload does not load."""
+        try:
+            received = workloads.received(case)
+            selection.require(received)
+            material.require_readers(received, Settings(**settings))
+        except Unavailable as error:
+            return str(error)
+        except Refused as error:
+            raise ValueError(str(error)) from None
+        return ""
+
+    @staticmethod
+    def require_images(case: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+        """Raise ValueError if the folder lacks the images that a case needs."""
+        material.require(workloads.received(case), Settings(**settings))
+
+    @staticmethod
+    def environment(name: str, settings: Mapping[str, Any], device_name: str) -> Dict[str, str]:
+        """The environment variables that a worker of a backend needs."""
+        return backends.load(name).environment(Settings(**settings), device_name)
+
+    @staticmethod
+    def require_poplar(settings: Mapping[str, Any]) -> None:
+        """Raise ValueError if Poplar's environment variables contradict the settings."""
+        variables.environment(Settings(**settings), os.environ)
+        variables.tf_flags([], os.environ)
+
+    @staticmethod
+    def computed_peak(case: Mapping[str, Any], settings: Mapping[str, Any]) -> Dict[str, Any]:
+        """The peak of all devices of a case, if it can be computed without a worker; else empty."""
+        compute = device.load(case["device"]).computed_peak
+        return compute(Case(**case), Settings(**settings)) if compute is not None else {}
+
+    @staticmethod
+    def file(folder: str) -> str:
+        """The path of a new file for a worker's standard error."""
+        handle, path = tempfile.mkstemp(dir=folder)
+        os.close(handle)
+        return path
+
+    @staticmethod
+    def tail(path: str, lines: int) -> List[str]:
+        """The last lines of a file; none if it cannot be read."""
+        try:
+            return Path(path).read_text(errors="replace").splitlines()[-lines:]
+        except OSError:
+            return []
+
+    @staticmethod
+    def end(pid: int) -> None:
+        """Kill a child process, and its process group if it leads one."""
+        with contextlib.suppress(OSError):
+            if os.getpgid(pid) == pid:
+                os.killpg(pid, signal.SIGKILL)
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
+
+    @staticmethod
+    def exit_code(pid: int, timeout_s: float) -> Optional[int]:
+        """The exit code of a child process, as in subprocess: negative for a signal. None: it still runs."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                ended, status = os.waitpid(pid, os.WNOHANG)
+            except ChildProcessError:  # another thread has collected it
+                return 0
+            if ended:
+                return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+            if time.monotonic() > deadline:
+                return None
+            time.sleep(0.01)
+
+    gpus = staticmethod(cuda.visible)
+    known_calibration = staticmethod(calibration.known)
+    keep_peak = staticmethod(calibration.keep_peak)
+    exists = staticmethod(os.path.exists)
+    is_file = staticmethod(os.path.isfile)
 
 
 def _version(package: str) -> str:
-    """The version of an installed package, which need not have the name under which it is imported."""
+    """The version of an installed package; empty: not installed. Its name may differ from the name of its module."""
     for name in (package, f"{package}-cpu", f"{package}-gpu"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             return importlib.metadata.version(name)
     return ""
 
 
-def require(case: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-    """Why a case cannot run here, or nothing. Raises ValueError where its workload does not load."""
-    try:
-        received = workloads.received(case)
-        selection.require(received)
-        material.require_readers(received, Settings(**settings))
-    except Unavailable as error:
-        return str(error)
-    except Refused as error:
-        raise ValueError(str(error)) from None
-    return ""
-
-
-def require_images(case: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    """Raise ValueError where the folder of images does not have what a case needs."""
-    material.require(workloads.received(case), Settings(**settings))
-
-
-def environment(name: str, settings: Mapping[str, Any], device_name: str) -> Dict[str, str]:
-    """The variables that a worker of a backend needs."""
-    return backends.load(name).environment(Settings(**settings), device_name)
-
-
-def require_poplar(settings: Mapping[str, Any]) -> None:
-    """Raise ValueError where Poplar's environment contradicts the settings."""
-    variables.environment(Settings(**settings), os.environ)
-    variables.tf_flags([], os.environ)
-
-
-def computed_peak(case: Mapping[str, Any], settings: Mapping[str, Any]) -> Dict[str, Any]:
-    """What the devices of a case could do together, where no worker is needed to tell."""
-    computed = device.load(case["device"]).computed_peak
-    return computed(Case(**case), Settings(**settings)) if computed is not None else {}
-
-
-def file(folder: str) -> str:
-    """A new file for what a worker says."""
-    handle, path = tempfile.mkstemp(dir=folder)
-    os.close(handle)
-    return path
-
-
-def tail(path: str, lines: int) -> List[str]:
-    """The last lines of a file; none where there is none."""
-    try:
-        return Path(path).read_text(errors="replace").splitlines()[-lines:]
-    except OSError:
-        return []
-
-
-def end(pid: int) -> None:
-    """End a child process, and the children of one that leads a group of its own."""
-    with contextlib.suppress(OSError):
-        if os.getpgid(pid) == pid:
-            os.killpg(pid, signal.SIGKILL)
-    with contextlib.suppress(OSError):
-        os.kill(pid, signal.SIGKILL)
-
-
-def exit_code(pid: int, timeout_s: float) -> Optional[int]:
-    """What a child process ended with, as subprocess has it; None while it runs."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        try:
-            found, status = os.waitpid(pid, os.WNOHANG)
-        except ChildProcessError:  # somebody else has asked
-            return 0
-        if found:
-            return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-        if time.monotonic() > deadline:
-            return None
-        time.sleep(0.01)
-
-
-QUESTIONS: Dict[str, Callable[..., Any]] = {
-    **{question.__name__: question for question in (facts, require, require_images, environment, require_poplar)},
-    **{question.__name__: question for question in (computed_peak, file, tail, end, exit_code)},
-    "gpus": cuda.visible,
-    "calibration": calibration.known,
-    "keep_peak": calibration.keep_peak,
-    "exists": os.path.exists,
-    "is_file": os.path.isfile,
-}
-
-
 def heartbeat(channel: Any, folder: str) -> None:
-    """Be there for as long as the harness says that it is; then end this process, its children and its folder."""
+    """Wait while heartbeats of the harness arrive; then end this process and its children, and delete its folder."""
     with contextlib.suppress(OSError):
         os.setsid()
     channel.send({"kind": "ready", "pid": os.getpid()})
@@ -161,34 +163,34 @@ def heartbeat(channel: Any, folder: str) -> None:
             try:
                 channel.receive(SILENCE_S)
             except channel.TimeoutError:
-                # Perhaps it was this process that did not listen: what came meanwhile is there in a moment.
+                # Perhaps this process was stopped: heartbeats that arrived meanwhile are received at once.
                 channel.receive(PULSE_S)
     except (EOFError, channel.TimeoutError):
         pass
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        # The children have asked the kernel to end them with this process.
+        # The kernel ends the children with this process (PR_SET_PDEATHSIG).
         os._exit(0)
 
 
 def serve(channel: Any) -> None:
-    """Answer one question, a list of its name and arguments."""
+    """Call one method of Machine: receive its name and arguments, send its result."""
     question, *arguments = channel.receive()
     try:
-        channel.send({"kind": "answer", "value": QUESTIONS[question](*arguments)})
+        channel.send({"kind": "answer", "value": getattr(Machine, question)(*arguments)})
     except ValueError as error:
         channel.send({"kind": "refused", "text": str(error)})
 
 
 def hold(channel: Any) -> None:
-    """Hold leave to compile on some cores, until the other side lets go."""
+    """Hold the lock for compiling on some cores until the channel is closed."""
     with locks.compiling(channel.receive()):
         channel.send("held")
         channel.waitclose()
 
 
 def serve_rendezvous(channel: Any) -> None:
-    """Be the hub of replicas, until the other side lets go; tell whom they wait for, whenever asked."""
+    """Be the hub of replicas until the channel is closed; each message asks for the ranks that are missing."""
     hub = Hub(channel.receive())
     with contextlib.closing(hub):
         channel.send(hub.place(0))

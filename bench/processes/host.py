@@ -1,4 +1,4 @@
-"""Where workers run: on this machine, or on others that execnet reaches, with the suite's code sent there."""
+"""Hosts of workers: this machine, or another that execnet reaches and that receives a copy of the suite's code."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ import tempfile
 import threading
 import zipfile
 from pathlib import Path
-from typing import Any, ContextManager, Dict, Iterator, List, Optional, Protocol, Sequence
+from typing import Any, Callable, ContextManager, Dict, Iterator, List, Optional, Protocol, Sequence, cast
 
 import execnet
 
 from bench import locks
 from bench.group import Hub
 from bench.processes import agent
+from bench.processes.agent import Machine
 
 START_TIMEOUT_S = 60.0
-# How a process shows that it is not there, or not any more.
+# The errors of a process that did not start, or has ended.
 SILENT = (OSError, EOFError, execnet.TimeoutError)
 WORKER = "popen//execmodel=main_thread_only"
-# What of an execnet specification is left to the user.
+# The keys of an execnet specification that a user may set.
 KEYS = ("popen", "ssh", "python", "ssh_config", "nice", "chdir")
-# A host that does not answer is gone: ssh asks every 5 s, three times, and never for a password.
+# ssh asks the host for a sign of life every 5 s, gives up after three, and never asks for a password.
 SSH = "-o BatchMode=yes -o ConnectTimeout=10 -o ServerAliveInterval=5 -o ServerAliveCountMax=3"
 
 BOOT = """
@@ -43,7 +44,7 @@ agent.heartbeat(channel, folder)
 
 
 class HostLost(Exception):
-    """A host cannot be reached, or does not answer any more."""
+    """A host cannot be reached, or no longer answers."""
 
 
 class Rendezvous(Protocol):
@@ -58,30 +59,34 @@ class Rendezvous(Protocol):
 
 
 class Host(Protocol):
-    """`name`: as the command line has it, empty for this machine. `root`: where the suite's code is there."""
+    """Where workers run.
+
+    name      the host's specification on the command line; empty: this machine
+    root      the folder of the suite's code on the host
+    pid       the process that is the parent of the workers
+    machine   what can be asked of the host. Each call raises HostLost, and ValueError where the method does
+    """
 
     name: str
     root: str
     pid: int
+    machine: Machine
 
     @property
     def facts(self) -> Dict[str, Any]:
-        """What agent.facts says of it and of the devices that were asked for: to ask for others takes time."""
-
-    def ask(self, question: str, *arguments: Any) -> Any:
-        """The answer to one of agent.QUESTIONS. Raises ValueError where that does, and HostLost."""
+        """`machine.facts` of the devices that this run uses, asked once."""
 
     def gateway(self) -> Any:
-        """A new process there, by execnet. Raises HostLost."""
+        """A new process on the host, as an execnet gateway. Raises HostLost."""
 
     def file(self) -> str:
-        """The path of a new file there, which goes with the host."""
+        """The path of a new file on the host, deleted when the host is closed."""
 
     def compiling(self, cores: Sequence[int]) -> ContextManager[None]:
-        """Leave to compile there."""
+        """Hold the host's lock for compiling on these cores."""
 
     def hub(self, count: int) -> Rendezvous:
-        """Where replicas meet."""
+        """A new hub for `count` replicas."""
 
     def close(self) -> None: ...
 
@@ -93,16 +98,13 @@ class LocalHost:
 
     def __init__(self, root: Path, devices: Sequence[str] = ("cpu",)) -> None:
         self._devices = list(devices)
-        self.root, self.pid = str(root), os.getpid()
+        self.root, self.pid, self.machine = str(root), os.getpid(), Machine()
         self._group: Any = None
         self._folder: Optional[tempfile.TemporaryDirectory[str]] = None
 
     @functools.cached_property
     def facts(self) -> Dict[str, Any]:
-        return agent.facts(self._devices)
-
-    def ask(self, question: str, *arguments: Any) -> Any:
-        return agent.QUESTIONS[question](*arguments)
+        return self.machine.facts(self._devices)
 
     def gateway(self) -> Any:
         self._group = self._group or execnet.Group()
@@ -110,7 +112,7 @@ class LocalHost:
 
     def file(self) -> str:
         self._folder = self._folder or tempfile.TemporaryDirectory(prefix="layerbench-")
-        return agent.file(self._folder.name)
+        return self.machine.file(self._folder.name)
 
     def compiling(self, cores: Sequence[int]) -> ContextManager[None]:
         return locks.compiling(cores)
@@ -129,6 +131,7 @@ class RemoteHost:
 
     def __init__(self, name: str, root: Path, devices: Sequence[str] = ("cpu",)) -> None:
         self.name, self._devices = name, list(devices)
+        self.machine = cast(Machine, _RemoteMachine(self._ask))
         self._group = execnet.Group()
         self._folder = tempfile.TemporaryDirectory(prefix="layerbench-")
         self._log = f"{self._folder.name}/ssh.log"
@@ -147,9 +150,10 @@ class RemoteHost:
 
     @functools.cached_property
     def facts(self) -> Dict[str, Any]:
-        return dict(self.ask("facts", self._devices))
+        return self.machine.facts(self._devices)
 
-    def ask(self, question: str, *arguments: Any) -> Any:
+    def _ask(self, question: str, *arguments: Any) -> Any:
+        """The result of a method of the host's Machine."""
         with self._channel("serve") as channel:
             channel.send([question, *arguments])
             reply = channel.receive(START_TIMEOUT_S)
@@ -158,11 +162,11 @@ class RemoteHost:
             return reply["value"]
 
     def gateway(self) -> Any:
-        with self._gone():
+        with self._cut_off():
             return self._group.makegateway(f"{WORKER}//via={self._agent.id}")
 
     def file(self) -> str:
-        return str(self.ask("file", self.root))
+        return self.machine.file(self.root)
 
     @contextlib.contextmanager
     def compiling(self, cores: Sequence[int]) -> Iterator[None]:
@@ -172,7 +176,7 @@ class RemoteHost:
             yield
 
     def hub(self, count: int) -> Rendezvous:
-        with self._gone():
+        with self._cut_off():
             return _RemoteRendezvous(self._exec("serve_rendezvous"), count)
 
     def close(self) -> None:
@@ -185,8 +189,8 @@ class RemoteHost:
 
     @contextlib.contextmanager
     def _channel(self, function: str) -> Iterator[Any]:
-        """A thread of the agent, until the context ends."""
-        with self._gone():
+        """A channel to a function that runs in a thread of the agent until the context ends."""
+        with self._cut_off():
             channel = self._exec(function)
             try:
                 yield channel
@@ -195,20 +199,20 @@ class RemoteHost:
                     channel.close()
 
     @contextlib.contextmanager
-    def _gone(self) -> Iterator[None]:
+    def _cut_off(self) -> Iterator[None]:
         try:
             yield
         except SILENT as error:
             raise HostLost(f"the host {self.name} was cut off: {self._why(error)}") from None
 
     def _why(self, error: BaseException) -> str:
-        said = [line for line in agent.tail(self._log, 5) if not line.startswith("Warning: Permanently added")]
+        lines = [line for line in Machine.tail(self._log, 5) if not line.startswith("Warning: Permanently added")]
         if isinstance(error, execnet.RemoteError):
             return str(error).strip().splitlines()[-1]
         if isinstance(error, execnet.TimeoutError):
             return f"no answer for {START_TIMEOUT_S:g} s"
-        if said:
-            return said[-1].strip()
+        if lines:
+            return lines[-1].strip()
         return "no answer" if hasattr(self, "pid") else "no Python of 3.8 or later starts there (//python=FILE)"
 
     def _pulse(self) -> None:
@@ -217,6 +221,16 @@ class RemoteHost:
                 self._life.send(None)
             except OSError:
                 return
+
+
+class _RemoteMachine:
+    """Sends each call of a method of Machine to the host."""
+
+    def __init__(self, ask: Callable[..., Any]) -> None:
+        self._ask = ask
+
+    def __getattr__(self, method: str) -> Callable[..., Any]:
+        return functools.partial(self._ask, method)
 
 
 class _RemoteRendezvous:
@@ -242,39 +256,39 @@ class _RemoteRendezvous:
 
 
 def _end(group: Any) -> None:
-    """End the processes of a group. One on a host that is gone is out of reach, and ends by itself."""
+    """End the processes of a group. Those of a lost host are out of reach; they end by themselves."""
     while group:
         with contextlib.suppress(*SILENT):
             group.terminate(timeout=1.0)
 
 
 def require_name(name: str) -> str:
-    """Return a specification that can be one of a host. Raises ValueError."""
+    """Return the specification of a host. Raises ValueError if it is none."""
     try:
-        given = execnet.XSpec(name)
+        spec = execnet.XSpec(name)
     except (ValueError, AttributeError):
-        given = None
-    keys = [key for key in vars(given) if not key.startswith("_") and key != "env"] if given else []
-    strange = [key for key in keys if key not in KEYS]
-    if given is None or strange or bool(given.ssh) == bool(given.popen) or given.ssh is True:
+        spec = None
+    keys = [key for key in vars(spec) if not key.startswith("_") and key != "env"] if spec else []
+    unknown = [key for key in keys if key not in KEYS]
+    if spec is None or unknown or bool(spec.ssh) == bool(spec.popen) or spec.ssh is True:
         raise ValueError(f"{name!r}: ssh=HOST or popen is needed, and //python=FILE where it is not python3")
     return name
 
 
 def _specification(name: str, log: str) -> str:
-    """What execnet is told."""
-    given = execnet.XSpec(name)
-    parts = [part if not part.startswith("ssh=") else f"ssh={SSH} -E {log} {given.ssh}" for part in name.split("//")]
-    if given.ssh and not given.python:
+    """The specification that execnet gets, with the options of ssh."""
+    spec = execnet.XSpec(name)
+    parts = [part if not part.startswith("ssh=") else f"ssh={SSH} -E {log} {spec.ssh}" for part in name.split("//")]
+    if spec.ssh and not spec.python:
         parts.append("python=python3")
     return "//".join([*parts, "execmodel=thread", "id=agent"])
 
 
 def _archive(root: Path) -> bytes:
     """The suite's code, as a zip file."""
-    found = io.BytesIO()
-    with zipfile.ZipFile(found, "w", zipfile.ZIP_DEFLATED) as archive:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in sorted((root / "bench").rglob("*")):
             if path.is_file() and "__pycache__" not in path.parts:
                 archive.write(str(path), str(path.relative_to(root)))
-    return found.getvalue()
+    return buffer.getvalue()

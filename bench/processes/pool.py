@@ -75,8 +75,8 @@ class Worker:
     def kill(self) -> None:
         """End the process and its children now."""
         with contextlib.suppress(HostLost):
-            self.host.ask("end", self.pid)
-            self.host.ask("exit_code", self.pid, 10.0)
+            self.host.machine.end(self.pid)
+            self.host.machine.exit_code(self.pid, 10.0)
 
     def _receive(self, deadline: Optional[float], timeout_s: float) -> Reply:
         wait = None if deadline is None else max(0.0, deadline - time.monotonic())
@@ -90,7 +90,7 @@ class Worker:
             raise Died(self._obituary(error)) from None
 
     def _obituary(self, error: Exception) -> str:
-        code: Optional[int] = self.host.ask("exit_code", self.pid, 5.0)
+        code: Optional[int] = self.host.machine.exit_code(self.pid, 5.0)
         if code is None:
             self.kill()
         if isinstance(error, EOFError) and code is not None and code < 0:
@@ -100,7 +100,7 @@ class Worker:
             how = f"exited with {code}"
         else:
             how = f"failed: {str(error).strip().splitlines()[-1]}"
-        lines = self.host.ask("tail", self.stderr, STDERR_LINES)
+        lines = self.host.machine.tail(self.stderr, STDERR_LINES)
         return "\n".join([f"the worker {how}", *(f"  stderr: {line}" for line in lines)])
 
 

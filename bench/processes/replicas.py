@@ -45,7 +45,7 @@ def environment(case: Case, rank: int, host: Host) -> Dict[str, str]:
     """What a replica sees of the GPUs: one. Raises Unavailable where there are not enough."""
     if case.device != "cuda":
         return {}
-    gpus = host.ask("gpus")
+    gpus = host.machine.gpus()
     if case.replicas > len(gpus):
         raise Unavailable(f"not present: {case.replicas} GPUs for as many replicas; there are {len(gpus)}")
     return {"CUDA_VISIBLE_DEVICES": gpus[rank]}

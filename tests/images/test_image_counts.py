@@ -167,7 +167,7 @@ def test_a_missing_package_is_known_before_a_worker_starts(tmp_path, monkeypatch
     case = Case("resnet8", "tiny", dimensions, mode, 1, "fp32", 1, backend, "cpu")
     settings = Settings(data="real", data_dir=str(tmp_path / "set"))
 
-    found = agent.require(case.plain(), settings.plain())
+    found = agent.Machine.require(case.plain(), settings.plain())
 
     assert found == (f"not installed: {told} (pip install -e '.[images]' -c constraints/cpu.txt)" if told else "")
 
