@@ -1,4 +1,4 @@
-"""The hosts of a run: one in use, others that stand in for it, all of one kind."""
+"""The hosts of a run: one in use, and equal ones to replace it."""
 
 from __future__ import annotations
 
@@ -9,54 +9,55 @@ from bench.processes.host import Host, HostLost, LocalHost, RemoteHost
 
 
 class Hosts:
-    """The host in use, and those that stand in for it when it is gone.
+    """The host in use, and those that replace it when it is lost.
 
-    names      as the command line has them; empty: this machine
-    devices    the CPU, and what else is asked for
-    backends   those of which all hosts must have the same version
+    names      specifications from the command line; empty: this machine
+    devices    the CPU, and the other devices of the run
+    backends   all hosts must have the same versions of these
     """
 
     def __init__(self, names: Sequence[str], root: Path, devices: Sequence[str], backends: Sequence[str]) -> None:
         self._devices, self._backends = devices, backends
         self.names, self._root = tuple(names), root
-        self._left = list(names)
-        self._gone: List[str] = []
-        self._known: Optional[Dict[str, Any]] = None
-        self._now: Optional[Host] = None if names else LocalHost(root, devices)
+        self._remaining = list(names)
+        self._failures: List[str] = []
+        self._first_facts: Optional[Dict[str, Any]] = None
+        self._current: Optional[Host] = None if names else LocalHost(root, devices)
 
     def now(self) -> Host:
-        """The host in use: where the last one was cut off, the same again if it can be reached, or else the next that
-        is like it. Raises HostLost when none is left."""
-        while self._now is None:
-            if not self._left:
-                start = "no host is left" if self._known else "--worker-host: no host can be reached"
-                raise HostLost(f"{start}: {'; '.join(self._gone)}")
+        """The host in use. A lost host is tried again first, then the next one that is equal to the first.
+
+        Raises HostLost when none is left."""
+        while self._current is None:
+            if not self._remaining:
+                start = "no host is left" if self._first_facts else "--worker-host: no host can be reached"
+                raise HostLost(f"{start}: {'; '.join(self._failures)}")
             try:
-                self._now = self._like_the_first(RemoteHost(self._left[0], self._root, self._devices))
+                self._current = self._require_equal(RemoteHost(self._remaining[0], self._root, self._devices))
             except HostLost as error:
-                self._gone.append(str(error))
-                self._left.pop(0)
-        return self._now
+                self._failures.append(str(error))
+                self._remaining.pop(0)
+        return self._current
 
     def lose(self) -> None:
-        """Let the host in use go."""
-        if self._now is not None:
-            self._now.close()
-            self._now = None
+        """Close the host in use; `now` opens the next."""
+        if self._current is not None:
+            self._current.close()
+            self._current = None
 
-    def _like_the_first(self, host: Host) -> Host:
-        self._known = self._known or host.facts
-        differs = difference(self._known, host.facts, self._backends)
-        if differs:
+    def _require_equal(self, host: Host) -> Host:
+        self._first_facts = self._first_facts or host.facts
+        text = difference(self._first_facts, host.facts, self._backends)
+        if text:
             host.close()
-            raise HostLost(f"{host.name} has changed: {differs}")
+            raise HostLost(f"{host.name} has changed: {text}")
         return host
 
 
-def difference(one: Mapping[str, Any], other: Mapping[str, Any], backends: Sequence[str]) -> str:
-    """What of two hosts' facts makes their rates no rates of one machine; nothing where they are alike."""
-    found = [f"{what} {one[what]} and {other[what]}" for what in ("python", "cores") if one[what] != other[what]]
-    pairs = [(name, one["devices"][name], other["devices"].get(name)) for name in one["devices"]]
-    pairs += [(name, one["versions"].get(name), other["versions"].get(name)) for name in backends]
-    found += [f"{name} {here or 'none'} and {there or 'none'}" for name, here, there in pairs if here != there]
-    return "; ".join(found)
+def difference(first: Mapping[str, Any], second: Mapping[str, Any], backends: Sequence[str]) -> str:
+    """The facts in which two hosts differ, so that their rates cannot be compared; empty if they are equal."""
+    texts = [f"{key} {first[key]} and {second[key]}" for key in ("python", "cores") if first[key] != second[key]]
+    facts = [(name, first["devices"][name], second["devices"].get(name)) for name in first["devices"]]
+    facts += [(name, first["versions"].get(name), second["versions"].get(name)) for name in backends]
+    texts += [f"{name} {left or 'none'} and {right or 'none'}" for name, left, right in facts if left != right]
+    return "; ".join(texts)

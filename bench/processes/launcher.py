@@ -1,8 +1,8 @@
-"""Who started this process: torchrun, mpirun or poprun, as one of several, or nobody in particular.
+"""The launcher of this process: torchrun, mpirun or poprun, or none.
 
-A launcher tells ranks by the environment. Where rank 0 listens is torchrun's master address; the others start their
-processes on one machine, or the user says where, by `--rendezvous`. The port and the key come from the launcher's
-job, so that two jobs on one machine do not meet.
+A launcher passes ranks by environment variables. Rank 0 listens at torchrun's master address; with the other launchers
+all processes run on one machine, or the user gives the address by `--rendezvous`. Port and key are derived from the
+launcher's job, so that two jobs on one machine stay apart.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PORTS = (20000, 60000)
 
 @dataclass(frozen=True)
 class Launched:
-    """`rank` of `count` processes; `local_rank` of `local_count` on this machine. `job` names what they share."""
+    """Process `rank` of `count`, and `local_rank` of `local_count` on this machine. All of them have the same `job`."""
 
     by: str
     rank: int
@@ -31,7 +31,7 @@ class Launched:
     job: str
 
     def place(self, rendezvous: Optional[str] = None) -> Dict[str, Any]:
-        """Where the group meets, for `bench.group`. Raises ValueError where that is not known, or not HOST:PORT."""
+        """The rendezvous of the group, for `bench.group`. Raises ValueError if it is unknown or not HOST:PORT."""
         key = hashlib.sha256(self.job.encode()).hexdigest()[:32]
         host, port = self.host, PORTS[0] + int(key[:8], 16) % (PORTS[1] - PORTS[0])
         if rendezvous is not None:
@@ -47,8 +47,7 @@ class Launched:
         return {"rank": self.rank, "count": self.count, "host": host, "port": port, "key": key}
 
     def require(self, replicas: Sequence[int], devices: Sequence[str]) -> None:
-        """Raise ValueError where replicas and processes do not fit: a replica each, or several where the device
-        replicates by itself."""
+        """Raise ValueError unless each process has one replica, or the same number if the device replicates."""
         for count in replicas:
             if count != self.count and not (device.replicate(devices) and count % self.count == 0):
                 raise ValueError(
@@ -56,17 +55,17 @@ class Launched:
                 )
 
     def cores(self, usable: Sequence[int], threads: int) -> List[int]:
-        """This process's share of the cores of its machine; all that it may use where the launcher shared them out."""
+        """This process's share of the usable cores; all of them if the launcher has bound it to its share already."""
         if self.local_count * threads > len(usable):
             return list(usable)
         first = len(usable) - (self.local_count - self.local_rank) * threads
         return list(usable[first : first + threads])
 
 
-def here(environ: Mapping[str, str]) -> Optional[Launched]:
-    """The launcher's word, or None. One process of one counts as none."""
-    found = _torchrun(environ) or _mpi(environ)
-    return found if found is not None and found.count > 1 else None
+def detect(environ: Mapping[str, str]) -> Optional[Launched]:
+    """The launcher that started this process. None: no launcher, or a single process."""
+    launched = _torchrun(environ) or _mpi(environ)
+    return launched if launched is not None and launched.count > 1 else None
 
 
 def _torchrun(environ: Mapping[str, str]) -> Optional[Launched]:
@@ -84,8 +83,8 @@ def _torchrun(environ: Mapping[str, str]) -> Optional[Launched]:
 
 
 def _mpi(environ: Mapping[str, str]) -> Optional[Launched]:
-    """mpirun of Open MPI, which poprun uses as well, or of MPICH."""
-    # What poprun itself sets is not documented; its variables start with the name of its library.
+    """mpirun of Open MPI (poprun uses it too) or of MPICH."""
+    # The variables of poprun are not documented; they start with the name of its library.
     by = "poprun" if any(name.startswith("POPDIST_") for name in environ) else "mpirun"
     if "OMPI_COMM_WORLD_RANK" in environ:
         rank, count = "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"

@@ -1,7 +1,7 @@
-"""Workers, seen from the process that runs pytest: started when needed, kept warm, ended for certain.
+"""Workers, as the harness uses them: started when needed, reused, and always ended.
 
-A worker is an execnet gateway, kept for as long as its backend and settings stay the same, so that a
-framework is imported once. It is a session of its own: killing its group takes its children along.
+A worker is an execnet gateway. Cases of the same backend and settings share it, so that a framework is imported once.
+It leads its own session: to kill its process group ends its children too.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ worker.serve(channel, spec)
 
 
 class Died(Exception):
-    """A worker ended, or was ended, in the middle of a request."""
+    """A worker ended or was killed during a request."""
 
 
 class Worker:
-    """One process. `request` asks it to do something and waits for the reply."""
+    """One process. `request` sends a message and waits for the reply."""
 
     def __init__(self, host: Host, environment: Mapping[str, str], cores: Sequence[int]) -> None:
         self.host, self.stderr = host, host.file()
@@ -55,8 +55,10 @@ class Worker:
         self._receive(time.monotonic() + START_TIMEOUT_S, START_TIMEOUT_S)
 
     def request(self, message: Mapping[str, Any], timeout_s: float, tell: Callable[[str], None]) -> Reply:
-        """Return the reply. Raises Died when the worker ends or `timeout_s` passes; waiting for a
-        device that somebody else holds does not count."""
+        """Return the reply. Raises Died when the worker ends or `timeout_s` passes.
+
+        The time in which the worker waits for a locked device does not count.
+        """
         with contextlib.suppress(OSError):
             self.channel.send(dict(message))
         deadline = time.monotonic() + timeout_s
@@ -73,7 +75,7 @@ class Worker:
             tell(reply["phase"])
 
     def kill(self) -> None:
-        """End the process and its children now."""
+        """Kill the process and its children."""
         with contextlib.suppress(HostLost):
             self.host.machine.end(self.pid)
             self.host.machine.exit_code(self.pid, 10.0)
@@ -119,10 +121,10 @@ class Pool:
         timeout_s: float,
         tell: Callable[[str], None] = lambda phase: None,
     ) -> Reply:
-        """Send a request to the worker of `key` (with its `cores`), starting one where there is none.
+        """Send a request to the worker of `key`, and start one if the key has none. A key holds its `cores`.
 
-        Raises Died, after which the key gets a new worker, and HostLost, after which there is a new host. Whatever else
-        interrupts the wait, Ctrl-C above all, ends the worker too: it may be deep in a computation.
+        Raises Died and HostLost; the next request gets a new worker, or a new host. Any other interruption, such as
+        Ctrl-C, kills the worker too, since it may be computing.
         """
         try:
             return self.start(key, environment, tell).request(message, timeout_s, tell)
@@ -136,7 +138,7 @@ class Pool:
     def start(
         self, key: Mapping[str, Any], environment: Mapping[str, str], tell: Callable[[str], None] = lambda phase: None
     ) -> Worker:
-        """The worker of a key, started where there is none."""
+        """The worker of a key; it is started if the key has none."""
         name, host = json.dumps(key, sort_keys=True), self.hosts.now()
         if name not in self.workers or self.workers[name].host is not host:
             tell("waiting")
@@ -146,19 +148,19 @@ class Pool:
         return self.workers[name]
 
     def end(self, key: Mapping[str, Any]) -> None:
-        """End the worker of a key, if there is one."""
+        """Kill the worker of a key, if it has one."""
         worker = self.workers.pop(json.dumps(key, sort_keys=True), None)
         if worker is not None:
             worker.kill()
 
     def end_all(self, name: str) -> None:
-        """End the workers of a backend."""
+        """Kill the workers of a backend."""
         for text in list(self.workers):
             if json.loads(text)["name"] == name:
                 self.end(json.loads(text))
 
     def close(self) -> None:
-        """End every worker."""
+        """Kill all workers."""
         for worker in self.workers.values():
             worker.kill()
         self.workers.clear()

@@ -1,4 +1,4 @@
-"""Replicas of one case: a worker each, on cores or a GPU of its own, that start together and answer as one."""
+"""Replicas of one case: each is a worker on separate cores or a separate GPU; together they give one reply."""
 
 from __future__ import annotations
 
@@ -12,37 +12,36 @@ from bench.cases.errors import Unavailable
 from bench.processes.host import Host, Rendezvous
 from bench.processes.pool import Died, Pool, Reply
 
-# How long the others have to notice that one replica is gone, before they are ended.
+# After one replica fails, the others have this long to notice it. Then they are killed.
 GRACE_S = 5.0
 
 
 def require(case: Case, settings: Settings, chosen: Optional[List[int]], host: Host) -> None:
-    """Raise Unavailable where there are not enough cores or GPUs for a case."""
+    """Raise Unavailable if the host has too few cores or GPUs for a case."""
     cores(case, settings, chosen, host.facts["cores"])
     environment(case, 0, host)
 
 
-def cores(case: Case, settings: Settings, chosen: Optional[List[int]], there: List[int]) -> List[List[int]]:
-    """The cores of each replica, of those that were `chosen`, or else of all that are `there`; empty where none was:
-    not bound.
+def cores(case: Case, settings: Settings, chosen: Optional[List[int]], available: List[int]) -> List[List[int]]:
+    """The cores of each replica, from those that the user has `chosen`, else from all that are `available`.
 
-    Raises Unavailable where there are not enough.
+    An empty choice binds no replica: each list is empty. Raises Unavailable if there are too few cores.
     """
     if chosen == []:
         return [[] for _ in range(case.replicas)]
-    usable = chosen or there
+    usable = chosen or available
     needed = case.replicas * settings.threads
     if needed > len(usable):
         raise Unavailable(
             f"not present: {needed} cores for {case.replicas} replicas of {settings.threads}"
             f" thread{'s' if settings.threads > 1 else ''}; there are {len(usable)} (--threads, --pin)"
         )
-    own = usable[-needed:]
-    return [own[rank * settings.threads : (rank + 1) * settings.threads] for rank in range(case.replicas)]
+    assigned = usable[-needed:]
+    return [assigned[rank * settings.threads : (rank + 1) * settings.threads] for rank in range(case.replicas)]
 
 
 def environment(case: Case, rank: int, host: Host) -> Dict[str, str]:
-    """What a replica sees of the GPUs: one. Raises Unavailable where there are not enough."""
+    """The variables that show a replica one GPU; none without CUDA. Raises Unavailable if there are too few GPUs."""
     if case.device != "cuda":
         return {}
     gpus = host.machine.gpus()
@@ -59,10 +58,10 @@ def request(
     timeout_s: float,
     tell: Callable[[str], None],
 ) -> Reply:
-    """Ask a worker for each replica, and return what rank 0 replies when all of them went well.
+    """Send one message to the worker of each replica. Return the reply of rank 0 if all succeed.
 
-    Otherwise the reply, or Died, is that of the first that failed by itself, and names its rank. The others are
-    told, and ended after GRACE_S; so are all of them when the wait is interrupted.
+    Otherwise return the reply of the replica that caused the failure, with its rank. The others are notified, and
+    killed after GRACE_S. All are killed when the wait is interrupted.
     """
     hub = pool.hosts.now().hub(len(keys))
     try:
@@ -84,7 +83,7 @@ def request(
                 late = _settle(futures, hub)
             finally:
                 # Also when the wait was interrupted: the threads of the executor end with their workers.
-                if not all(future.done() and _went_well(future) for future in futures):
+                if not all(future.done() and _succeeded(future) for future in futures):
                     hub.close()
                     _end(pool, keys)
     finally:
@@ -97,27 +96,30 @@ def _silent(phase: str) -> None:
 
 
 def _settle(futures: Sequence[Future[Reply]], hub: Rendezvous) -> List[int]:
-    """Wait until all are done, or so long after one has failed; return the ranks that the others waited for then."""
-    left = set(futures)
+    """Wait until all are done, or until GRACE_S after the first failure.
+
+    Returns the ranks that the others waited for when that failure was noticed.
+    """
+    pending = set(futures)
     deadline = None
     late: List[int] = []
-    while left and (deadline is None or time.monotonic() < deadline):
-        done, left = wait(left, 0.5, FIRST_COMPLETED)
-        if deadline is None and not all(_went_well(future) for future in done):
+    while pending and (deadline is None or time.monotonic() < deadline):
+        done, pending = wait(pending, 0.5, FIRST_COMPLETED)
+        if deadline is None and not all(_succeeded(future) for future in done):
             deadline = time.monotonic() + GRACE_S
             late = hub.waiting_for
     return late
 
 
-def _went_well(future: Future[Reply]) -> bool:
+def _succeeded(future: Future[Reply]) -> bool:
     return future.exception() is None and future.result()["kind"] == "record"
 
 
 def _answer(futures: Sequence[Future[Reply]], late: Sequence[int]) -> Reply:
-    """The reply of rank 0, or the failure that tells most, of one that the others waited for."""
-    if all(_went_well(future) for future in futures):
+    """The reply of rank 0, or the most informative failure; of equals, that of a rank the others waited for."""
+    if all(_succeeded(future) for future in futures):
         return futures[0].result()
-    found: List[Tuple[Tuple[int, bool], Reply]] = []
+    replies: List[Tuple[Tuple[int, bool], Reply]] = []
     for rank, future in enumerate(futures):
         error = future.exception()
         if error is not None and not isinstance(error, Died):
@@ -125,11 +127,11 @@ def _answer(futures: Sequence[Future[Reply]], late: Sequence[int]) -> Reply:
         reply = {"kind": "died", "text": str(error)} if error is not None else future.result()
         if reply["kind"] != "unavailable":
             reply = {**reply, "text": f"replica {rank} of {len(futures)}: {reply.get('text', '')}"}
-        found.append(((ORDER.index(reply["kind"]), rank not in late), reply))
-    return min(found, key=lambda each: each[0])[1]
+        replies.append(((ORDER.index(reply["kind"]), rank not in late), reply))
+    return min(replies, key=lambda ranked: ranked[0])[1]
 
 
-# What tells more stands first. A worker that was ended for another's sake has died as well.
+# Kinds of replies, the most informative first. "died" also covers a worker that was killed because another failed.
 ORDER = ("unavailable", "wrong", "error", "died", "lost", "record")
 
 

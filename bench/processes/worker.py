@@ -1,7 +1,7 @@
 """The process in which one case is compiled, checked and timed.
 
-`serve` is what runs at the far end of an execnet gateway; `answer` does the work, by `bench/run.py`, and is
-also what --in-process calls. Requests and replies are plain dictionaries; only samples and facts cross.
+`serve` runs in a worker, at the remote end of an execnet gateway. `answer` does the work, by `bench/run.py`; it is also
+called with --in-process. Requests and replies are plain dictionaries.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Tell = Callable[[str], None]
 
 
 def serve(channel: Any, spec: Mapping[str, Any]) -> None:
-    """Answer requests until the other side goes away."""
+    """Answer requests until the channel is closed."""
     _detach(spec)
     prepare(spec["environment"], spec["cores"])
     channel.send({"kind": "ready"})
@@ -34,23 +34,23 @@ def serve(channel: Any, spec: Mapping[str, Any]) -> None:
 
 
 def prepare(environment: Mapping[str, str], cores: List[int]) -> None:
-    """Set what a framework reads when it is loaded, and bind this process to its cores."""
+    """Set the variables that a framework reads when it is imported, and bind this process to its cores."""
     os.environ.update(environment)
     if cores:
-        # Asked before, and remembered: once bound, this process sees no other core, and its records
-        # would name another machine.
+        # The description is cached. A bound process sees only its own cores, so its records would describe a
+        # different machine.
         devices.load("cpu").describe()
         os.sched_setaffinity(0, cores)
 
 
 def answer(request: Mapping[str, Any], tell: Tell, launched: Group = ALONE) -> Reply:
-    """Do what a request asks; whatever goes wrong becomes a reply. `launched`: the processes of a launcher."""
+    """Execute a request; every exception becomes a reply. `launched`: the group of a launcher's processes."""
     try:
         if request["do"] == "calibrate":
             tell("waiting")
             return {"kind": "calibration", **calibration.measured(**request["what"], begun=lambda: tell("calibrating"))}
         case, settings = workloads.received(request["case"]), Settings(**request["settings"])
-        with contextlib.closing(Member(request["place"])) if request.get("place") else _kept(launched) as group:
+        with contextlib.closing(Member(request["place"])) if request.get("place") else _unclosed(launched) as group:
             return {"kind": "record", **run.run(case, settings, tell, request.get("canary_s"), group)}
     except Lost as error:
         return {"kind": "lost", "text": str(error)}
@@ -62,22 +62,22 @@ def answer(request: Mapping[str, Any], tell: Tell, launched: Group = ALONE) -> R
         return {"kind": "wrong", "text": f"wrong result, not recorded: {error}"}
     except Broken as error:
         return {"kind": "wrong", "text": str(error)}
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - it is raised again at the other end, with its traceback
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the harness reports it, with its traceback
         text = f"{type(error).__name__}: {error}".splitlines()[0]
         return {"kind": "error", "text": text, "traceback": traceback.format_exc()}
 
 
 @contextlib.contextmanager
-def _kept(group: Group) -> Iterator[Group]:
+def _unclosed(group: Group) -> Iterator[Group]:
     yield group
 
 
 def _detach(spec: Mapping[str, Any]) -> None:
-    """Make this process end with its parent, deaf to the terminal's Ctrl-C, on its own cores."""
+    """Start a session, so that Ctrl-C does not reach this process; end with the parent; write errors to a file."""
     with contextlib.suppress(OSError):
         os.setsid()
     if sys.platform.startswith("linux"):
-        # PR_SET_PDEATHSIG: no orphan, even when the harness is killed with -9.
+        # PR_SET_PDEATHSIG: no orphan, even after kill -9 of the harness.
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
         if os.getppid() != spec["parent"]:
             os._exit(1)

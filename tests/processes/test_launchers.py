@@ -64,8 +64,8 @@ def ranks(suite, count, *args, **env):
 
 
 def test_nobody_started_a_process_like_any_other():
-    assert launcher.here({"PATH": "/bin"}) is None
-    assert launcher.here({**OPEN_MPI, "OMPI_COMM_WORLD_SIZE": "1", "OMPI_COMM_WORLD_RANK": "0"}) is None
+    assert launcher.detect({"PATH": "/bin"}) is None
+    assert launcher.detect({**OPEN_MPI, "OMPI_COMM_WORLD_SIZE": "1", "OMPI_COMM_WORLD_RANK": "0"}) is None
 
 
 @pytest.mark.parametrize(
@@ -78,26 +78,26 @@ def test_nobody_started_a_process_like_any_other():
     ],
 )
 def test_a_launcher_tells_rank_and_count(environ, by, rank, count, local):
-    found = launcher.here(environ)
+    found = launcher.detect(environ)
 
     assert (found.by, found.rank, found.count, (found.local_rank, found.local_count)) == (by, rank, count, local)
 
 
 def test_all_ranks_of_a_job_meet_at_one_place_and_those_of_another_elsewhere():
-    one, same = (launcher.here({**OPEN_MPI, "OMPI_COMM_WORLD_RANK": rank}).place() for rank in "03")
-    other = launcher.here({**OPEN_MPI, "OMPI_MCA_ess_base_jobid": "124"}).place()
+    one, same = (launcher.detect({**OPEN_MPI, "OMPI_COMM_WORLD_RANK": rank}).place() for rank in "03")
+    other = launcher.detect({**OPEN_MPI, "OMPI_MCA_ess_base_jobid": "124"}).place()
 
     assert {**one, "rank": 3} == same
     assert (one["port"], one["key"]) != (other["port"], other["key"])
 
 
 def test_ranks_of_torchrun_meet_at_its_master():
-    assert launcher.here(TORCHRUN).place()["host"] == "node0"
-    assert launcher.here(TORCHRUN).place("node7:5000")["port"] == 5000
+    assert launcher.detect(TORCHRUN).place()["host"] == "node0"
+    assert launcher.detect(TORCHRUN).place("node7:5000")["port"] == 5000
 
 
 def test_where_rank_0_is_on_other_machines_has_to_be_said():
-    spread = launcher.here({**OPEN_MPI, "OMPI_COMM_WORLD_LOCAL_SIZE": "2"})
+    spread = launcher.detect({**OPEN_MPI, "OMPI_COMM_WORLD_LOCAL_SIZE": "2"})
 
     with pytest.raises(ValueError, match="mpirun started 4 processes, 2 of them here; say where rank 0"):
         spread.place()
@@ -107,7 +107,7 @@ def test_where_rank_0_is_on_other_machines_has_to_be_said():
 @pytest.mark.parametrize("text", ["nonsense", "host:", ":5", "host:x", "host:99999"])
 def test_a_place_that_is_none_is_refused(text):
     with pytest.raises(ValueError, match="HOST:PORT is needed"):
-        launcher.here(TORCHRUN).place(text)
+        launcher.detect(TORCHRUN).place(text)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_a_place_that_is_none_is_refused(text):
 def test_ranks_of_a_machine_share_its_cores(usable, local_rank, local_count, threads, own):
     environ = {**TORCHRUN, "LOCAL_RANK": str(local_rank), "LOCAL_WORLD_SIZE": str(local_count)}
 
-    assert launcher.here(environ).cores(list(usable), threads) == own
+    assert launcher.detect(environ).cores(list(usable), threads) == own
 
 
 # Runs.
