@@ -1,4 +1,4 @@
-"""Real images: what a folder holds, and how it becomes batches. Naming these loads no framework, and no numpy."""
+"""Folders of images, and the batches made from them. Importing this package imports neither a framework nor numpy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an open input pipeline gives: whole batches."""
+"""The batches of an open input pipeline."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ Batch = Tuple[Any, Any]
 
 @dataclass
 class Chunk:
-    """Some images, (count, height, width, 3) of uint8, their labels, and what was left out before."""
+    """Images, (count, height, width, 3) of uint8, and their labels.
+
+    skipped   why images before these were skipped, a reason for each
+    fault     the fault that ends the pipeline after them
+    """
 
     images: Any
     labels: Any
@@ -29,7 +33,7 @@ class Batches:
     images    (batch, 3, image_size, image_size) of uint8, a view of (batch, image_size, image_size, 3);
               it may be read-only
     labels    (batch,) of int64
-    skipped   images left out so far; it may run ahead of the batches
+    skipped   images skipped so far; it may include images of later batches
     """
 
     def __init__(
@@ -40,7 +44,7 @@ class Batches:
         self._batch_size = batch_size
         self._repeat = repeat
         self._rest = rest
-        self._batches = self._whole(chunks)
+        self._batches = self._generate(chunks)
 
     def __iter__(self) -> Iterator[Batch]:
         return self
@@ -51,35 +55,39 @@ class Batches:
     def close(self) -> None:
         self._batches.close()
 
-    def _whole(self, chunks: Iterator[Chunk]) -> Generator[Batch, None, None]:
-        waiting: List[Chunk] = []
-        made = False
+    def _generate(self, chunks: Iterator[Chunk]) -> Generator[Batch, None, None]:
+        pending: List[Chunk] = []
+        yielded = False
         for chunk in chunks:
             for reason in chunk.skipped:
                 self.skipped.add(reason)
             if chunk.fault is not None:
                 raise chunk.fault
             if len(chunk.labels):
-                waiting.append(chunk)
-            while sum(len(one.labels) for one in waiting) >= self._batch_size:
-                batch, waiting = _cut(waiting, self._batch_size)
-                made = True
+                pending.append(chunk)
+            while _count(pending) >= self._batch_size:
+                batch, pending = _cut(pending, self._batch_size)
+                yielded = True
                 yield batch.images.transpose(0, 3, 1, 2), batch.labels
-        if self._rest and waiting:
-            batch, _ = _cut(waiting, sum(len(one.labels) for one in waiting))
-            made = True
+        if self._rest and pending:
+            batch, _ = _cut(pending, _count(pending))
+            yielded = True
             yield batch.images.transpose(0, 3, 1, 2), batch.labels
-        if self._repeat or not made:
-            raise ValueError(self._too_few(sum(len(one.labels) for one in waiting)))
+        if self._repeat or not yielded:
+            raise ValueError(self._too_few(_count(pending)))
 
     def _too_few(self, count: int) -> str:
         left_out = f"; {self.skipped.total} left out, the first: {self.skipped.first}" if self.skipped.total else ""
-        what = "no image that can be used" if self._repeat or not count else f"{count} images"
-        return f"{one_line(self._dataset.root)} has {what}, fewer than a batch of {self._batch_size}{left_out}"
+        content = "no image that can be used" if self._repeat or not count else f"{count} images"
+        return f"{one_line(self._dataset.root)} has {content}, fewer than a batch of {self._batch_size}{left_out}"
+
+
+def _count(chunks: List[Chunk]) -> int:
+    return sum(len(chunk.labels) for chunk in chunks)
 
 
 def _cut(chunks: List[Chunk], count: int) -> Tuple[Chunk, List[Chunk]]:
-    """The first `count` images, without a copy when they are one chunk, and the rest."""
+    """The first `count` images, and the rest. They are not copied if they are one chunk."""
     if len(chunks) == 1 and len(chunks[0].labels) == count:
         return chunks[0], []
     images = np.concatenate([chunk.images for chunk in chunks])

@@ -1,15 +1,15 @@
-"""What a folder of images holds: found by its names alone, no file is opened.
+"""The content of a folder of images, determined from file names alone. No file is opened.
 
 folder       <class>/*.jpg, .jpeg or .png; the classes are the folders, sorted by name, from 0
 tfrecord     train-00000-of-00008 or validation-..., of tf.train.Example with image/encoded and
              image/class/label, as ImageNet is distributed for TensorFlow
 webdataset   *.tar of <key>.jpg, .jpeg or .png beside <key>.cls
-Splits       a subfolder train, validation or val is used when there is one, and so is the split in
-             the name of a TFRecord or a tar; a set without any serves for both
-Parent       a folder that holds no images, and in which one folder alone is a set, stands for that one
+Splits       a subfolder train, validation or val is used if there is one, and so is the split in
+             the name of a TFRecord or a tar; a set without splits serves for both
+Parent       a folder without images, of whose folders exactly one is a set, stands for that set
 Labels       0 to classes - 1 when read. In TFRecords they count from 1, as ImageNet's do (0 is its
-             background), in tars from 0. A label outside is a fault of that image; with `classes`
-             unknown only the lower end is judged
+             background), in tars from 0. A label outside this range is a fault of its image; if `classes`
+             is unknown, only the lower bound is checked
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ _ALLOWED = "<class>/*.jpg, train-00000-of-00001 (TFRecord) or *.tar (WebDataset)
 
 @dataclass(frozen=True)
 class Dataset:
-    """Where images are. Plain data: it crosses to workers.
+    """A set of images. Plain data, sent to workers.
 
-    root          the folder of the set, absolute: as given, or the one in it
-    files         below root, in order: images, or the files that hold them
-    labels        of each image of a folder, else empty
-    classes       how many, where known
-    count         of images, bad ones included; None until `counting.counted` has opened the files
-    counts        of images in each file that holds several; empty until they are counted
-    labelled      False: pictures without classes, whose labels here mean nothing
+    root       the absolute path of the set
+    files      paths relative to root, in order: images, or the TFRecords or tars that contain them
+    labels     of each image of a folder; empty for other formats
+    classes    the number of classes; None: unknown
+    count      of images, including bad ones; None until `counting.counted` has opened the files
+    counts     of images in each TFRecord or tar; empty until they are counted
+    labelled   False: images without classes, whose labels here have no meaning
     """
 
     root: str
@@ -58,7 +58,7 @@ class Dataset:
 
     @property
     def first_label(self) -> int:
-        """What the first class is called in the files."""
+        """The label of the first class in the files."""
         return FIRST_LABEL[self.format]
 
     def path(self, file: str) -> str:
@@ -72,9 +72,9 @@ def find(
     classes: Optional[int] = None,
     labelled: bool = True,
 ) -> Dataset:
-    """Return what a folder holds. Raises ValueError, in one line, where that is nothing or not clear.
+    """Return the set of images in a folder. Raises ValueError, in one line, if there is none, or not exactly one.
 
-    labelled   False: pictures that lie in no class folder will do
+    labelled   False: images outside class folders are allowed
     """
     if split not in SPLITS:
         raise ValueError(f"split={split!r}; allowed are {' and '.join(SPLITS)}")
@@ -97,16 +97,16 @@ def find(
 
 
 def format_of(path: Union[str, Path], split: str) -> str:
-    """The format of a set, without a look at all of it. Raises ValueError as `find` does."""
+    """The format of a set, without listing all of it. Raises ValueError as `find` does."""
     kind = _format(_place(_set_of(Path(os.path.abspath(path))), split))
     return "folder" if kind == "pictures" else kind
 
 
 def _set_of(root: Path) -> Path:
-    """The folder itself, or where that holds no set, the one folder in it that does. ValueError: several do."""
-    if not root.is_dir() or _splits(root) or _holds(root):
+    """The folder itself, or the only folder in it that is a set. Raises ValueError if several are."""
+    if not root.is_dir() or _splits(root) or _formats(root):
         return root
-    sets = [folder for folder in _folders(root) if _splits(folder) or _holds(folder)]
+    sets = [folder for folder in _folders(root) if _splits(folder) or _formats(folder)]
     if len(sets) > 1:
         names = ", ".join(one_line(folder.name) for folder in sets)
         raise ValueError(f"{one_line(root)} holds several sets of images: {names}; give one of these folders")
@@ -118,44 +118,46 @@ def _splits(root: Path) -> List[str]:
 
 
 def _place(root: Path, split: str) -> Path:
-    """The folder itself, or its subfolder of a split. Raises ValueError when neither is there."""
+    """The folder itself, or its subfolder of a split. Raises ValueError if neither exists."""
     if not root.exists():
         raise ValueError(f"{one_line(root)} is not there; give a folder of images: {_ALLOWED}")
     if not root.is_dir():
         raise ValueError(f"{one_line(root)} is not a folder; give the folder that holds {_ALLOWED}")
-    there = _splits(root)
-    chosen = [name for name in there if _SPLIT_OF[name] == split]
-    if there and not chosen:
-        raise ValueError(f"{one_line(root)} has {' and '.join(there)} and no {split}; choose another split or folder")
+    splits = _splits(root)
+    chosen = [name for name in splits if _SPLIT_OF[name] == split]
+    if splits and not chosen:
+        raise ValueError(f"{one_line(root)} has {' and '.join(splits)} and no {split}; choose another split or folder")
     if len(chosen) > 1:
         raise ValueError(f"{one_line(root)} has both {' and '.join(chosen)}; keep one of them")
     return root / chosen[0] if chosen else root
 
 
 def _format(place: Path) -> str:
-    """The one format of which there is something. Raises ValueError at none and at several."""
-    there = _holds(place)
-    if len(there) > 1:
-        raise ValueError(f"{one_line(place)} holds {' and '.join(there)}; one format is allowed, move the others away")
-    if there:
-        return next(iter(there.values()))
+    """The format of the files in a folder. Raises ValueError for none and for several."""
+    formats = _formats(place)
+    if len(formats) > 1:
+        raise ValueError(
+            f"{one_line(place)} holds {' and '.join(formats)}; one format is allowed, move the others away"
+        )
+    if formats:
+        return next(iter(formats.values()))
     raise ValueError(f"{one_line(place)} holds no images; allowed are {_ALLOWED}")
 
 
-def _holds(place: Path) -> Dict[str, str]:
-    """The formats of what lies in a folder, by what one calls it; pictures count where there is nothing else."""
+def _formats(place: Path) -> Dict[str, str]:
+    """The formats of the files in a folder, by their names in messages; images count if there is nothing else."""
     names = _names(place)
-    found = {
+    candidates = {
         "class folders": ("folder", any(_images(folder) for folder in _folders(place))),
         "TFRecords": ("tfrecord", any(_TFRECORD.fullmatch(name) for name in names)),
         "tars": ("webdataset", any(name.endswith(".tar") for name in names)),
     }
-    there = {name: kind for name, (kind, seen) in found.items() if seen}
-    return there or ({"pictures": "pictures"} if _images(place) else {})
+    formats = {name: kind for name, (kind, present) in candidates.items() if present}
+    return formats or ({"pictures": "pictures"} if _images(place) else {})
 
 
 def _pictures(root: Path, place: Path, split: str, labelled: bool) -> Dataset:
-    """Pictures that lie in no class folder: good for what looks at no label."""
+    """Images outside class folders, for cases that need no labels."""
     if labelled:
         raise ValueError(
             f"{one_line(place)} holds images without classes; put them into a folder per class, since training and"

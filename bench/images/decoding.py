@@ -1,7 +1,7 @@
-"""Bytes of a JPEG or PNG become an array of RGB pixels, with Pillow.
+"""Decodes JPEG and PNG to arrays of RGB pixels, with Pillow.
 
-Grey, palette, CMYK and transparent images are converted; transparency is dropped, not painted on a
-ground; of 16 bits the upper 8 are kept. Resampling is bilinear with antialiasing.
+Grey, palette, CMYK and transparent images are converted. Transparency is dropped, not blended with a background; of
+16 bits the upper 8 are used. Resampling is bilinear with antialiasing.
 """
 
 from __future__ import annotations
@@ -18,20 +18,19 @@ import numpy as np
 from bench.images.faults import BadImage
 from bench.images.geometry import evaluation_box, training_box
 
-# More pixels than that are refused before they are decoded: 2 ** 26 are 8192 x 8192, 200 MB of RGB.
+# Larger images are refused before they are decoded: 2 ** 26 pixels are 8192 x 8192, 200 MB of RGB.
 MAX_PIXELS = 2**26
 
 
 def decode(data: bytes, where: str) -> Any:
-    """The image, as Pillow's RGB. Raises BadImage, which names `where`."""
+    """The image as a Pillow image in RGB. Raises BadImage, which names `where`."""
     from PIL import Image, UnidentifiedImageError
 
     if not data:
         raise BadImage(where, "empty")
     try:
         with warnings.catch_warnings():
-            # Of Pillow's own guard against huge images, and of odd palettes: the first is ours to
-            # refuse, the second is converted all the same.
+            # Pillow warns of huge images, which are refused below, and of odd palettes, which are converted.
             warnings.simplefilter("ignore")
             image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
             _require_size(image.size, where)
@@ -47,7 +46,7 @@ def decode(data: bytes, where: str) -> Any:
 
 
 def evaluated(image: Any, image_size: int) -> Any:
-    """The middle of an image, (image_size, image_size, 3) of uint8."""
+    """The centre of an image, (image_size, image_size, 3) of uint8."""
     width, height = image.size
     return _resized(image, evaluation_box(width, height, image_size), image_size)
 
@@ -60,7 +59,7 @@ def augmented(image: Any, image_size: int, draw: random.Random) -> Any:
 
 
 def shown(data: bytes, where: str, image_size: int, draw: Optional[random.Random]) -> Any:
-    """What a network sees of an image: a random part with `draw`, the middle without."""
+    """The pixels that a network gets of an image: a random part with `draw`, the centre without."""
     image = decode(data, where)
     return evaluated(image, image_size) if draw is None else augmented(image, image_size, draw)
 

@@ -1,12 +1,12 @@
-"""The images of a set, undecoded, in the order of an epoch, and each part of them.
+"""The undecoded images of a set in the order of an epoch, divided into parts.
 
-A part is what one worker of one replica reads. Epochs follow each other without a gap: image `n` of all of them has
-the position `epoch * count + n`, and positions are dealt out to the parts in blocks of a batch. So after any number of
-batches all parts together have read each image equally often, but for the one epoch that is under way.
+A part is read by one worker of one replica. Epochs follow each other without a gap: image `n` of an epoch has the
+position `epoch * count + n`, and positions are assigned to the parts in turn, in blocks of a batch. So after any number
+of batches all parts together have read each image equally often, except for the current epoch.
 
-Folders    a part reads the images at its positions; evaluation keeps the order, training shuffles all of them
-Shards     a part reads as many images as it has positions, but as one run of records behind each other, from few
-           files; training shuffles the files of each epoch, and a buffer of images within each part
+Folders    a part reads the images at its positions. Training shuffles all images; evaluation does not
+Shards     a part reads as many images as it has positions, but as consecutive records of few files. Training
+           shuffles the files of each epoch, and a buffer of images within each part
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from bench.images.dataset import Dataset
 from bench.images.faults import BadImage
 
 Grouped = Callable[[BinaryIO, str], Iterable[tars.Sample]]
-# Images, undecoded, among which the next one of shards is drawn in training; of all workers together.
+# The size of the shuffle buffers for shards, in undecoded images, of all workers together.
 SHUFFLED = 1024
 
 IMAGE, LABEL = "image/encoded", "image/class/label"
@@ -33,19 +33,19 @@ LEAVE_OUT = "leave such images out by --data-errors skip"
 
 @dataclass(frozen=True)
 class Record:
-    """One image, undecoded: `data` is None where it is still in a file of its own."""
+    """One undecoded image. `data` is None if the image is a separate file, not read yet."""
 
     where: str
     data: Optional[bytes]
     label: int
 
 
-Found = Union[Record, BadImage]
+Item = Union[Record, BadImage]
 
 
 @dataclass(frozen=True)
 class Part:
-    """One of `parts` parts of all epochs, in blocks of `block` images."""
+    """Part `index` of `parts`, in blocks of `block` images."""
 
     index: int = 0
     parts: int = 1
@@ -55,13 +55,13 @@ class Part:
         return position // self.block % self.parts == self.index
 
     def taken(self, stop: int) -> int:
-        """How many positions below `stop` are its own."""
+        """The number of positions below `stop` that belong to this part."""
         rounds, rest = divmod(stop, self.block * self.parts)
         return rounds * self.block + min(max(rest - self.index * self.block, 0), self.block)
 
 
 class Piece(NamedTuple):
-    """Images `first` to `stop` - 1 of a file; `last`: there are no more in it."""
+    """Images `first` to `stop` - 1 of a file. `last`: these are the last images of the file."""
 
     path: str
     first: int
@@ -69,36 +69,36 @@ class Piece(NamedTuple):
     last: bool
 
 
-def epoch(dataset: Dataset, part: Part, number: int, seed: Optional[int], grouped: Grouped) -> Iterator[Found]:
-    """The records of one epoch; shuffled where there is a `seed`, which must be the same in all parts."""
+def epoch(dataset: Dataset, part: Part, number: int, seed: Optional[int], grouped: Grouped) -> Iterator[Item]:
+    """The records of one epoch. A `seed` shuffles them; it must be the same in all parts."""
     draw = None if seed is None else np.random.default_rng([seed, number])
     if dataset.format == "folder":
         yield from _of_folder(dataset, part, number, draw)
         return
-    found = (record for piece in pieces(dataset, part, number, draw) for record in of_piece(dataset, piece, grouped))
+    items = (item for piece in pieces(dataset, part, number, draw) for item in piece_records(dataset, piece, grouped))
     if draw is None:
-        yield from found
+        yield from items
     else:
-        own = random.Random(int(draw.integers(2**62)) + part.index)
-        yield from shuffled(found, max(16, SHUFFLED // part.parts), own)
+        generator = random.Random(int(draw.integers(2**62)) + part.index)
+        yield from shuffled(items, max(16, SHUFFLED // part.parts), generator)
 
 
 def pieces(dataset: Dataset, part: Part, number: int, draw: Optional[np.random.Generator]) -> List[Piece]:
-    """What a part reads of shards in an epoch, in order."""
+    """The pieces of shards that a part reads in an epoch, in order."""
     begin, end = number * sum(dataset.counts), (number + 1) * sum(dataset.counts)
-    every = [replace(part, index=index) for index in range(part.parts)]
-    sizes = [one.taken(end) - one.taken(begin) for one in every]
+    parts = [replace(part, index=index) for index in range(part.parts)]
+    sizes = [other.taken(end) - other.taken(begin) for other in parts]
     first = sum(sizes[: part.index])
     stop = first + sizes[part.index]
-    found, before = [], 0
+    chosen, before = [], 0
     order = range(len(dataset.files)) if draw is None else draw.permutation(len(dataset.files))
     for index in order:
         count = dataset.counts[index]
         a, b = max(first - before, 0), min(stop - before, count)
         if a < b:
-            found.append(Piece(dataset.path(dataset.files[index]), a, b, b == count))
+            chosen.append(Piece(dataset.path(dataset.files[index]), a, b, b == count))
         before += count
-    return found
+    return chosen
 
 
 def shuffled(items: Iterable[Any], size: int, draw: random.Random) -> Iterator[Any]:
@@ -118,7 +118,7 @@ def _drawn(buffer: List[Any], draw: random.Random) -> Any:
     return buffer.pop()
 
 
-def _of_folder(dataset: Dataset, part: Part, number: int, draw: Optional[np.random.Generator]) -> Iterator[Found]:
+def _of_folder(dataset: Dataset, part: Part, number: int, draw: Optional[np.random.Generator]) -> Iterator[Item]:
     count = len(dataset.files)
     order: Sequence[int] = range(count) if draw is None else draw.permutation(count)
     for position, index in enumerate(order, number * count):
@@ -126,13 +126,13 @@ def _of_folder(dataset: Dataset, part: Part, number: int, draw: Optional[np.rand
             yield Record(dataset.path(dataset.files[index]), None, dataset.labels[index])
 
 
-def of_piece(dataset: Dataset, piece: Piece, grouped: Grouped) -> Iterator[Found]:
-    """The records of a piece, and a fault where the file does not hold what was counted."""
+def piece_records(dataset: Dataset, piece: Piece, grouped: Grouped) -> Iterator[Item]:
+    """The records of a piece, and a fault if the file does not hold the counted number of images."""
     path, first, stop, last = piece
     number = first
-    for found in islice(of_file(dataset, path, lambda other: first <= other < stop, grouped), first, stop + last):
-        if number < stop and found is not None:
-            yield found
+    for item in islice(file_records(dataset, path, lambda n: first <= n < stop, grouped), first, stop + last):
+        if number < stop and item is not None:
+            yield item
         number += 1
     fault = miscounted(piece, number)
     if fault is not None:
@@ -140,17 +140,19 @@ def of_piece(dataset: Dataset, piece: Piece, grouped: Grouped) -> Iterator[Found
 
 
 def miscounted(piece: Piece, number: int) -> Optional[BadImage]:
-    """What is wrong where a file turned out to hold `number` images, as far as the piece goes."""
+    """The fault of a file of which a piece was read up to image `number`; None if that agrees with the count."""
     if number == piece.stop:
         return None
-    there = f"{number} images" if number < piece.stop else f"more than {piece.stop} images"
+    content = f"{number} images" if number < piece.stop else f"more than {piece.stop} images"
     return BadImage(
-        piece.path, f"holds {there}, and was counted to hold {piece.stop}; it has changed, or sizes.json is wrong"
+        piece.path, f"holds {content}, and was counted to hold {piece.stop}; it has changed, or sizes.json is wrong"
     )
 
 
-def of_file(dataset: Dataset, path: str, wanted: Callable[[int], bool], grouped: Grouped) -> Iterator[Optional[Found]]:
-    """The records of a file that holds several; None where one is not wanted and costs time to read."""
+def file_records(
+    dataset: Dataset, path: str, wanted: Callable[[int], bool], grouped: Grouped
+) -> Iterator[Optional[Item]]:
+    """The records of a TFRecord or tar; None for one that is not wanted and was skipped to save time."""
     if dataset.format == "webdataset":
         for sample in tars.samples(path, grouped):
             yield sample if isinstance(sample, BadImage) else _of_tar(dataset, path, sample)
@@ -159,7 +161,7 @@ def of_file(dataset: Dataset, path: str, wanted: Callable[[int], bool], grouped:
         yield _of_example(dataset, path, number, data) if isinstance(data, bytes) else data
 
 
-def _of_tar(dataset: Dataset, path: str, sample: tars.Labelled) -> Found:
+def _of_tar(dataset: Dataset, path: str, sample: tars.Labelled) -> Item:
     where = tars.where(path, sample.key)
     fault = label_fault(dataset, sample.label)
     if fault:
@@ -167,7 +169,7 @@ def _of_tar(dataset: Dataset, path: str, sample: tars.Labelled) -> Found:
     return Record(where, sample.image, sample.label - dataset.first_label)
 
 
-def _of_example(dataset: Dataset, path: str, number: int, data: bytes) -> Found:
+def _of_example(dataset: Dataset, path: str, number: int, data: bytes) -> Item:
     where = tfrecords.where(path, number)
     try:
         values = tf_example.parse(data)
@@ -185,11 +187,11 @@ def _of_example(dataset: Dataset, path: str, number: int, data: bytes) -> Found:
 
 
 def label_fault(dataset: Dataset, label: int) -> Optional[str]:
-    """Why a label as it is in a file is none, or None."""
+    """Why a label, as stored in a file, is out of range; None if it is valid."""
     first, classes = dataset.first_label, dataset.classes
     if label < first:
-        again = f"write {NAMES[dataset.format]} with labels from {first}"
-        return f"label {label}; in {NAMES[dataset.format]} the first is {first}; {again}, or {LEAVE_OUT}"
+        advice = f"write {NAMES[dataset.format]} with labels from {first}"
+        return f"label {label}; in {NAMES[dataset.format]} the first is {first}; {advice}, or {LEAVE_OUT}"
     if classes is not None and label >= first + classes:
         last = first + classes - 1
         return f"label {label}; with {classes} classes the last is {last}; give more by --classes, or {LEAVE_OUT}"

@@ -1,4 +1,4 @@
-"""What can be wrong with images and with the processes that read them, each in one line."""
+"""Faults of images and of the processes that read them. Each message is one line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bench.cases.errors import Unavailable
 
 
 class BadImage(ValueError):
-    """An image, or a file of images, that cannot be used. One line: the file, the record in it, the reason."""
+    """An image, or a file of images, that cannot be used. The message names the file, the record and the reason."""
 
     def __init__(self, where: str, reason: object) -> None:
         self.where = where
@@ -22,12 +22,12 @@ class BadImage(ValueError):
 
 
 class Stopped(RuntimeError):
-    """A process of an input pipeline ended, or went silent, before its work was done."""
+    """A process of an input pipeline died or hung."""
 
 
 @dataclass
 class Skipped:
-    """Images left out so far, over all epochs, and the first reason."""
+    """The number of images skipped so far, over all epochs, and the first reason."""
 
     total: int = 0
     first: Optional[str] = None
@@ -39,21 +39,21 @@ class Skipped:
 
 
 def one_line(text: object) -> str:
-    """The text with its line breaks as spaces, fit to be printed: a file may have any bytes in its name."""
+    """The text with spaces for line breaks, and escapes for the bytes of file names that cannot be printed."""
     return " ".join(str(text).split()).encode("utf-8", "backslashreplace").decode()
 
 
 def require(module: str, package: str) -> None:
-    """Raise Unavailable when a package of the extra `images` is missing."""
+    """Raise Unavailable if a package of the extra `images` is missing."""
     if importlib.util.find_spec(module) is None:
         raise Unavailable(f"not installed: {package} (pip install -e '.[images]' -c constraints/cpu.txt)")
 
 
 def require_packages(format: str, pipeline: str = "") -> None:
-    """Raise Unavailable when a package is missing that a format of images needs, read by that pipeline."""
+    """Raise Unavailable if a package is missing that an input pipeline needs for a format."""
     require("PIL", "pillow")
     if pipeline == "torch":
-        # Cases of other frameworks read with it as well.
+        # Cases of other frameworks use this pipeline too.
         require("torch", "torch")
     if format == "tfrecord":
         require("google_crc32c", "google-crc32c")

@@ -1,7 +1,7 @@
-"""Generated images that stand in for photographs: like in size, in bytes and in what decoding costs.
+"""Generated images in place of photographs, with similar size, bytes and decoding time.
 
-Pixels   random fields whose amplitude falls with frequency (1 / f ** 1.1), as that of photographs does,
-         mostly of brightness, in a colour of the class, with a little noise of a sensor
+Pixels   random fields whose amplitude falls with frequency (1 / f ** 1.1), as in photographs: mostly
+         brightness, in the colour of the class, with a little sensor noise
 Bytes    some 110 kB for 500 x 375, as ImageNet's: JPEG of quality 90
 Seed     image `i` is the same in every format and set of the same seed, classes and size, on the same
          versions of numpy and Pillow
@@ -26,7 +26,7 @@ from bench.images import tf_example, tfrecords
 from bench.images.dataset import FORMATS, Dataset, find
 from bench.images.faults import one_line, require
 
-# What is kept in the cache is made anew when this changes: count up when the images do.
+# The cached set is generated again when this changes. Increase it when the images change.
 VERSION = 1
 SHARD = 128
 QUALITY = 90
@@ -53,10 +53,10 @@ def make(
     seed: int = 0,
     tell: Optional[Tell] = None,
 ) -> Dataset:
-    """Write a set, whole or not at all, into a folder that is empty or not there, and return it.
+    """Write a complete set into an empty or new folder, or nothing, and return it.
 
-    `tell` is called with the number of images made so far. Raises ValueError for what makes no sense,
-    and OSError where it cannot be written.
+    `tell` is called with the number of images so far. Raises ValueError for invalid arguments, and OSError if
+    the set cannot be written.
     """
     target = Path(os.path.abspath(folder))
     _require(target, images, classes, width, height, format, seed)
@@ -66,8 +66,7 @@ def make(
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=str(target.parent), prefix=f".{target.name}."))
     try:
-        made = _generated(images, classes, (width, height), seed, tell)
-        _WRITERS[format](temporary, made, images, classes)
+        _WRITERS[format](temporary, _generated(images, classes, (width, height), seed, tell), images, classes)
         os.chmod(str(temporary), 0o755)
         os.replace(str(temporary), str(target))
     except BaseException:
@@ -76,14 +75,16 @@ def make(
     return find(target, classes=None if format == "folder" else classes)
 
 
-def kept(*, images: int = 64, classes: int = 8, width: int = 500, height: int = 375, format: str = "folder") -> Dataset:
-    """The set of that kind in the cache folder, made on first use."""
+def cached(
+    *, images: int = 64, classes: int = 8, width: int = 500, height: int = 375, format: str = "folder"
+) -> Dataset:
+    """The set in the cache folder; it is generated on first use."""
     name = f"images-{VERSION}-{format}-{images}-{classes}-{width}x{height}"
     with locks.alone(name):
         folder = cache.folder() / name
-        # Nobody else is at work under this lock: a killed process left these.
-        for half in cache.folder().glob(f".{name}.*"):
-            shutil.rmtree(str(half), ignore_errors=True)
+        # No other process writes under this lock, so these are left from a killed one.
+        for leftover in cache.folder().glob(f".{name}.*"):
+            shutil.rmtree(str(leftover), ignore_errors=True)
         if folder.is_dir() and any(folder.iterdir()):
             return find(folder, classes=None if format == "folder" else classes)
         return make(folder, images=images, classes=classes, width=width, height=height, format=format)
@@ -105,7 +106,7 @@ def picture(number: int, label: int, classes: int, size: Tuple[int, int], seed: 
 
 
 def _field(draw: Any, height: int, width: int) -> Any:
-    """Random values of mean 0 and deviation 1 that are alike nearby."""
+    """A smooth random field of mean 0 and standard deviation 1."""
     fall = _fall(height, width)
     waves = (draw.standard_normal(fall.shape) + 1j * draw.standard_normal(fall.shape)) * fall
     field = np.fft.irfft2(waves, s=(height, width))
@@ -114,7 +115,7 @@ def _field(draw: Any, height: int, width: int) -> Any:
 
 @functools.lru_cache(maxsize=1)
 def _fall(height: int, width: int) -> Any:
-    """The amplitude of each frequency; none of frequency zero."""
+    """The amplitude of each frequency; zero for frequency zero."""
     frequency = np.hypot(np.fft.fftfreq(height)[:, None] * height, np.fft.rfftfreq(width)[None] * width)
     frequency[0, 0] = np.inf
     return frequency**-1.1
@@ -134,40 +135,40 @@ def _generated(
             tell(number + 1)
 
 
-def _write_folder(folder: Path, made: Iterator[Generated], images: int, classes: int) -> None:
+def _write_folder(folder: Path, items: Iterator[Generated], images: int, classes: int) -> None:
     digits = len(str(classes - 1))
     for label in range(classes):
         (folder / f"class{label:0{digits}}").mkdir()
-    for one in made:
-        (folder / f"class{one.label:0{digits}}" / f"{one.number:08}.jpg").write_bytes(one.jpeg)
+    for item in items:
+        (folder / f"class{item.label:0{digits}}" / f"{item.number:08}.jpg").write_bytes(item.jpeg)
 
 
-def _write_tfrecords(folder: Path, made: Iterator[Generated], images: int, classes: int) -> None:
-    # One split is the other one too: a set of generated images has nothing to keep apart.
+def _write_tfrecords(folder: Path, items: Iterator[Generated], images: int, classes: int) -> None:
+    # Both splits are the same files: a generated set needs no separate validation images.
     shards = -(-images // SHARD)
     with contextlib.ExitStack() as files:
-        for one in made:
-            if one.number % SHARD == 0:
+        for item in items:
+            if item.number % SHARD == 0:
                 files.close()
-                name = f"{one.number // SHARD:05}-of-{shards:05}"
+                name = f"{item.number // SHARD:05}-of-{shards:05}"
                 file = files.enter_context((folder / f"train-{name}").open("wb"))
                 os.symlink(f"train-{name}", str(folder / f"validation-{name}"))
             values: Dict[str, tf_example.Value] = {
-                "image/encoded": one.jpeg,
-                "image/class/label": one.label + 1,
+                "image/encoded": item.jpeg,
+                "image/class/label": item.label + 1,
                 "image/format": b"JPEG",
             }
             tfrecords.write(file, tf_example.example(values))
 
 
-def _write_tars(folder: Path, made: Iterator[Generated], images: int, classes: int) -> None:
+def _write_tars(folder: Path, items: Iterator[Generated], images: int, classes: int) -> None:
     with contextlib.ExitStack() as files:
-        for one in made:
-            if one.number % SHARD == 0:
+        for item in items:
+            if item.number % SHARD == 0:
                 files.close()
-                tar = files.enter_context(tarfile.open(str(folder / f"images-{one.number // SHARD:06}.tar"), "w"))
-            for suffix, data in (("jpg", one.jpeg), ("cls", str(one.label).encode())):
-                member = tarfile.TarInfo(f"{one.number:08}.{suffix}")
+                tar = files.enter_context(tarfile.open(str(folder / f"images-{item.number // SHARD:06}.tar"), "w"))
+            for suffix, data in (("jpg", item.jpeg), ("cls", str(item.label).encode())):
+                member = tarfile.TarInfo(f"{item.number:08}.{suffix}")
                 member.size = len(data)
                 tar.addfile(member, io.BytesIO(data))
 

@@ -1,4 +1,4 @@
-"""Pixels as a network takes them."""
+"""Normalisation of pixels."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, Sequence
 
 import numpy as np
 
-# Of ImageNet's training images, red, green, blue, where white is 1.
+# Mean and standard deviation of red, green and blue in ImageNet's training images; white is 1.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
@@ -14,7 +14,7 @@ STD = (0.229, 0.224, 0.225)
 def normalised(images: Any, mean: Sequence[float] = MEAN, std: Sequence[float] = STD, dtype: str = "float32") -> Any:
     """Return (images / 255 - mean) / std, channel by channel, computed in float32.
 
-    Shapes   (batch, channels, height, width) in and out; the order in memory stays what it was
+    Shapes   (batch, channels, height, width) in and out; the memory order is preserved
     """
     scale = np.float32(1.0) / (np.float32(255.0) * np.asarray(std, np.float32))
     offset = -np.asarray(mean, np.float32) / np.asarray(std, np.float32)

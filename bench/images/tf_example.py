@@ -15,19 +15,19 @@ _BYTES_LIST, _INT64_LIST = 1, 3
 
 
 def parse(data: bytes) -> Example:
-    """The bytes and integers of a tf.train.Example by name; floats are left out.
+    """The bytes and integers of a tf.train.Example by name, without floats.
 
-    Raises ValueError when it is none.
+    Raises ValueError if the data is no tf.train.Example.
     """
-    found: Example = {}
+    values: Example = {}
     try:
         for _, features in _fields(memoryview(data), 1):
             for _, entry in _fields(features, 1):
                 parts = dict(_fields(entry, 1, 2))
-                found[bytes(parts[1]).decode()] = _values(parts.get(2, memoryview(b"")))
+                values[bytes(parts[1]).decode()] = _values(parts.get(2, memoryview(b"")))
     except (IndexError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"no tf.train.Example: {error}") from None
-    return found
+    return values
 
 
 def _values(feature: memoryview) -> List[Value]:

@@ -2,10 +2,10 @@
 
     length (8 bytes)   its checksum (4)   data (length bytes)   its checksum (4)
 
-Checksum   CRC-32C, rotated and shifted; a wrong one is a fault of that record, a wrong one of a length
-           is the end of the file, since nobody knows where the next record starts
-Source     tensorflow/core/lib/io/record_writer.h. PyPI's `tfrecord` (1.14) reads the same files and
-           checks no checksum, which is why this is here
+Checksum   CRC-32C, rotated and shifted. A wrong checksum of data is a fault of that record. A wrong checksum of a
+           length ends the file, since the start of the next record is unknown
+Source     tensorflow/core/lib/io/record_writer.h. PyPI's `tfrecord` (1.14) reads the same files, but
+           does not verify checksums
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import BinaryIO, Callable, Iterator, Union
 
 from bench.images.faults import BadImage
 
-# The data of a record, its fault, or None: not wanted.
-Found = Union[bytes, BadImage, None]
+# The data of a record, its fault, or None for one that is not wanted.
+Item = Union[bytes, BadImage, None]
 
 _HEADER = struct.Struct("<QI")
 _DELTA = 0xA282EAD8
@@ -27,8 +27,8 @@ def where(path: str, number: int) -> str:
     return f"{path}, record {number}"
 
 
-def records(path: str, wanted: Callable[[int], bool]) -> Iterator[Found]:
-    """The data of each wanted record, or its fault; the others are jumped over unread."""
+def records(path: str, wanted: Callable[[int], bool]) -> Iterator[Item]:
+    """The data of each wanted record, or its fault; None for the others, which are not read."""
     try:
         with open(path, "rb") as file:
             yield from _records(file, path, wanted)
@@ -36,7 +36,7 @@ def records(path: str, wanted: Callable[[int], bool]) -> Iterator[Found]:
         yield BadImage(path, f"cannot be read: {error.strerror}")
 
 
-def _records(file: BinaryIO, path: str, wanted: Callable[[int], bool]) -> Iterator[Found]:
+def _records(file: BinaryIO, path: str, wanted: Callable[[int], bool]) -> Iterator[Item]:
     size, at, number = os.fstat(file.fileno()).st_size, 0, 0
     if size == 0:
         yield BadImage(path, "empty")
@@ -72,7 +72,7 @@ def write(file: BinaryIO, data: bytes) -> None:
 
 
 def masked(data: bytes) -> int:
-    """The checksum of data as the files hold it."""
+    """The masked checksum of data, as stored in the files."""
     import google_crc32c
 
     crc = int(google_crc32c.value(data))

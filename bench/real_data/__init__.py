@@ -1,1 +1,1 @@
-"""Where images meet a network: feeding it, training for epochs, finding what bounds it."""
+"""Networks on real images: feeding, training for epochs, and finding the bottleneck."""

@@ -1,4 +1,4 @@
-"""Training for real: epochs over images, at the recipe's rates, and the hits of what was learnt."""
+"""Training for epochs over images with the recipe's schedule, and the accuracy of the result."""
 
 from __future__ import annotations
 
@@ -17,30 +17,31 @@ from bench.program import Program
 from bench.real_data import feeding
 from bench.training import averaging
 
-# The first update also fills caches and pools; --protocol may say otherwise.
+# The first update also fills caches and pools, so it is not timed; --protocol may set another number.
 DROPPED = 1
 LOSSES = 10
 
 
 def train(program: Program, job: Job) -> Tuple[Samples, Dict[str, Any]]:
-    """Train from the start for the recipe's epochs, or so many updates as --steps says.
+    """Train from initial weights for the recipe's epochs, or for --steps updates.
 
-    Replicas share the images of every epoch, and take the same updates. Batches go on from one epoch to the next, so
-    that each image is seen once an epoch, whatever the batch; the last batch is filled from a further epoch.
+    The images of an epoch are shared out to the replicas, which apply the same updates. A batch may span two epochs, so
+    that each image is used once an epoch at any batch size; the last batch is filled from a further epoch.
 
-    Returns the seconds of each update, but for the first, and what was learnt: losses at both ends, hits
-    among the validation images (of the training images where there are no others), images left out.
-    Raises ValueError, in one line, for images that make no update.
+    Returns the seconds of each update after the warm-up, and the results: the first and last losses, the accuracy on
+    the validation images (on the training images if there are no others), and the number of skipped images.
+    Raises ValueError, in one line, for images that do not fill a batch.
     """
     graph, case, settings, group = program.graph, job.case, job.settings, job.group
     recipe = settings.recipe
-    found = job.images["train"]
-    assert found.count is not None
-    # An IPU's call may be several updates.
+    dataset = job.images["train"]
+    count = dataset.count
+    assert count is not None
+    # One call of an IPU may do several updates.
     items = recipe.global_batch(case.batch_size, case.replicas) * (
         settings.batches_per_step if program.device_loop else 1
     )
-    total = math.ceil(found.count * recipe.epochs / items)
+    total = math.ceil(count * recipe.epochs / items)
     updates = min(total, settings.steps or total)
     averaged = recipe.global_batch(case.batch_size, case.replicas if settings.all_reduce else 1)
     schedule = recipe.schedule(averaged, workloads.load(case.workload).LEARNING_RATE)  # type: ignore[attr-defined]
@@ -50,40 +51,41 @@ def train(program: Program, job: Job) -> Tuple[Samples, Dict[str, Any]]:
     losses: List[float] = []
     checkpoints: List[Dict[str, Any]] = []
     size = graph.inputs[next(iter(graph.inputs))].shape[2]
-    with feeding.images(case, settings, found, training=True, size=size, group=group) as batches:
-        made = map(feeding.named(graph, case, settings, replica=group.rank), batches)
-        program.feed(feeding.in_lockstep(made, group))
+    with feeding.images(case, settings, dataset, training=True, size=size, group=group) as batches:
+        inputs = map(feeding.named(graph, case, settings, replica=group.rank), batches)
+        program.feed(feeding.in_lockstep(inputs, group))
         for update in range(updates):
             job.tell(f"training {update + 1}/{updates}")
-            program.set_learning_rate(schedule.at(update, found.count / items, total))
+            program.set_learning_rate(schedule.at(update, count / items, total))
             start = time.perf_counter()
             program.run()
             seconds.append(time.perf_counter() - start)
             losses.append(float(program.outputs()["loss"]))
-            ended = (update + 1) * items // found.count > update * items // found.count or update + 1 == updates
-            if ended and _averaged(settings):
+            epoch_ended = (update + 1) * items // count > update * items // count or update + 1 == updates
+            if epoch_ended and _averaged(settings):
                 checkpoints.append(_weights(program))
         skipped, facts = batches.skipped, batches.facts
     _average(program, settings, checkpoints)
     timed_as = PROGRAMS.get(settings.protocol)
     dropped = timed_as.warmup_calls if timed_as else DROPPED
-    kept = seconds[dropped:] or seconds
-    every = [math.fsum(each) / group.count for each in zip(*group.all_gather(losses))]
-    learnt = {
-        "epochs": updates * items / found.count,
-        "loss_first": math.fsum(every[:LOSSES]) / len(every[:LOSSES]),
-        "loss_last": math.fsum(every[-LOSSES:]) / len(every[-LOSSES:]),
+    timed = seconds[dropped:] or seconds
+    warmup = seconds[: len(seconds) - len(timed)]
+    means = [math.fsum(replicas) / group.count for replicas in zip(*group.all_gather(losses))]
+    results = {
+        "epochs": updates * items / count,
+        "loss_first": math.fsum(means[:LOSSES]) / len(means[:LOSSES]),
+        "loss_last": math.fsum(means[-LOSSES:]) / len(means[-LOSSES:]),
         "images_skipped": sum(group.all_gather(skipped)),
         **{f"tuned_{key}": value for key, value in facts.items()},
         **(score(program, job) if settings.validation else {}),
     }
-    return Samples(kept, 1, len(seconds) - len(kept), math.fsum(seconds[: len(seconds) - len(kept)]), True), learnt
+    return Samples(timed, 1, len(warmup), math.fsum(warmup), True), results
 
 
 def score(program: Program, job: Job) -> Dict[str, Any]:
-    """The hits of a program's present weights among the validation images, once through.
+    """The accuracy of a program's current weights in one pass over the validation images.
 
-    Of replicas the first one counts them, and the others wait: their weights are the same, but for running statistics.
+    Only the first replica computes it, and the others wait. Their weights are equal, except for running statistics.
     """
     graph, case, settings = program.graph, job.case, job.settings
     hits: Dict[str, Any] = {}
@@ -104,12 +106,12 @@ def _averaged(settings: Settings) -> bool:
 
 
 def _average(program: Program, settings: Settings, checkpoints: List[Dict[str, Any]]) -> None:
-    """Replace the weights by their average over the epochs, where the recipe says so."""
+    """Replace the weights by their average over the epochs, if the recipe averages them."""
     if not checkpoints:
         return
     recipe = settings.recipe
     if recipe.weight_avg_exp:
-        found = averaging.exponential(checkpoints, recipe.weight_avg_exp, recipe.weight_avg_n or None)
+        weights = averaging.exponential(checkpoints, recipe.weight_avg_exp, recipe.weight_avg_n or None)
     else:
-        found = averaging.mean(checkpoints, recipe.weight_avg_n)
-    program.load({name: draws.rounded(array, "float32") for name, array in found.items()})
+        weights = averaging.mean(checkpoints, recipe.weight_avg_n)
+    program.load({name: draws.rounded(array, "float32") for name, array in weights.items()})

@@ -1,4 +1,4 @@
-"""Images for a network: from an input pipeline, as the inputs that its graph names."""
+"""Images for a network: batches of an input pipeline become the named inputs of its graph."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from bench.training.mixing import Mix
 
 Array = Any
 Named = Dict[str, Array]
-# All of an image's own, and nothing of its neighbours.
+# Each image unmixed.
 WHOLE = Mix(np.float32(1), (0,), np.float32(1), np.float32(1))
 Pair = Tuple[Array, Array]
 
 
 class Opened:
-    """Batches of (images, labels), one after the other; `facts` is what their rate depends on."""
+    """An iterator of batches (images, labels), opened. `facts`: what their rate depends on."""
 
     def __init__(self, batches: Batches, facts: Dict[str, Any]) -> None:
         self.batches = batches
@@ -43,7 +43,7 @@ class Opened:
 
     @property
     def skipped(self) -> int:
-        """Bad images left out so far."""
+        """The number of bad images skipped so far."""
         return self.batches.skipped.total
 
 
@@ -51,7 +51,7 @@ class Opened:
 def images(
     case: Case,
     settings: Settings,
-    found: Dataset,
+    dataset: Dataset,
     *,
     training: bool,
     size: int,
@@ -60,14 +60,14 @@ def images(
 ) -> Iterator[Opened]:
     """Open the pipeline of a case's framework; each replica of a group gets its share of the images.
 
-    once   one pass, whose last batch may be smaller; else epoch after epoch, without an end
+    once   True: one pass, whose last batch may be smaller. False: epochs without an end
 
-    What decodes runs beside the cores that compute, where there are others. Raises ValueError, in one
-    line, for what is wrong with the images, and Unavailable without a package.
+    Decoding runs on cores that do not compute, if there are any. Raises ValueError, in one line, for bad images, and
+    Unavailable if a package is missing.
     """
     others, workers = _decoding(settings, group)
     opened = pipelines.load(material.pipeline_of(case)).open(
-        found,
+        dataset,
         batch_size=case.batch_size,
         image_size=size,
         workers=workers,
@@ -80,52 +80,56 @@ def images(
         replicas=group.count,
     )
     with contextlib.ExitStack() as stack:
-        # What decodes starts with the first batch, at the latest, and stays on the cores that it started on.
+        # Decoding threads and processes start with the first batch, and stay on the cores on which they start.
         with _bound_to(others if workers else []):
-            made = Opened(stack.enter_context(opened), {"images": f"{found.format} {found.count}", "workers": workers})
-        yield made
+            batches = Opened(
+                stack.enter_context(opened), {"images": f"{dataset.format} {dataset.count}", "workers": workers}
+            )
+        yield batches
 
 
 def _decoding(settings: Settings, group: Group) -> Tuple[List[int], int]:
-    """The cores on which to decode, and how many processes or threads of this replica do. Replicas of one machine
-    share the cores on which none of them computes."""
+    """The cores on which to decode, and the number of decoding processes or threads of this replica.
+
+    Replicas on one machine share the cores on which none of them computes.
+    """
     node = platform.node()
-    there = [cores for other, cores in group.all_gather([node, settings.cores]) if other == node]
-    taken = {core for cores in there for core in cores}
+    computing = [cores for name, cores in group.all_gather([node, settings.cores]) if name == node]
+    taken = {core for cores in computing for core in cores}
     others = [core for core in cpu.usable_cores() if core not in taken] or cpu.usable_cores()
-    workers = max(1, len(others) // len(there)) if settings.data_workers is None else settings.data_workers
+    workers = max(1, len(others) // len(computing)) if settings.data_workers is None else settings.data_workers
     return others, workers
 
 
 def in_lockstep(batches: Iterator[Named], group: Group) -> Iterator[Named]:
-    """The batches, each once all replicas have theirs: one that has none would let the others wait for its gradients.
+    """Yield each batch when all replicas have theirs; otherwise the others would wait for the gradients of one without.
 
-    Raises what a replica's own images raise, and Lost in the others.
+    Raises the error of this replica's images, or Lost for that of another replica.
     """
     while True:
         batch: Named = {}
-        fault: List[Exception] = []
+        errors: List[Exception] = []
         try:
             batch = next(batches)
         except (ValueError, Stopped) as error:
-            fault.append(error)
-        well = group.all_gather(not fault)
-        if fault:
-            raise fault[0]
-        if not all(well):
-            raise Lost(f"replica {well.index(False)} of {group.count} has stopped: something is wrong with its images")
+            errors.append(error)
+        ready = group.all_gather(not errors)
+        if errors:
+            raise errors[0]
+        if not all(ready):
+            raise Lost(f"replica {ready.index(False)} of {group.count} has stopped: something is wrong with its images")
         yield batch
 
 
 def named(
     graph: Graph, case: Case, settings: Settings, blended: bool = True, replica: int = 0
 ) -> Callable[[Pair], Named]:
-    """Return what makes the inputs of `graph` of a batch of images (uint8) and labels.
+    """Return a function from a batch of images (uint8) and labels to the inputs of `graph`.
 
-    blended   as the recipe draws it, each replica by itself; False: every image whole, as it is to be scored
+    blended   True: mixed as the recipe draws it, with a generator per replica. False: unmixed, for scoring
 
-    Bytes stay bytes where the graph normalises them; else the host does, in float32, as the program's
-    `normalization_location` says. Raises ValueError for a label that the network has no class for.
+    If the graph normalises the images, they stay uint8. Otherwise the host normalises them in float32, as
+    `normalization_location` says. The function raises ValueError for a label beyond the classes of the network.
     """
     generator = np.random.default_rng(replica)
     inputs = {_role(node): (name, node) for name, node in graph.inputs.items()}
@@ -134,18 +138,18 @@ def named(
     def make(batch: Pair) -> Named:
         pictures, labels = batch
         name, node = inputs["images"]
-        found = {name: _pixels(pictures, node, str(case.dimensions["normalization_location"]))}
+        arrays = {name: _pixels(pictures, node, str(case.dimensions["normalization_location"]))}
         if "labels" in inputs:
             name, node = inputs["labels"]
             _require_classes(labels, node.attrs["count"])
-            found[name] = labels
+            arrays[name] = labels
         if "shares" in inputs:
             mix = mixing.draw(generator, pictures.shape) if blended else WHOLE
             for role, value in (("shares", mix.weights), ("mixup", mix.coefficient), ("cutmix", mix.mask)):
                 if role in inputs:
                     name, node = inputs[role]
-                    found[name] = np.broadcast_to(value, node.shape)
-        return found
+                    arrays[name] = np.broadcast_to(value, node.shape)
+        return arrays
 
     return make
 
@@ -172,36 +176,36 @@ def _require_classes(labels: Array, classes: int) -> None:
 
 @contextlib.contextmanager
 def _bound_to(cores: Any) -> Iterator[None]:
-    """Start what is started within on some cores, then go back to our own."""
+    """Bind this thread to some cores; threads and processes that it starts meanwhile inherit them."""
     if not cores or not hasattr(os, "sched_getaffinity"):
         yield
         return
-    own = os.sched_getaffinity(0)
+    previous = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cores)
     try:
         yield
     finally:
-        os.sched_setaffinity(0, own)
+        os.sched_setaffinity(0, previous)
 
 
 def scored(
     predict: Callable[[Named], Array], batches: Iterator[Pair], make: Callable[[Pair], Named], batch_size: int
 ) -> Dict[str, Any]:
-    """Return the share of images whose label is the likeliest, and among the likeliest five, in percent.
+    """Return the top-1 and top-5 accuracy in percent, and the number of images.
 
-    Raises ValueError for a label that the network has no class for.
+    Raises ValueError for a label beyond the classes of the network.
     """
-    hits, near, done = 0, 0, 0
+    top1, top5, count = 0, 0, 0
     for pictures, labels in batches:
-        given = pictures, labels
+        batch = pictures, labels
         if len(labels) < batch_size:
-            # The last image is seen again and again until the batch is full: it counts once.
+            # The last image fills up the batch, and counts once.
             full = np.minimum(np.arange(batch_size), len(labels) - 1)
-            given = pictures[full], labels[full]
-        logits = predict(make(given))[: len(labels)]
+            batch = pictures[full], labels[full]
+        logits = predict(make(batch))[: len(labels)]
         _require_classes(labels, logits.shape[1])
         order = np.argsort(-logits, axis=1)[:, :5]
-        hits += int((order[:, 0] == labels).sum())
-        near += int((order == labels[:, None]).any(axis=1).sum())
-        done += len(labels)
-    return {"top1_percent": 100 * hits / done, "top5_percent": 100 * near / done, "images_scored": done}
+        top1 += int((order[:, 0] == labels).sum())
+        top5 += int((order == labels[:, None]).any(axis=1).sum())
+        count += len(labels)
+    return {"top1_percent": 100 * top1 / count, "top5_percent": 100 * top5 / count, "images_scored": count}

@@ -1,6 +1,6 @@
-"""What a case is given to work on, and what can be refused of it before a framework is loaded: images and weights.
+"""The images and weights of a case, and the checks on them that need no framework.
 
-Naming this loads no numpy: the harness asks it of the machine of the workers while it collects.
+Importing this module does not import numpy: the harness uses it during collection.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from bench.images.faults import require_packages
 from bench.workloads import host_pipeline
 
 Tell = Callable[[str], None]
-# Classes of the generated images, where the network has so many.
+# Classes of the generated images, unless the network has fewer.
 GENERATED_CLASSES = 8
 
 
 def splits(case: Case, settings: Settings) -> Tuple[str, ...]:
-    """The images that a case reads; none where its data are not real."""
-    alone = case.workload == host_pipeline.NAME
-    if settings.data != "real" and not alone:
+    """The splits that a case reads; none if its data are not real images."""
+    pipeline_only = case.workload == host_pipeline.NAME
+    if settings.data != "real" and not pipeline_only:
         return ()
     if case.mode != "training":
         return ("validation",)
-    scored = bool(settings.recipe.epochs) and settings.validation and not alone
+    scored = bool(settings.recipe.epochs) and settings.validation and not pipeline_only
     return ("train", "validation") if scored else ("train",)
 
 
 def require(case: Case, settings: Settings) -> None:
-    """Raise ValueError, in one line, where the folder of images does not have what a case needs."""
+    """Raise ValueError, in one line, if the folder lacks the images that a case needs."""
     if settings.data_dir:
         for split in splits(case, settings):
-            _found(case, settings, split)
+            _dataset(case, settings, split)
 
 
 def require_readers(case: Case, settings: Settings) -> None:
-    """Raise Unavailable where a package is missing that reads a case's images."""
+    """Raise Unavailable if a package that reads the images of a case is missing."""
     for split in splits(case, settings):
         kind = format_of(settings.data_dir, split) if settings.data_dir else "folder"
         require_packages(kind, pipeline_of(case))
@@ -54,25 +54,25 @@ def pipeline_of(case: Case) -> str:
 
 
 def images(case: Case, settings: Settings, tell: Tell) -> Dict[str, Dataset]:
-    """The images of a case, by split, counted: those asked for, or a small generated set in the cache folder.
+    """The counted images of a case by split: those of --data-dir, or a small generated set in the cache folder.
 
-    Raises ValueError, in one line, and Unavailable without a package.
+    Raises ValueError, in one line, and Unavailable if a package is missing.
     """
     from bench.images import generated
     from bench.images.counting import counted
 
     require_readers(case, settings)
-    found = {}
+    datasets = {}
     for split in splits(case, settings):
         if settings.data_dir:
-            found[split] = counted(_found(case, settings, split), settings.data_errors, tell)
+            datasets[split] = counted(_dataset(case, settings, split), settings.data_errors, tell)
         else:
-            found[split] = generated.kept(classes=min(GENERATED_CLASSES, _classes(case) or GENERATED_CLASSES))
-    return found
+            datasets[split] = generated.cached(classes=min(GENERATED_CLASSES, _classes(case) or GENERATED_CLASSES))
+    return datasets
 
 
 def require_files(graph: Graph, case: Case, settings: Settings) -> None:
-    """Raise Refused for weights that do not fit the graph, and for a folder that models cannot be written to."""
+    """Raise Refused for weights that do not fit the graph, and for a folder that is not writable."""
     if settings.weights:
         from bench.graph import weight_files
 
@@ -89,7 +89,7 @@ def require_files(graph: Graph, case: Case, settings: Settings) -> None:
             raise Refused(f"--export-onnx {settings.export_onnx}: it cannot be written to")
 
 
-def _found(case: Case, settings: Settings, split: str) -> Dataset:
+def _dataset(case: Case, settings: Settings, split: str) -> Dataset:
     labelled = case.mode != "inference" and case.workload != host_pipeline.NAME
     try:
         return find(settings.data_dir, split, classes=_classes(case), labelled=labelled)
@@ -99,5 +99,5 @@ def _found(case: Case, settings: Settings, split: str) -> Dataset:
 
 
 def _classes(case: Case) -> Optional[int]:
-    found = case.dimensions.get("classes")
-    return None if found is None else int(found)
+    classes = case.dimensions.get("classes")
+    return None if classes is None else int(classes)

@@ -9,14 +9,14 @@ from bench.job import Job
 from bench.program import Program
 from bench.real_data import feeding
 
-# The pipeline's queue is full before the clock starts: so many batches are taken first.
+# This many batches are taken before the clock starts, so that the queue of the pipeline is full.
 QUEUED = 8
-# Batches of one step: they come in bursts, as those who decode hand them over.
+# Batches of one step. They arrive in bursts, so a step takes several.
 WINDOW = 4
 
 
 class Pipeline(Program):
-    """It uses all cores, so it is timed with nobody beside. Nothing is computed, so nothing is checked."""
+    """It uses all cores, so no other case runs meanwhile. It computes nothing, so nothing is checked."""
 
     alone = True
 

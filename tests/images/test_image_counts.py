@@ -48,7 +48,7 @@ def readers():
 def given(dataset, grouped):
     """How many images and faults a reader gives."""
     paths = map(dataset.path, dataset.files)
-    return sum(1 for path in paths for _ in epoch.of_file(dataset, path, lambda number: True, grouped))
+    return sum(1 for path in paths for _ in epoch.file_records(dataset, path, lambda number: True, grouped))
 
 
 @pytest.mark.parametrize("kind", SHARDS)

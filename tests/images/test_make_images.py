@@ -133,14 +133,14 @@ def test_ctrl_c_leaves_a_message_and_nothing_else(tmp_path):
 def test_a_set_is_kept_in_the_cache_and_made_once(tmp_path, monkeypatch):
     monkeypatch.setenv("LAYERBENCH_CACHE", str(tmp_path))
 
-    first = generated.kept(images=2, classes=2, width=8, height=8)
+    first = generated.cached(images=2, classes=2, width=8, height=8)
     written = [path.stat().st_mtime_ns for path in picture_sets.files(first.root)]
-    again = generated.kept(images=2, classes=2, width=8, height=8)
+    again = generated.cached(images=2, classes=2, width=8, height=8)
 
     assert Path(first.root).parent == tmp_path
     assert again == first
     assert [path.stat().st_mtime_ns for path in picture_sets.files(first.root)] == written
-    assert generated.kept(images=2, classes=2, width=9, height=8).root != first.root
+    assert generated.cached(images=2, classes=2, width=9, height=8).root != first.root
 
 
 def test_a_set_that_fails_halfway_is_not_there(tmp_path):
@@ -155,11 +155,11 @@ def test_a_set_that_fails_halfway_is_not_there(tmp_path):
 
 def test_what_a_killed_process_left_in_the_cache_is_removed(tmp_path, monkeypatch):
     monkeypatch.setenv("LAYERBENCH_CACHE", str(tmp_path))
-    set_of_two = generated.kept(images=2, classes=2, width=8, height=8)
+    set_of_two = generated.cached(images=2, classes=2, width=8, height=8)
     half = tmp_path / f".{Path(set_of_two.root).name}.half"
     half.mkdir()
     (half / "image.jpg").touch()
 
-    generated.kept(images=2, classes=2, width=8, height=8)
+    generated.cached(images=2, classes=2, width=8, height=8)
 
     assert not half.exists()

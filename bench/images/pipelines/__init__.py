@@ -1,4 +1,4 @@
-"""The contract of a file in pipelines/, and what every input pipeline can be asked without loading it."""
+"""The contract of a file in pipelines/, and the checks that need no framework."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ERRORS = ("stop", "skip")
 
 
 class Pipeline(Protocol):
-    """PACKAGE: the framework that must be importable."""
+    """PACKAGE: the framework that it needs."""
 
     PACKAGE: str
 
@@ -33,20 +33,20 @@ class Pipeline(Protocol):
         replica: int = 0,
         replicas: int = 1,
     ) -> ContextManager[Batches]:
-        """Read, decode and cut images, in batches.
+        """Read, decode and crop images, in batches.
 
         dataset    counted: see bench/images/counting.py
-        workers    so many processes or threads decode; 0: the caller does, and nothing runs ahead
-        training   random parts, mirrored or not, of shuffled images; else the middle, in order. Both
-                   are the same again with the same seed and workers
-        errors     stop: the first BadImage ends it; skip: it is counted and left out
-        repeat     for ever, with the rest of an epoch in the next one's first batch; else one pass,
-                   and the rest is dropped
-        rest       one pass ends with a batch of what is left, instead
-        replica    of so many `replicas`, each of which gets its share of every epoch
+        workers    the number of decoding processes or threads; 0: the caller decodes, without prefetching
+        training   random parts, mirrored or not, of shuffled images; else the centre, in order. The same
+                   seed and workers give the same batches
+        errors     stop: the first BadImage is raised; skip: bad images are counted and skipped
+        repeat     epochs without an end; the rest of an epoch is in the first batch of the next. Else one
+                   pass, without the rest
+        rest       the last batch of one pass is the rest, which may be smaller
+        replica    the number of this replica among `replicas`, which share the images of each epoch
 
-        Raises Unavailable without a package, ValueError without a whole batch, and Stopped when a
-        process dies. Leaving the context ends every process.
+        Raises Unavailable if a package is missing, ValueError if the images do not fill a batch, and
+        Stopped if a process dies. Leaving the context ends every process.
         """
 
 
@@ -60,8 +60,8 @@ def load(name: str) -> Pipeline:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """The arguments of `open`, judged when made: ValueError, in one line, for what makes no sense."""
+class Request:
+    """The arguments of `open`. Raises ValueError, in one line, for invalid ones."""
 
     dataset: Dataset
     batch_size: int

@@ -1,4 +1,4 @@
-"""Which image TensorFlow could not use, and why. Imported with TensorFlow, so from inside functions only."""
+"""The images that TensorFlow could not use, and why. It imports TensorFlow, so import it from functions only."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from bench.images import decoding, epoch, tars, tfrecords
 from bench.images.dataset import Dataset
 from bench.images.epoch import Part, Piece, Record
 from bench.images.faults import BadImage, one_line
-from bench.images.pipelines import Asked
+from bench.images.pipelines import Request
 
 SEPARATOR = "\0"
 
 
 class Faults:
-    """The table of images that are being decoded or could not be, and what Python's readers found."""
+    """The table of images that are being decoded or could not be, and the faults that Python's readers reported."""
 
-    def __init__(self, asked: Asked) -> None:
-        self.asked = asked
+    def __init__(self, request: Request) -> None:
+        self.request = request
         self.table = tf.lookup.experimental.MutableHashTable(tf.int64, tf.string, "")
         self.raised: Optional[BaseException] = None
         self.reasons: List[str] = []
 
     def tell(self, fault: BadImage, images: int = 1) -> None:
         """Count a fault, or raise it, so that TensorFlow stops."""
-        if self.asked.errors == "stop":
+        if self.request.errors == "stop":
             self.raised = self.raised or fault
             raise fault
         self.reasons.extend([str(fault)] * images)
@@ -37,7 +37,9 @@ class Faults:
         """Path, number, image and label of each image of a piece of a tar, for TensorFlow."""
         piece = Piece(os.fsdecode(path), int(first), int(stop), bool(last))
         try:
-            for number, record in enumerate(epoch.of_piece(self.asked.dataset, piece, tars.grouped), piece.first):
+            for number, record in enumerate(
+                epoch.piece_records(self.request.dataset, piece, tars.grouped), piece.first
+            ):
                 if isinstance(record, BadImage):
                     self.tell(record)
                 else:
@@ -45,12 +47,12 @@ class Faults:
         except (BadImage, GeneratorExit):
             raise
         except BaseException as error:
-            # TensorFlow would make a text of it, or leave it out with the images.
+            # TensorFlow would turn it into a text, or ignore it together with bad images.
             self.raised = error
             raise
 
     def opens(self, path: Any) -> bool:
-        """Whether a file can be opened; tells where not."""
+        """Whether a file can be opened; if not, report the fault."""
         file = os.fsdecode(path.numpy())
         try:
             with open(file, "rb"):
@@ -60,15 +62,15 @@ class Faults:
         return False
 
     def ended(self, path: Any, start: Any, stop: Any, last: Any, number: Any) -> bool:
-        """Judge a piece of a TFRecord file, which TensorFlow read up to record `number`. Returns False."""
+        """Report what is lost of a piece of a TFRecord file that TensorFlow has read up to `number`. Returns False."""
         file, read = os.fsdecode(path.numpy()), int(number)
         piece = Piece(file, int(start), int(stop), bool(last))
         first: Optional[BadImage] = None
         lost = 0
-        for found in islice(tfrecords.records(file, lambda other: other >= read), read, piece.stop + piece.last):
+        for item in islice(tfrecords.records(file, lambda n: n >= read), read, piece.stop + piece.last):
             lost += 1
-            if first is None and isinstance(found, BadImage):
-                first = found
+            if first is None and isinstance(item, BadImage):
+                first = item
         fault = epoch.miscounted(piece, read + lost)
         if fault is not None:
             self.tell(fault)
@@ -79,21 +81,21 @@ class Faults:
         return False
 
     def cause(self, error: BaseException) -> Optional[BaseException]:
-        """What made TensorFlow stop, where that is an image or a reader."""
+        """The fault of an image or a reader that made TensorFlow stop; None: it was something else."""
         if self.raised is not None:
             return self.raised
-        # Images leave in order, so all before the first that stays have been decoded.
+        # Images leave the table in order, so all images before the first remaining one have been decoded.
         _, address = min(zip(*(tensor.numpy() for tensor in self.table.export())), default=(0, b""))
         if not address:
             return None
-        fault = diagnosis(self.asked.dataset, address)
+        fault = diagnosis(self.request.dataset, address)
         if fault is None and isinstance(error, tf.errors.InvalidArgumentError):
             fault = _undecodable(address)
         return fault
 
     def left_out(self, missing: Optional[Sequence[int]]) -> List[str]:
-        """Why these images are missing, and what the readers left out since; None: whatever is missing."""
-        # TensorFlow's threads go on adding to it.
+        """Why these images are missing, and the faults of readers since the last call. None: all that remain."""
+        # TensorFlow's threads may add reasons meanwhile.
         reasons = self.reasons[:]
         del self.reasons[: len(reasons)]
         numbers = self.table.export()[0].numpy() if missing is None else missing
@@ -108,18 +110,18 @@ class Faults:
             raise self.raised
 
     def _reason(self, address: bytes) -> str:
-        return str(diagnosis(self.asked.dataset, address) or _undecodable(address))
+        return str(diagnosis(self.request.dataset, address) or _undecodable(address))
 
 
 def diagnosis(dataset: Dataset, address: bytes) -> Optional[BadImage]:
-    """What Pillow and Python's readers find wrong with one image, or None."""
+    """The fault that Pillow and Python's readers find in one image, or None."""
     path, _, number = os.fsdecode(address).partition(SEPARATOR)
-    found: Any = Record(path, None, 0)
+    item: Any = Record(path, None, 0)
     if number:
         at = int(number)
-        items = epoch.of_file(dataset, path, lambda other: other == at, tars.grouped)
-        found = next(islice(items, at, None), None)
-    return found if isinstance(found, BadImage) else _fault(found)
+        items = epoch.file_records(dataset, path, lambda n: n == at, tars.grouped)
+        item = next(islice(items, at, None), None)
+    return item if isinstance(item, BadImage) else _fault(item)
 
 
 def _undecodable(address: bytes) -> BadImage:
@@ -127,10 +129,10 @@ def _undecodable(address: bytes) -> BadImage:
 
 
 def require_usable(dataset: Dataset) -> None:
-    """Raise ValueError where no image at all can be used: to repeat that would never end."""
+    """Raise ValueError if no image can be used, since repeated epochs would then never yield a batch."""
     first: Optional[BadImage] = None
-    for found in epoch.epoch(dataset, Part(), 0, None, tars.grouped):
-        fault = found if isinstance(found, BadImage) else _fault(found)
+    for item in epoch.epoch(dataset, Part(), 0, None, tars.grouped):
+        fault = item if isinstance(item, BadImage) else _fault(item)
         if fault is None:
             return
         first = first or fault

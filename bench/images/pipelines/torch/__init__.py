@@ -1,7 +1,7 @@
-"""torch's DataLoader: processes that read, decode with Pillow, and cut images.
+"""torch's DataLoader: processes that read, decode with Pillow, and crop images.
 
-Tars go through webdataset, TFRecords through bench/images/tfrecords.py. Each process makes whole
-batches, which cross in shared memory; two of each are made ahead.
+Tars are read by webdataset, TFRecords by bench/images/tfrecords.py. Each process makes whole batches, two
+of them ahead, and passes them on in shared memory.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import Any, Iterator, List, Optional
 from bench.images.batches import Batches, Chunk
 from bench.images.dataset import Dataset
 from bench.images.faults import BadImage, Stopped, one_line, require_packages
-from bench.images.pipelines import Asked
+from bench.images.pipelines import Request
 
 PACKAGE = "torch"
 PREFETCHED = 2
-# A worker that gives nothing for so long hangs, or its storage does.
+# A worker without a batch for this long hangs, or its storage does.
 SILENCE_S = 120.0
-# For a worker to end by itself, after it was told to.
+# The time that a worker has to end after it was asked to.
 GRACE_S = 1.0
-# For the news of its death to arrive.
+# The time in which the exit code of a dead worker arrives.
 NOTICE_S = 0.1
 
 _DEAD = re.compile(r"DataLoader worker \(pid\(?s?\)? [\d, ]+\)")
@@ -48,77 +48,77 @@ def open(
     replica: int = 0,
     replicas: int = 1,
 ) -> Iterator[Batches]:
-    asked = Asked(dataset, batch_size, image_size, workers, training, seed, errors, repeat, rest, replica, replicas)
+    request = Request(dataset, batch_size, image_size, workers, training, seed, errors, repeat, rest, replica, replicas)
     require_packages(dataset.format, PACKAGE)
     before = set(multiprocessing.active_children())
-    iterator = iter(_loader(asked))
-    own = [process for process in multiprocessing.active_children() if process not in before]
-    batches = Batches(dataset, _chunks(iterator, own), batch_size, repeat, rest)
+    iterator = iter(_loader(request))
+    processes = [process for process in multiprocessing.active_children() if process not in before]
+    batches = Batches(dataset, _chunks(iterator, processes), batch_size, repeat, rest)
     try:
-        # torch tells of a dead worker by a signal, so wherever the caller happens to be.
-        with _deaths_in_one_line(own):
+        # torch raises in a signal handler when a worker dies, so anywhere in the caller's code.
+        with _deaths_in_one_line(processes):
             yield batches
     finally:
         batches.close()
         if workers:
-            # Else it ends its workers when the last reference goes, and an error in flight holds one.
+            # Otherwise the iterator ends its workers with its last reference, and a pending exception holds one.
             iterator._shutdown_workers()
-        _end(own)
+        _end(processes)
 
 
-def _loader(asked: Asked) -> Any:
+def _loader(request: Request) -> Any:
     from torch.utils.data import DataLoader
 
     from bench.images.pipelines.torch.stream import Stream
 
-    if not asked.workers:
-        return DataLoader(Stream(asked), batch_size=None, collate_fn=_as_it_is)
+    if not request.workers:
+        return DataLoader(Stream(request), batch_size=None, collate_fn=_identity)
     return DataLoader(
-        Stream(asked),
+        Stream(request),
         batch_size=None,
-        collate_fn=_as_it_is,
-        num_workers=asked.workers,
+        collate_fn=_identity,
+        num_workers=request.workers,
         prefetch_factor=PREFETCHED,
         timeout=SILENCE_S,
-        # Started afresh, a worker would import torch first, and leave Python's tracker of resources behind.
+        # A spawned worker would import torch first, and leave Python's resource tracker running.
         multiprocessing_context="fork" if sys.platform.startswith("linux") else None,
     )
 
 
-def _as_it_is(chunk: Any) -> Any:
+def _identity(chunk: Any) -> Any:
     return chunk
 
 
-def _chunks(iterator: Any, own: List[BaseProcess]) -> Iterator[Chunk]:
+def _chunks(iterator: Any, processes: List[BaseProcess]) -> Iterator[Chunk]:
     while True:
-        with _deaths_in_one_line(own):
-            found = next(iterator, None)
-        if found is None:
+        with _deaths_in_one_line(processes):
+            batch = next(iterator, None)
+        if batch is None:
             return
-        images, labels, skipped, fault = found
+        images, labels, skipped, fault = batch
         yield Chunk(images.numpy(), labels.numpy(), skipped, BadImage(*fault) if fault else None)
 
 
 @contextlib.contextmanager
-def _deaths_in_one_line(own: List[BaseProcess]) -> Iterator[None]:
+def _deaths_in_one_line(processes: List[BaseProcess]) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, OSError, EOFError) as error:
-        text = _obituary(error, own)
+        text = _obituary(error, processes)
         if text is None:
             raise
         raise Stopped(text) from None
 
 
-def _obituary(error: Exception, own: List[BaseProcess]) -> Optional[str]:
-    """What became of a worker, in one line; None when the error is not about that."""
+def _obituary(error: Exception, processes: List[BaseProcess]) -> Optional[str]:
+    """How a worker died or hung, in one line; None if the error has another cause."""
     text = str(error)
     if text.startswith(_SILENT):
         return f"no batch from the torch input pipeline for {SILENCE_S:g} s; a worker hangs, or its storage does"
-    # Memory is handed over by a thread of the worker: where that is gone, the error is one of its socket.
+    # A thread of the worker passes shared memory on. If the worker is dead, the error is that of a socket.
     if isinstance(error, RuntimeError) and not _DEAD.match(text):
         return None
-    for process in own:
+    for process in processes:
         process.join(NOTICE_S)
         code = process.exitcode
         if code is not None and code < 0:
@@ -129,8 +129,8 @@ def _obituary(error: Exception, own: List[BaseProcess]) -> Optional[str]:
     return f"a worker of the torch input pipeline died: {one_line(text)}" if _DEAD.match(text) else None
 
 
-def _end(own: List[BaseProcess]) -> None:
-    for process in own:
+def _end(processes: List[BaseProcess]) -> None:
+    for process in processes:
         process.join(GRACE_S)
         if process.is_alive():
             process.kill()

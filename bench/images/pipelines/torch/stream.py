@@ -1,4 +1,4 @@
-"""What a worker of torch's DataLoader does. Imported with torch, so from inside functions only."""
+"""The work of a worker of torch's DataLoader. It imports torch, so import it from functions only."""
 
 from __future__ import annotations
 
@@ -13,73 +13,73 @@ from torch.utils.data import IterableDataset, get_worker_info
 from bench.images import decoding, tars
 from bench.images import epoch as records
 from bench.images.faults import BadImage
-from bench.images.pipelines import Asked
+from bench.images.pipelines import Request
 
-# Images, labels, why others were left out, and the fault that ends it, as what BadImage is made of.
+# Images, labels, why others were skipped, and the arguments of the BadImage that ends the pipeline.
 Sent = Tuple[Any, Any, List[str], Optional[Tuple[str, str]]]
 
 
 class Stream(IterableDataset):  # type: ignore[misc]
     """A worker's part of the images, in chunks of a batch."""
 
-    def __init__(self, asked: Asked) -> None:
+    def __init__(self, request: Request) -> None:
         super().__init__()
-        self.asked = asked
+        self.request = request
 
     def __iter__(self) -> Iterator[Sent]:
         info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
-        asked = self.asked
-        # Of the batches of all replicas, dealt out in turn, those of a replica are dealt out to its workers.
-        index = worker * asked.replicas + asked.replica
-        return _sent(asked, records.Part(index, workers * asked.replicas, asked.batch_size))
+        request = self.request
+        # Batches are assigned to the replicas in turn, and those of a replica to its workers in turn.
+        index = worker * request.replicas + request.replica
+        return _sent(request, records.Part(index, workers * request.replicas, request.batch_size))
 
 
-def _sent(asked: Asked, part: records.Part) -> Iterator[Sent]:
-    """A fault is sent as a value: raised here, it would arrive with two tracebacks in its text."""
-    pixels = _blank(asked)
+def _sent(request: Request, part: records.Part) -> Iterator[Sent]:
+    """The chunks of a part. A fault is sent as a value: an exception would arrive with two tracebacks in its text."""
+    pixels = _blank(request)
     labels: List[int] = []
     skipped: List[str] = []
-    for item in _shown(asked, part):
+    for item in _shown(request, part):
         if isinstance(item, BadImage):
-            if asked.errors == "stop":
+            if request.errors == "stop":
                 yield _packed(pixels, labels, skipped, (item.where, item.reason))
                 return
             skipped.append(str(item))
             continue
         pixels[len(labels)], label = item
         labels.append(label)
-        if len(labels) == asked.batch_size:
+        if len(labels) == request.batch_size:
             yield _packed(pixels, labels, skipped, None)
-            pixels, labels, skipped = _blank(asked), [], []
+            pixels, labels, skipped = _blank(request), [], []
     yield _packed(pixels, labels, skipped, None)
 
 
-def _shown(asked: Asked, part: records.Part) -> Iterator[Any]:
-    """The pixels and label of each image, or its fault, of one pass or of all."""
-    seed = asked.seed if asked.training else None
+def _shown(request: Request, part: records.Part) -> Iterator[Any]:
+    """The pixels and label of each image, or its fault, in one pass or in repeated ones."""
+    seed = request.seed if request.training else None
     unusable = 0
-    for epoch in itertools.count() if asked.repeat else (0,):
-        for found in records.epoch(asked.dataset, part, epoch, seed, grouped):
-            item = found if isinstance(found, BadImage) else _pixels(asked, found, epoch)
+    for epoch in itertools.count() if request.repeat else (0,):
+        for record in records.epoch(request.dataset, part, epoch, seed, grouped):
+            item = record if isinstance(record, BadImage) else _pixels(request, record, epoch)
             unusable = unusable + 1 if isinstance(item, BadImage) else 0
             yield item
-        # Where nothing can be used, this worker must not spin for ever.
-        if unusable >= (asked.dataset.count or 0):
+        # If no image can be used, this worker must not loop for ever.
+        if unusable >= (request.dataset.count or 0):
             return
 
 
-def _pixels(asked: Asked, record: records.Record, epoch: int) -> Any:
-    # Each image has its own draw, so that it does not matter which worker gets it.
-    draw = random.Random(f"{asked.seed} {epoch} {record.where}") if asked.training else None
+def _pixels(request: Request, record: records.Record, epoch: int) -> Any:
+    # Each image has a separate generator, so the worker that gets it makes no difference.
+    draw = random.Random(f"{request.seed} {epoch} {record.where}") if request.training else None
     try:
-        return decoding.shown(records.content(record), record.where, asked.image_size, draw), record.label
+        return decoding.shown(records.content(record), record.where, request.image_size, draw), record.label
     except BadImage as fault:
         return fault
 
 
-def _blank(asked: Asked) -> Any:
-    return np.empty((asked.batch_size, asked.image_size, asked.image_size, 3), np.uint8)
+def _blank(request: Request) -> Any:
+    return np.empty((request.batch_size, request.image_size, request.image_size, 3), np.uint8)
 
 
 def _packed(pixels: Any, labels: List[int], skipped: List[str], fault: Optional[Tuple[str, str]]) -> Sent:
@@ -91,6 +91,6 @@ def grouped(file: BinaryIO, path: str) -> Iterable[tars.Sample]:
     """The samples of an open tar, as webdataset makes them."""
     from webdataset import tariterators
 
-    files = ({**found, "__url__": path} for found in tariterators.tar_file_iterator(file))
+    files = ({**file, "__url__": path} for file in tariterators.tar_file_iterator(file))
     samples: Iterable[tars.Sample] = tariterators.group_by_keys(files)
     return samples
