@@ -106,7 +106,12 @@ def test_off_and_on_are_a_flag_and_named_by_its_letter_alone():
     flag, choice = Dimension("fast", "", choices=("off", "on")), size.BIAS
 
     assert (flag.flag, choice.flag) == (True, False)
-    assert [flag.name_part("off"), flag.name_part("on"), choice.name_part("on"), choice.name_part("off")] == ["", "fast", "", "biasoff"]
+    assert [flag.name_part("off"), flag.name_part("on"), choice.name_part("on"), choice.name_part("off")] == [
+        "",
+        "fast",
+        "",
+        "biasoff",
+    ]
 
 
 def ids(**axes):
