@@ -1,7 +1,8 @@
-"""Replicas of one case that agree: each is a process, and one of them, or the harness, is the hub.
+"""Communication between the replicas of one case. Each replica is a process; rank 0, or the harness, runs the hub.
 
-`all` is the one operation: every member gives a value and gets everyone's, by rank. It is the start barrier, the vote
-on how many steps there are, and the way of samples to rank 0; the gradients go through the framework's own engine.
+The one operation is all-gather: every member sends a value and receives the values of all, by rank. It serves as the
+start barrier, agrees on the number of steps, and brings the samples to rank 0. Gradients do not go this way: the
+framework's own all-reduce averages them.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ LOOPBACK = "127.0.0.1"
 
 
 class Group(Protocol):
-    """`rank` of `count`; `all` returns the values of all members, by rank. `host`: where rank 0 is.
+    """Member `rank` of a group of `count`. `host` is the address of rank 0.
 
-    no_timeout   the others may take as long as they like, as whoever waits for a device does
+    all_gather   returns the values of all members, by rank. With `no_timeout` it waits for ever: another member may
+                 be waiting for a device
+    finish       returns the replies of all members, by rank
     """
 
     rank: int
@@ -49,55 +52,56 @@ ALONE: Group = _Alone()
 
 
 class Member:
-    """One replica, connected to the hub. Raises Lost, naming the rank, when another one is.
+    """One replica, connected to the hub. Raises Lost, with the rank, when another replica is lost.
 
-    timeout_s   how long the others may take to come, each time; None: for ever
+    timeout_s   seconds that each operation waits for the other replicas; None: for ever
+    patience_s  seconds during which connecting to the hub is tried again
     """
 
     def __init__(self, place: Mapping[str, Any], timeout_s: Optional[float] = None, patience_s: float = 0.0) -> None:
         self.rank, self.count, self.host = int(place["rank"]), int(place["count"]), str(place["host"])
         self.timeout_s = timeout_s
-        self._hub = _connected(place, patience_s)
+        self._hub = _connect(place, patience_s)
         _send(self._hub, self.rank)
 
     def all_gather(self, value: Any, no_timeout: bool = False) -> List[Any]:
-        return self._asked("step", value, None if no_timeout else self.timeout_s)
+        return self._exchange("step", value, None if no_timeout else self.timeout_s)
 
     def finish(self, reply: Any) -> List[Any]:
-        """Say how a case ended here, and get how it ended everywhere. Whoever is in the middle of it meanwhile is told
-        that this one is lost, and will end it too."""
-        return self._asked("end", reply, self.timeout_s)
+        """Send the reply of this replica, and return those of all. A member that is still running the case raises
+        Lost, and then finishes too."""
+        return self._exchange("end", reply, self.timeout_s)
 
-    def _asked(self, kind: str, value: Any, timeout_s: Optional[float]) -> List[Any]:
+    def _exchange(self, kind: str, value: Any, timeout_s: Optional[float]) -> List[Any]:
         try:
             _send(self._hub, [kind, value])
             if not self._hub.poll(timeout_s):
-                raise Lost(f"no word of the other {self.count - 1} replicas for {timeout_s:g} s")
-            kind, found = _receive(self._hub)
+                raise Lost(f"no message from the other {self.count - 1} replicas for {timeout_s:g} s")
+            kind, answer = _receive(self._hub)
         except (EOFError, OSError):
             raise Lost("the other replicas are gone: the hub of their group has closed") from None
         if kind == "lost":
-            raise Lost(f"replica {found} of {self.count} is gone")
-        return list(found)
+            raise Lost(f"replica {answer} of {self.count} is gone")
+        return list(answer)
 
     def close(self) -> None:
         self._hub.close()
 
 
-def _connected(place: Mapping[str, Any], patience_s: float) -> Connection:
-    """A connection to the hub, which may not be there yet."""
+def _connect(place: Mapping[str, Any], patience_s: float) -> Connection:
+    """Connect to the hub, which may not listen yet. Raises Lost after `patience_s` seconds."""
     deadline = time.monotonic() + patience_s
     while True:
         try:
             return Client((place["host"], place["port"]), authkey=bytes.fromhex(place["key"]))
         except OSError as error:
             if time.monotonic() >= deadline:
-                where = f"{place['host']}:{place['port']}"
-                raise Lost(f"rank 0 of {place['count']} cannot be reached at {where}: {error.strerror}") from None
+                address = f"{place['host']}:{place['port']}"
+                raise Lost(f"rank 0 of {place['count']} cannot be reached at {address}: {error.strerror}") from None
         time.sleep(0.1)
 
 
-# Plain data only: a pickle of a stranger would be his program.
+# JSON, not pickle: unpickling a message from a stranger could run any code.
 def _send(connection: Connection, value: Any) -> None:
     connection.send_bytes(json.dumps(value).encode())
 
@@ -107,7 +111,7 @@ def _receive(connection: Connection) -> Any:
 
 
 class Hub:
-    """Where the members of one group meet: a thread that hands everyone's value to everyone."""
+    """The server of one group: a thread that receives a value from each member and sends all of them to each."""
 
     def __init__(self, count: int, host: str = LOOPBACK, port: int = 0, key: Optional[bytes] = None) -> None:
         self._count = count
@@ -119,18 +123,18 @@ class Hub:
         self._thread.start()
 
     def place(self, rank: int) -> Dict[str, Any]:
-        """What a member of that rank needs to know, as plain data."""
+        """The arguments with which the member of that rank connects, as plain data."""
         host, port = self._address
         return {"rank": rank, "count": self._count, "host": host, "port": port, "key": self._key.hex()}
 
     @property
     def waiting_for(self) -> List[int]:
-        """The ranks that the others wait for."""
-        given = set(self._values)
-        return [rank for rank in range(self._count) if rank not in given]
+        """The ranks that have not sent their value yet."""
+        arrived = set(self._values)
+        return [rank for rank in range(self._count) if rank not in arrived]
 
     def close(self) -> None:
-        """End the group: whoever waits is told."""
+        """Close all connections. Members that wait raise Lost."""
         with contextlib.suppress(OSError):
             self._listener.close()
         for connection in list(self._members.values()):
@@ -152,23 +156,23 @@ class Hub:
                 self._round()
 
     def _round(self) -> None:
-        """One value of each member, then all of them to each; whoever ends the case early waits until all have."""
+        """One all-gather. A member that finishes the case early waits until all have finished."""
         values = self._values = {}
-        ends: Dict[int, Any] = {}
-        while len(ends) < self._count:
+        replies: Dict[int, Any] = {}
+        while len(replies) < self._count:
             values.clear()
-            self._collect(values, ends)
-            if not ends:
-                self._tell(["all", [value for _, value in sorted(values.items())]])
+            self._collect(values, replies)
+            if not replies:
+                self._broadcast(["all", [value for _, value in sorted(values.items())]])
                 return
             for rank in values:
-                self._tell(["lost", min(ends)], rank)
-        self._tell(["ended", [reply for _, reply in sorted(ends.items())]])
+                self._broadcast(["lost", min(replies)], rank)
+        self._broadcast(["ended", [reply for _, reply in sorted(replies.items())]])
 
-    def _collect(self, values: Dict[int, Any], ends: Dict[int, Any]) -> None:
-        """A message of each member that has not ended."""
-        while len(values) + len(ends) < self._count:
-            waiting = {c: rank for rank, c in self._members.items() if rank not in values and rank not in ends}
+    def _collect(self, values: Dict[int, Any], replies: Dict[int, Any]) -> None:
+        """Receive one message from each member that has not finished."""
+        while len(values) + len(replies) < self._count:
+            waiting = {c: rank for rank, c in self._members.items() if rank not in values and rank not in replies}
             ready = wait(list(waiting))
             for connection, rank in waiting.items():
                 if connection not in ready:
@@ -176,11 +180,12 @@ class Hub:
                 try:
                     kind, value = _receive(connection)
                 except (EOFError, OSError):
-                    self._tell(["lost", rank])
+                    self._broadcast(["lost", rank])
                     raise EOFError from None
-                (ends if kind == "end" else values)[rank] = value
+                (replies if kind == "end" else values)[rank] = value
 
-    def _tell(self, message: Any, only: Optional[int] = None) -> None:
+    def _broadcast(self, message: Any, only: Optional[int] = None) -> None:
+        """Send a message to all members, or to rank `only`."""
         for rank, connection in self._members.items():
             if only in (None, rank):
                 with contextlib.suppress(OSError):

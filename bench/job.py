@@ -1,4 +1,4 @@
-"""One case on its way from a request to a record: what is asked, with whom, and whom to tell."""
+"""One case that is being run: its settings, its replicas, and a callback for its progress."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from bench.images import Dataset
 
 
 def silent(phase: str) -> None:
-    """What tells nobody."""
+    """Report no progress."""
 
 
 @dataclass
 class Job:
-    """group      the replicas of the case; each has a job
-    tell       called with the phase that begins
-    canary_s   the time that the canary takes on this machine when it is quiet; None: not known
-    images     the sets of images that the case reads, by split
-    compiling  holds the leave to compile, until the clock starts
+    """One case on one replica.
+
+    group      the replicas of the case; each has a job
+    tell       callback that gets the name of each phase when it begins
+    canary_s   seconds that the canary takes on this machine when it is quiet; None: not known
+    images     the data sets that the case reads, by split
+    compiling  holds the lock for compiling until timing starts
     """
 
     case: Case
@@ -34,10 +36,10 @@ class Job:
 
     @property
     def averaging(self) -> Group:
-        """The replicas that average their gradients; others have nothing to do with each other."""
+        """The replicas that average their gradients; ALONE if this replica averages with no other."""
         return self.group if self.case.mode == "training" and self.settings.all_reduce else ALONE
 
     @property
     def learns(self) -> bool:
-        """Whether it is a training run of so many epochs, which opens its images itself."""
+        """Whether this is a training run of whole epochs, which opens its images itself."""
         return self.case.mode == "training" and bool(self.settings.recipe.epochs)

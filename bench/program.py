@@ -1,4 +1,4 @@
-"""What a backend makes of a graph, and the timed unit: one blocking call that handles a known number of items."""
+"""A graph compiled by a backend, and the timed unit: one blocking call that processes a known number of items."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from bench.graph import Graph
 from bench.group import ALONE, Group
 
 Arrays = Dict[str, Any]
-# A sequence is taken round and round, an iterator as it comes.
+# A sequence is repeated in a cycle. An iterator is consumed once.
 Batches = Union[Sequence[Mapping[str, Any]], Iterator[Mapping[str, Any]]]
 
 
 class Program:
-    """One batch of a graph on one replica, compiled. A backend derives a class from it.
+    """A graph compiled for one replica. Each backend derives its own class.
 
-    `started(inputs)` makes it ready: it feeds and runs once. What is timed is `run`.
+    `started(inputs)` feeds it and runs it once. `run` is what is timed.
 
-    A backend always writes convert, keep, run_resident, outputs and dtypes; in training also weights, load
-    and set_learning_rate. It writes latencies where `batches_in_flight` is above 1, and run_without_all_reduce where
-    `group` has several members. What else there is has a default.
+    Every backend implements convert, keep, run_resident, outputs and dtypes; for training also weights, load and
+    set_learning_rate. It implements latencies if `batches_in_flight` is above 1, and run_without_all_reduce if `group`
+    has several members. Every other method has a default.
 
-    group              replicas that average their gradients
-    batches_per_update how many batches one run takes: those of one weight update
-    compute_dtype      type of the arithmetic, found on real tensors
-    weight_dtype       type of the weights, found on real tensors
-    facts              how it was tuned, to be recorded and matched
-    batches_in_flight  how many batches one run has on the device at once
-    batches_per_step   batches behind one timed step: so many runs, or one where `device_loop`
-    device_loop        one run does all batches of a step, on all replicas: the loop is the device's
-    alone              timed with nobody beside on other cores, also with --parallel-timing
-    source             measured; ipu_model or fake: no rate comes of it
-    wait               blocks until the device is done; None: `run_resident` does
+    group              the replicas that average their gradients
+    batches_per_update the number of batches in one weight update, and so in one run
+    compute_dtype      type of the arithmetic, read from tensors after a run
+    weight_dtype       type of the weights, read from tensors after a run
+    facts              the tuning, which is recorded, and which a baseline must match
+    batches_in_flight  the number of batches that one run has on the device at once
+    batches_per_step   the number of batches in one timed step: one run each, or one run for all if `device_loop`
+    device_loop        one run processes all batches of a step on all replicas, in a loop on the device
+    alone              no other case runs while this one is timed, even with --parallel-timing
+    source             measured; or ipu_model or fake, which give no rate
+    wait               blocks until the device is done; None: `run_resident` blocks itself
     """
 
     batches_in_flight = 1
@@ -54,41 +54,41 @@ class Program:
         self.batches: Iterator[Any] = iter(())
 
     def started(self, inputs: Sequence[Mapping[str, Any]]) -> Program:
-        """This program, after its first run, which also compiles what is compiled when it is first called."""
+        """Run once, so that everything is compiled, and return the program itself."""
         self.feed(inputs)
         self.run()
         self.compute_dtype, self.weight_dtype = self.dtypes()
         return self
 
-    # ---- what is called from outside -----------------------------------------------------------
+    # ---- the interface to callers --------------------------------------------------------------
 
     def feed(self, batches: Batches) -> None:
-        """Give it other batches: numpy arrays by name, in the graph's shapes.
+        """Replace the input batches: numpy arrays by name, in the graph's shapes.
 
-        Synthetic data keeps the first `batches_per_update` on the device. Other data takes one batch after the other,
-        from a sequence round and round, from an iterator as they come.
+        Synthetic data puts the first `batches_per_update` batches on the device once. Other data moves new batches to
+        the device in every run: a sequence is repeated in a cycle, an iterator is consumed.
         """
         if self.synthetic:
             self.keep(map(self.convert, resident(batches, self.batches_per_update)))
         else:
-            self.batches = turns(batches, self.convert)
+            self.batches = converted(batches, self.convert)
 
     @property
     def run(self) -> Callable[[], None]:
-        """Run one batch, in training all those of an update, and return when the device is done.
+        """A call that processes one batch, or in training one weight update, and returns when the device is done.
 
-        A property: whoever times it asks once, and no branch is in the timed path.
+        It is a property that the timing loop reads once, so that no branch is in the timed path.
         """
         return self.blocking(self.run_resident if self.synthetic else self.run_moved)
 
     def run_moved(self) -> None:
-        """Move the next batches to the device, run, and move the result to the host."""
+        """Move the next batches to the device, process them, and move the result to the host."""
         self.move_in(next(self.batches) for _ in range(self.batches_per_update))
         self.run_resident()
         self.copy_back()
 
     def blocking(self, call: Callable[[], None]) -> Callable[[], None]:
-        """`call`, made to return when the device is done."""
+        """A version of `call` that returns when the device is done."""
         wait = self.wait
         if wait is None:
             return call
@@ -100,15 +100,15 @@ class Program:
         return blocking
 
     def predict(self, batch: Mapping[str, Any]) -> Any:
-        """The logits of a batch as a trained network gives them, its norms at their running statistics."""
+        """The logits of a batch in inference: norms use their running statistics."""
         self.feed([batch])
         self.run()
         return self.outputs()["output"]
 
-    # ---- what a backend writes -----------------------------------------------------------------
+    # ---- what every backend implements ---------------------------------------------------------
 
     def convert(self, batch: Mapping[str, Any]) -> Any:
-        """A batch as the framework's arrays or tensors on the host, in its types and layouts."""
+        """A batch as arrays or tensors on the host, in the types and layouts of the framework."""
         raise NotImplementedError
 
     def keep(self, batches: Iterable[Any]) -> None:
@@ -116,15 +116,15 @@ class Program:
         raise NotImplementedError
 
     def run_resident(self) -> None:
-        """Run on what is on the device already, moving nothing."""
+        """Process the batches that are on the device, without moving any."""
         raise NotImplementedError
 
     def outputs(self) -> Arrays:
-        """Of the last run, as float64 numpy arrays: `output` in the graph's shape and, where there is one, `loss`."""
+        """The results of the last run in float64: `output` in the graph's shape, and `loss` if the graph has one."""
         raise NotImplementedError
 
     def dtypes(self) -> Tuple[str, str]:
-        """The types found on real tensors after a run: of the arithmetic, and of the weights."""
+        """The types of the arithmetic and of the weights, read from tensors after a run."""
         raise NotImplementedError
 
     # ---- in training ---------------------------------------------------------------------------
@@ -134,46 +134,46 @@ class Program:
         raise NotImplementedError
 
     def load(self, weights: Mapping[str, Any]) -> None:
-        """Replace the weights, and forget what an optimiser remembers."""
+        """Replace the weights, and reset the state of the optimiser."""
         raise NotImplementedError
 
     def set_learning_rate(self, rate: float) -> None:
         raise NotImplementedError
 
     def run_without_all_reduce(self) -> None:
-        """`run`, but every replica moves its weights by its own gradients."""
+        """`run`, but each replica updates its weights from its own gradients only."""
         raise NotImplementedError
 
-    # ---- what a backend may write --------------------------------------------------------------
+    # ---- what a backend may override -----------------------------------------------------------
 
     def move_in(self, batches: Iterable[Any]) -> None:
-        """Put the batches of one timed run on the device."""
+        """Move the batches of one timed run to the device."""
         self.keep(batches)
 
     def copy_back(self) -> None:
-        """Move what the last run made to the host, unless it is there already."""
+        """Move the result of the last run to the host. The default is for results that are already there."""
 
     def latencies(self) -> List[float]:
-        """The seconds that each batch of the last run was in flight."""
+        """The latency of each batch of the last run, in seconds."""
         raise NotImplementedError
 
     def device_facts(self) -> Dict[str, Any]:
-        """What the device says of the last run, to be recorded: cycles, latency."""
+        """Measurements by the device itself, to be recorded: cycles, latency."""
         return {}
 
     def release(self) -> None:
-        """Let the device go."""
+        """Release the device."""
 
 
-def turns(batches: Batches, convert: Callable[[Mapping[str, Any]], Any]) -> Iterator[Any]:
-    """The batches for one run after another, each converted once."""
+def converted(batches: Batches, convert: Callable[[Mapping[str, Any]], Any]) -> Iterator[Any]:
+    """The batches in the framework's types. A sequence is converted once, and then repeated in a cycle."""
     if isinstance(batches, Sequence):
         return itertools.cycle([convert(batch) for batch in batches])
     return map(convert, batches)
 
 
 def resident(batches: Batches, count: int) -> List[Mapping[str, Any]]:
-    """The `count` batches that synthetic data keeps on the device."""
+    """The first `count` batches, which synthetic data keeps on the device. A sequence that is too short is repeated."""
     if isinstance(batches, Sequence):
         return [batches[index % len(batches)] for index in range(count)]
     return [next(batches) for _ in range(count)]
@@ -181,7 +181,7 @@ def resident(batches: Batches, count: int) -> List[Mapping[str, Any]]:
 
 @dataclass(frozen=True)
 class Step:
-    """`iterations` batches of `batch_items` items on each of `replicas` replicas, behind one call."""
+    """One call that processes `iterations` batches of `batch_items` items on each of `replicas` replicas."""
 
     run: Callable[[], None]
     batch_items: int
@@ -194,7 +194,7 @@ class Step:
 
 
 def repeat(run: Callable[[], None], times: int) -> Callable[[], None]:
-    """Return a call that runs `run` so many times, one after the other."""
+    """Return a function that calls `run` `times` times."""
     if times == 1:
         return run
 
@@ -208,8 +208,8 @@ def repeat(run: Callable[[], None], times: int) -> Callable[[], None]:
 def throughput(items: int, seconds: float) -> float:
     """Return the rate, in items per second, of a step of `items` items that takes `seconds`.
 
-    Raises ValueError when `seconds` is not positive: a clock that did not move is a broken
-    measurement, and an infinite rate would pass every baseline.
+    Raises ValueError if `seconds` is not positive. The clock did not advance, so the measurement is broken, and an
+    infinite rate would pass every baseline.
     """
     if not seconds > 0:
         raise ValueError(f"a step of {items} items took {seconds} s; the clock did not move")

@@ -1,4 +1,4 @@
-"""One case: compile, check, feed, time. Runs where the framework does."""
+"""One case: compile, check, feed, time. This runs in the worker, where the framework is loaded."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ from bench.results import record
 from bench.workloads import host_pipeline
 
 Reply = Dict[str, Any]
-Seen = Dict[str, Any]
+# Fields of a record that are known before it is built.
+Facts = Dict[str, Any]
 
-# Host batches that generated data takes in turn.
+# The number of host batches that generated data repeats in a cycle.
 GENERATED_BATCHES = 4
 
 
@@ -41,16 +42,16 @@ def run(
     canary_s: Optional[float] = None,
     group: Group = ALONE,
 ) -> Reply:
-    """Compile, check and time one case, or one replica of `group`. Returns `record` and `samples`; no record when
-    not timed.
+    """Compile, check and time one case, or one replica of `group`. Returns `record` and `samples` (seconds); the record
+    is None if the case is not timed.
 
-    Raises Unavailable, Wrong or Refused, and whatever the framework raises.
+    Raises Unavailable, Wrong or Refused, and any error of the framework.
     """
     job = Job(case, settings, group, tell, canary_s)
     try:
-        # Before anything is loaded or waited for: what a case works on may be at fault.
+        # First, before anything is loaded or waited for: the images may be missing or broken.
         job.images = _images(job)
-        # `compiling` ends where the clock starts: who holds it and asks to be alone would wait for itself.
+        # `compiling` is released before timing: a job that held it and leased the machine would wait for itself.
         with contextlib.ExitStack() as devices, job.compiling:
             turn.to_compile(job, devices)
             return _pipeline(job) if case.workload == host_pipeline.NAME else _network(job)
@@ -61,19 +62,19 @@ def run(
 
 
 def _images(job: Job) -> Mapping[str, Dataset]:
-    """The images of a case, by split, which have to be the same for all replicas."""
+    """The data sets of a case, by split. Raises ValueError if the replicas find different ones."""
     images = material.images(job.case, job.settings, job.tell)
     if images:
-        counts = job.group.all_gather({split: one.count for split, one in images.items()}, no_timeout=True)
-        if any(other != counts[0] for other in counts):
-            told = "; ".join(f"replica {rank}: {count}" for rank, count in enumerate(counts))
+        counts = job.group.all_gather({split: dataset.count for split, dataset in images.items()}, no_timeout=True)
+        if any(count != counts[0] for count in counts):
+            listed = "; ".join(f"replica {rank}: {count}" for rank, count in enumerate(counts))
             folder = job.settings.data_dir
-            raise ValueError(f"{folder}: replicas have to find the same images, and their counts are {told}")
+            raise ValueError(f"{folder}: replicas have to find the same images, and their counts are {listed}")
     return images
 
 
 def _pipeline(job: Job) -> Reply:
-    """An input pipeline without a model: nothing is compiled or checked."""
+    """Time an input pipeline without a network. Nothing is compiled or checked."""
     from bench.images import pipelines
     from bench.real_data import feeding, pipeline
 
@@ -90,6 +91,7 @@ def _pipeline(job: Job) -> Reply:
 
 
 def _network(job: Job) -> Reply:
+    """Compile, check and time a layer or a network."""
     case, settings = job.case, job.settings
     job.tell("loading")
     engine = backends.load(case.backend)
@@ -104,70 +106,73 @@ def _network(job: Job) -> Reply:
         if settings.poplar.compile_only:
             job.tell("compiling")
             return {"record": None, "samples": [], "compile_s": _compile(job, stack, graph, settings)[2]}
-        program, weights, seen = _checked(job, stack, graph)
-        seen["framework_version"] = version
+        program, weights, facts = _checked(job, stack, graph)
+        facts["framework_version"] = version
         _export(engine, graph, weights, case, settings)
         opened = _feed(job, stack, program, weights)
         if not settings.timed:
             program.run()
             return {"record": None, "samples": []}
-        return _timed_record(job, program, seen, opened)
+        return _timed_record(job, program, facts, opened)
 
 
-def _checked(job: Job, stack: contextlib.ExitStack, graph: Graph) -> Tuple[Program, Dict[str, Any], Seen]:
-    """The program that is to be timed, its weights, and what the check of it, or of a smaller one, found."""
+def _checked(job: Job, stack: contextlib.ExitStack, graph: Graph) -> Tuple[Program, Dict[str, Any], Facts]:
+    """The program that is timed, its weights, and the results of the check.
+
+    Where the timed program cannot be checked, a smaller graph or simpler settings are compiled and checked first.
+    """
     case, settings = job.case, job.settings
-    # The update of any other optimiser does not tell the gradient.
-    careful = replace(settings, recipe=settings.recipe.checkable, data="synthetic")
+    # Plain gradient descent: only its update shows the gradient.
+    check_settings = replace(settings, recipe=settings.recipe.checkable, data="synthetic")
     checkable = backends.load(case.backend).checkable
     if checkable is not None:
-        careful = checkable(case, careful)
-    checked = workloads.checked(case, careful.recipe)
-    alike = graph.fingerprint == checked.fingerprint and settings.recipe == careful.recipe
-    alike = alike and settings.data != "real" and (checkable is None or settings == careful)
+        check_settings = checkable(case, check_settings)
+    check_graph = workloads.checked(case, check_settings.recipe)
+    same = graph.fingerprint == check_graph.fingerprint and settings.recipe == check_settings.recipe
+    same = same and settings.data != "real" and (checkable is None or settings == check_settings)
     job.tell("compiling")
-    with contextlib.ExitStack() as own:
-        program, weights, compile_s = _compile(job, stack if alike else own, checked, settings if alike else careful)
+    with contextlib.ExitStack() as temporary:
+        scope = stack if same else temporary
+        program, weights, compile_s = _compile(job, scope, check_graph, settings if same else check_settings)
         job.tell("checking")
-        seen: Seen = dict(check.require(program, checked, case, weights, job.averaging))
-    if not alike:
+        facts: Facts = dict(check.require(program, check_graph, case, weights, job.averaging))
+    if not same:
         job.tell("compiling")
         program, weights, compile_s = _compile(job, stack, graph, settings)
-    first = next(iter(checked.inputs.values()), None)
-    seen["checked_size"] = "x".join(map(str, first.shape)) if first else None
-    seen["compile_s"] = compile_s
-    return program, weights, seen
+    first = next(iter(check_graph.inputs.values()), None)
+    facts["checked_size"] = "x".join(map(str, first.shape)) if first else None
+    facts["compile_s"] = compile_s
+    return program, weights, facts
 
 
 def _compile(
     job: Job, stack: contextlib.ExitStack, graph: Graph, settings: Settings
 ) -> Tuple[Program, Dict[str, Any], float]:
-    """The program, which lets its device go when `stack` ends, its weights, and the seconds that it took."""
+    """The program, its weights, and the seconds of compiling. The program releases its device when `stack` closes."""
     case, precision = job.case, PRECISIONS[job.case.precision]
     weights = draws.weights(graph, precision.weights)
     if settings.weights:
         weights.update(weight_files.load(Path(settings.weights), graph, precision.weights))
-    inputs = [draws.inputs(graph, precision.compute, batch) for batch in _own_batches(job, settings, 1)]
+    inputs = [draws.inputs(graph, precision.compute, batch) for batch in _batch_numbers(job, settings, 1)]
     start = time.perf_counter()
     engine = backends.load(case.backend)
     if device.load(case.device).replicates:
-        # Under poprun each process has its share of the replicas, and the SDK averages.
+        # With poprun each process runs a share of the replicas, and the SDK averages their gradients.
         case = replace(case, replicas=case.replicas // job.group.count)
-    together = {"group": job.averaging} if job.averaging.count > 1 and engine.all_reduce else {}
-    program = engine.compile(graph, weights, inputs, case, settings, **together)
+    options = {"group": job.averaging} if job.averaging.count > 1 and engine.all_reduce else {}
+    program = engine.compile(graph, weights, inputs, case, settings, **options)
     stack.callback(program.release)
     return program, weights, time.perf_counter() - start
 
 
-def _own_batches(job: Job, settings: Settings, least: int) -> Iterable[int]:
-    """The numbers of this replica's drawn batches: those of one update, and no fewer than `least`."""
+def _batch_numbers(job: Job, settings: Settings, least: int) -> Iterable[int]:
+    """The numbers of the generated batches of this replica: enough for one weight update, and at least `least`."""
     count = max(least, settings.recipe.batches_per_update(job.case.mode))
     return range(job.group.rank * count, (job.group.rank + 1) * count)
 
 
 def _feed(job: Job, stack: contextlib.ExitStack, program: Program, weights: Mapping[str, Any]) -> Any:
-    """Give the program the inputs, weights and learning rate with which it is timed; return the open
-    pipeline of real images."""
+    """Set the inputs, weights and learning rate for timing. Returns the open pipeline of real images, or None."""
     case, settings, graph = job.case, job.settings, program.graph
     if program.training:
         program.load(weights)
@@ -184,13 +189,17 @@ def _feed(job: Job, stack: contextlib.ExitStack, program: Program, weights: Mapp
         program.feed(feeding.in_lockstep(batches, job.averaging) if job.averaging.count > 1 else batches)
         return opened
     compute = PRECISIONS[case.precision].compute
-    numbers = _own_batches(job, settings, 1 if settings.data == "synthetic" else GENERATED_BATCHES)
+    numbers = _batch_numbers(job, settings, 1 if settings.data == "synthetic" else GENERATED_BATCHES)
     program.feed([draws.inputs(graph, compute, batch, settings.zero_values) for batch in numbers])
     return None
 
 
-def _timed_record(job: Job, program: Program, seen: Seen, opened: Any) -> Reply:
-    """Time a program, and return its record. `seen`: what the check found; `opened`: its pipeline of real images."""
+def _timed_record(job: Job, program: Program, facts: Facts, opened: Any) -> Reply:
+    """Time a program, and return its record.
+
+    facts    fields of the record that are known already
+    opened   the pipeline of real images, or None
+    """
     case, settings, images = job.case, job.settings, job.images
     latencies: List[float] = []
     step = Step(
@@ -214,19 +223,19 @@ def _timed_record(job: Job, program: Program, seen: Seen, opened: Any) -> Reply:
         samples, rates = surroundings.merged(samples, step, job.group)
         check.require_finite(program)
         _require_plausible(program, case)
-        seen = {**seen, **around, **rates, **_facts(program)}
+        facts = {**facts, **around, **rates, **_facts(program)}
         if opened is not None and program.source == "measured":
-            # More clocks, of the same machine.
-            seen.update(_of_real_images(job, program, opened))
-    seen["data_dir"] = next(iter(images.values())).root if images else None
-    made = record.build(case, settings, program.graph, step, samples, seen)
+            # Within the stack: this times as well, and needs the device.
+            facts.update(_image_facts(job, program, opened))
+    facts["data_dir"] = next(iter(images.values())).root if images else None
+    fields = record.build(case, settings, program.graph, step, samples, facts)
     if program.source == "measured":
-        made.update(_latency(job, samples, latencies, step))
-    return {"record": made, "samples": samples.seconds}
+        fields.update(_latency(job, samples, latencies, step))
+    return {"record": fields, "samples": samples.seconds}
 
 
-def _facts(program: Program) -> Seen:
-    """What a program, its backend and its device say of themselves."""
+def _facts(program: Program) -> Facts:
+    """The fields of a record that describe a program, its tuning and its device."""
     return {
         "batches_in_flight": program.batches_in_flight,
         "batches_per_step": program.batches_per_step,
@@ -237,29 +246,29 @@ def _facts(program: Program) -> Seen:
     }
 
 
-def _latency(job: Job, samples: Samples, latencies: List[float], step: Step) -> Seen:
-    """Percentiles of the time of single batches: by the backend's own clock, where several are in flight."""
-    # Those of the warm-up stand before those of the samples.
+def _latency(job: Job, samples: Samples, latencies: List[float], step: Step) -> Facts:
+    """Percentiles of the latency of a batch. With several in flight, the backend has measured each."""
+    # The latencies of the warm-up come first.
     timed = latencies[-len(samples.seconds) * samples.steps_per_sample * step.iterations :]
     alone = samples.seconds if samples.steps_per_sample == 1 else []
     settings = job.settings if job.case.mode == "training" else replace(job.settings, recipe=DEFAULT_RECIPE)
     return record.latency(timed or alone, bool(timed), step, settings)
 
 
-def _of_real_images(job: Job, program: Program, opened: Any) -> Seen:
-    """How many images were left out; and of a network that decodes them, what bounds it, and the hits of given
-    weights."""
+def _image_facts(job: Job, program: Program, opened: Any) -> Facts:
+    """The number of skipped images and the tuning of the pipeline. For a network also what limits its rate, and the
+    accuracy of the weights of --weights."""
     from bench.real_data import bottleneck, epochs
 
-    seen: Seen = {"images_skipped": sum(job.group.all_gather(opened.skipped))}
-    seen.update({f"tuned_{key}": value for key, value in opened.facts.items()})
+    facts: Facts = {"images_skipped": sum(job.group.all_gather(opened.skipped))}
+    facts.update({f"tuned_{key}": value for key, value in opened.facts.items()})
     if not program.graph.operations:
-        return seen
-    seen.update(bottleneck.of(program, opened))
+        return facts
+    facts.update(bottleneck.of(program, opened))
     (images,) = job.images.values()
     if job.settings.weights and job.case.mode == "inference" and images.labelled:
-        seen.update(epochs.score(program, job))
-    return seen
+        facts.update(epochs.score(program, job))
+    return facts
 
 
 def _export(engine: backends.Backend, graph: Graph, weights: Mapping[str, Any], case: Case, settings: Settings) -> None:
@@ -272,20 +281,20 @@ def _export(engine: backends.Backend, graph: Graph, weights: Mapping[str, Any], 
 
 
 def _require_memory(graph: Graph, case: Case) -> None:
-    """Raise Unavailable when the results of a graph would not fit this machine: all of them in training, where
-    the backward pass reads them, else the largest three."""
+    """Raise Unavailable if the activations of a graph do not fit into the memory of this machine: all of them in
+    training, where the backward pass reads them, and otherwise the largest three."""
     results = sorted(math.prod(shape) for node in graph.nodes for shape in node.shapes)
-    kept = sum(results) if case.mode == "training" else sum(results[-3:])
-    needed = PRECISIONS[case.precision].bytes * (kept + 3 * graph.parameters)
-    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed > there:
+    activations = sum(results) if case.mode == "training" else sum(results[-3:])
+    needed = PRECISIONS[case.precision].bytes * (activations + 3 * graph.parameters)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > memory:
         raise Unavailable(
-            f"not present: {needed / 2**30:,.0f} GiB of memory for this case; this machine has {there / 2**30:,.0f}"
+            f"not present: {needed / 2**30:,.0f} GiB of memory for this case; this machine has {memory / 2**30:,.0f}"
         )
 
 
 def _require_plausible(program: Program, case: Case) -> None:
-    """Judge a step that drew its own random numbers by the workload's own statistics."""
+    """Raise Wrong if the workload finds the output implausible: a step that draws random numbers has no reference."""
     judge = getattr(workloads.load(case.workload), "implausible", None)
     if judge is not None:
         reason = judge(program.outputs()["output"], **case.dimensions)

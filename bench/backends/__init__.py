@@ -1,4 +1,4 @@
-"""The contract of a file in backends/, and what every backend can be asked without loading its framework."""
+"""The interface of a module in backends/. Importing such a module does not load its framework."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bench.cases.case import Case, Settings
 from bench.graph import Graph
 from bench.program import Program
 
-# The primitives that every backend lowers. One that has more says PRIMITIVES = CORE | {"layer_norm"}.
+# The primitives that every backend lowers. A backend with more of them sets PRIMITIVES = CORE | {"layer_norm"}.
 CORE = frozenset(
     (
         *("dense", "rnn", "lstm", "gru", "rnn_cell", "lstm_cell", "gru_cell", "scan", "last"),
@@ -25,20 +25,19 @@ CORE = frozenset(
 
 @dataclass(frozen=True)
 class Backend:
-    """What the module of a backend holds; constants are in capitals there.
+    """The names that the module of a backend defines; constants are in capitals there.
 
-    package      what must be importable
-    devices, modes   what it can do at all
-    unsupported  (precision, mode, device): why this framework cannot run so, or None; without loading it
-    environment  (settings, device): variables that must be set before the framework is loaded, thread counts first
-    version      load the framework and return its version
-    compile      (graph, weights, inputs, case, settings): lower `graph` for `case`. In training the program runs one
-                 weight update; the learning rate comes later. Raises Unavailable where the framework turns out to
-                 be unable
-    primitives   the operations of a graph that it lowers
-    all_reduce   `compile` takes a `group` too: replicas that average their gradients
-    checkable    (case, settings): the settings of the program that is checked; None: of the timed one
-    exported     (graph, weights): the ONNX model of a graph, as a file has it; None: it makes none
+    package      the Python package that must be importable
+    devices, modes   those that the backend supports
+    unsupported  (precision, mode, device): why the framework cannot run this combination, or None
+    environment  (settings, device): the variables to set before the framework is loaded, such as thread counts
+    version      loads the framework and returns its version
+    compile      (graph, weights, inputs, case, settings): the program of `graph` for `case`. In training one run is one
+                 weight update, and the learning rate is set later. Raises Unavailable if the framework cannot run it
+    primitives   the primitives that it lowers
+    all_reduce   whether `compile` also takes `group`, the replicas that average their gradients
+    checkable    (case, settings): the settings of the program that is checked; None: those of the timed program
+    exported     (graph, weights): the bytes of an ONNX file of the graph; None: the backend uses no ONNX
     """
 
     package: str
@@ -59,5 +58,5 @@ def names() -> Tuple[str, ...]:
 
 
 def load(name: str) -> Backend:
-    """Import one backend, without its framework."""
+    """Import the module of one backend, without its framework."""
     return registry.filled(Backend, registry.load(__name__, name))

@@ -1,4 +1,4 @@
-"""The float64 reference as a backend in fp32, which lets the whole suite be tested where no framework is installed."""
+"""The reference as a backend, in fp32. With it the whole suite can be tested without any framework."""
 
 from __future__ import annotations
 

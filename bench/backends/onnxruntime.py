@@ -1,9 +1,9 @@
 """ONNX Runtime on the CPU, or on CUDA where its build has it: inference and eval.
 
-Tuning   best: bound inputs and outputs, all optimisations, threads that spin between operators.
-         default: the session's own settings but for the thread count, plain `run`
-16-bit   the CPU provider has no 16-bit kernels for these layers: it would insert casts and compute
-         in fp32 (seen in the optimised graph of 1.31), so those cases skip
+Tuning   best: with synthetic data, inputs and outputs are bound to arrays on the device.
+         default: plain `run`. Both use the session's defaults for all but the number of threads
+16-bit   these cases skip. The CPU provider has no 16-bit kernels for these layers: it inserts casts and
+         computes in fp32, as the optimised graph of version 1.31 shows
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def compile(
 
 
 class _Session(Program):
-    """A session that takes numpy arrays in every run, and returns new ones."""
+    """A session that reads numpy arrays and allocates new results in every run."""
 
     bound = False
 
@@ -78,7 +78,7 @@ class _Session(Program):
 
 
 class _Bound(_Session):
-    """A session whose inputs and outputs are bound to arrays on the device: a run makes none."""
+    """A session whose inputs and outputs are bound to arrays on the device: a run allocates none."""
 
     bound = True
 
@@ -98,8 +98,8 @@ class _Bound(_Session):
         for name, array in self.arrays.items():
             self.binding.bind_ortvalue_input(name, OrtValue.ortvalue_from_numpy(array, device, 0))
         for output in self.session.get_outputs():
-            kept = OrtValue.ortvalue_from_shape_and_type(output.shape, np.float32, device, 0)
-            self.binding.bind_ortvalue_output(output.name, kept)
+            result = OrtValue.ortvalue_from_shape_and_type(output.shape, np.float32, device, 0)
+            self.binding.bind_ortvalue_output(output.name, result)
 
     def run_resident(self) -> None:
         self.session.run_with_iobinding(self.binding)
@@ -119,6 +119,6 @@ def _session(model: bytes, case: Case, settings: Settings) -> Any:
     options.intra_op_num_threads = settings.threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # fp32 means fp32: CUDA's provider would take TF32 otherwise.
-    chosen: Any = (provider, {"use_tf32": "0"}) if case.device == "cuda" else provider
-    return ort.InferenceSession(model, options, providers=[chosen])
+    # fp32 means fp32: CUDA's provider uses TF32 by default.
+    configured: Any = (provider, {"use_tf32": "0"}) if case.device == "cuda" else provider
+    return ort.InferenceSession(model, options, providers=[configured])

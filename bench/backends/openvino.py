@@ -1,10 +1,10 @@
 """OpenVINO on the CPU, from the same ONNX model as ONNX Runtime: inference and eval.
 
-Tuning   best: for convolutions below a batch of 8 the throughput hint, with as many requests in flight
-         as it asks for (up to 1.2 times faster on ResNet-50); else the latency hint with one request,
-         since handing a request to another thread costs 100 us, three times a small RNN layer.
+Tuning   best: the throughput hint for convolutions with a batch size below 8, with the number of requests in
+         flight that OpenVINO calls optimal (up to 1.2 times faster on ResNet-50). Otherwise the latency hint with one
+         request: passing a request to another thread costs 100 us, three times as much as a small RNN layer.
          default: the latency hint with one request
-16-bit   by the precision hint; what each node ran in is read from the compiled model
+16-bit   by the precision hint; the precision of each node is then read from the compiled model
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ MODES = ("inference", "eval")
 __all__ = ["DEVICES", "MODES", "PACKAGE", "compile", "environment", "exported", "unsupported", "version"]
 
 THROUGHPUT_BELOW_BATCH = 8
-# The nodes that do the work, by the names that OpenVINO's CPU plugin gives them.
+# The nodes that do nearly all arithmetic, by the names of OpenVINO's CPU plugin.
 WORK = ("FullyConnected", "MatMul", "Convolution", "RNNSeq", "RNNCell")
-# Those that compute nothing.
+# The nodes that compute nothing.
 IDLE = ("Input", "Output", "Const")
 TYPES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
 
@@ -59,7 +59,7 @@ def compile(
 
 
 def _compiled(graph: Graph, weights: Mapping[str, Any], case: Case, settings: Settings) -> Tuple[Any, Dict[str, Any]]:
-    """The compiled model, and how it was tuned."""
+    """The compiled model, and its tuning: the hint and the number of requests."""
     import openvino as ov
 
     images = any(node.op == "conv" for node in graph.nodes)
@@ -79,7 +79,7 @@ def _compiled(graph: Graph, weights: Mapping[str, Any], case: Case, settings: Se
 
 
 class _Requests(Program):
-    """A compiled model, and requests for it, which run at the same time."""
+    """A compiled model with several requests, which run concurrently."""
 
     def __init__(self, graph: Graph, case: Case, settings: Settings, compiled: Any, facts: Dict[str, Any]) -> None:
         import openvino as ov
@@ -98,7 +98,7 @@ class _Requests(Program):
         return {name: self.onnx_model.native(array, "float32") for name, array in batch.items()}
 
     def keep(self, batches: Iterable[Arrays]) -> None:
-        # The requests read these arrays in place: this keeps them alive.
+        # The requests read these arrays in place, so they must stay alive.
         (self.arrays,) = batches
         for request in self.requests:
             for name, array in self.arrays.items():
@@ -121,7 +121,7 @@ class _Requests(Program):
                 request.get_output_tensor(index).data.copy()
 
     def outputs(self) -> Arrays:
-        # The last request answers for all: they run one compiled model on the same inputs.
+        # All requests run the same model on the same inputs, so the last one stands for all.
         tensors = {name: self.requests[-1].get_output_tensor(index) for index, name in enumerate(self.names)}
         return self.onnx_model.results({name: tensor.data for name, tensor in tensors.items()})
 
@@ -132,7 +132,7 @@ class _Requests(Program):
         precision, workload = PRECISIONS[self.case.precision].compute, self.case.workload
         hidden = not self.graph.weights or any(node.op == "scan" for node in self.graph.nodes)
         if hidden and precision != "float32":
-            raise Unavailable(f"not supported: openvino does not tell what {workload}'s loop ran in")
+            raise Unavailable(f"not supported: openvino does not report the precision of {workload}'s loop")
         ran = {precision} if hidden else _ran_in(self.compiled)
         if ran != {precision}:
             raise Unavailable(f"not supported: openvino ran {workload} in {', '.join(sorted(ran))}, not {precision}")
@@ -140,14 +140,14 @@ class _Requests(Program):
 
 
 class _OneRequest(_Requests):
-    """The calling thread works itself: handing a request to another thread costs 100 us."""
+    """One request, run in the calling thread: passing it to another thread costs 100 us."""
 
     def run_resident(self) -> None:
         self.requests[0].infer()
 
 
 def _ran_in(compiled: Any) -> Set[str]:
-    """The types in which the nodes that do the work really ran; where none of them is known, all that compute."""
+    """The types in which the nodes of WORK ran; of all nodes that compute if the model has none of WORK."""
     infos = [node.get_rt_info() for node in compiled.get_runtime_model().get_ops()]
     ran = [(info["layerType"].astype(str), info["runtimePrecision"].astype(str)) for info in infos]
     work = [kind for layer, kind in ran if layer in WORK]

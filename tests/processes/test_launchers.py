@@ -197,7 +197,7 @@ if os.environ.get("OMPI_COMM_WORLD_RANK") == "1":
     [
         ('raise RuntimeError("the oven is too hot")', "rank 1 of 2: RuntimeError: the oven is too hot"),
         ("os.kill(os.getpid(), signal.SIGKILL)", "replica 1 of 2 is gone"),
-        ("time.sleep(600)", "no word of the other 1 replicas for 8 s"),
+        ("time.sleep(600)", "no message from the other 1 replicas for 8 s"),
     ],
     ids=["raises", "killed", "hangs"],
 )
@@ -226,7 +226,7 @@ def test_a_rank_that_never_comes_is_told(suite):
     result = suite.run(*SMALL, "--threads=1", "--case-timeout=3", f"--rendezvous={LOOPBACK}:{port}", **environ)
 
     assert result.returncode == 1
-    assert "no word of the other 1 replicas for 3 s" in result.text
+    assert "no message from the other 1 replicas for 3 s" in result.text
 
 
 HOLDS = "from bench import locks\nwith locks.timing():\n    print('held', flush=True)\n    input()"

@@ -1,4 +1,4 @@
-"""What ONNX Runtime, OpenVINO and PopART share: a graph as an ONNX model."""
+"""A graph as an ONNX model, for ONNX Runtime, OpenVINO and PopART."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from bench.graph import Graph
 
 
 def exported(graph: Graph, weights: Mapping[str, Any]) -> bytes:
-    """The ONNX model of a graph, fp32, as a file has it."""
+    """The bytes of an ONNX file of a graph, in fp32."""
     from bench.backends._onnx import model
 
     return bytes(model.model(graph, weights).SerializeToString())

@@ -14,9 +14,9 @@ def _pads(node: Node) -> Any:
 
 def _conv(to: Any, node: Node, x: str) -> str:
     size, stride = node.weights[0].shape[2], node.attrs["stride"]
-    given = [*to.named(node, "weight"), *to.named(node, "bias")]
+    parameters = [*to.named(node, "weight"), *to.named(node, "bias")]
     attrs = {"kernel_shape": [size, size], "strides": [stride, stride], "pads": _pads(node)}
-    return str(to.op("Conv", x, *given, group=node.attrs["groups"], **attrs))
+    return str(to.op("Conv", x, *parameters, group=node.attrs["groups"], **attrs))
 
 
 def _max_pool(to: Any, node: Node, x: str) -> str:
@@ -25,33 +25,34 @@ def _max_pool(to: Any, node: Node, x: str) -> str:
 
 
 def _batch_norm(to: Any, node: Node, x: str) -> str:
-    """With five results it is trained: on the batch's statistics, moving the running ones."""
-    named = [to.named(node, name)[0] for name in ("weight", "bias", "running_mean", "running_var")]
+    """The operator has five outputs in training: it uses the batch's statistics, and updates the running ones."""
+    parameters = [to.named(node, name)[0] for name in ("weight", "bias", "running_mean", "running_var")]
     if not node.attrs["training"]:
-        return str(to.op("BatchNormalization", x, *named, epsilon=node.attrs["eps"]))
+        return str(to.op("BatchNormalization", x, *parameters, epsilon=node.attrs["eps"]))
     attrs = {"epsilon": node.attrs["eps"], "momentum": 1 - node.attrs["momentum"]}
-    return str(to.op("BatchNormalization", x, *named, outputs=5, **attrs)[0])
+    return str(to.op("BatchNormalization", x, *parameters, outputs=5, **attrs)[0])
 
 
 def _group_norm(to: Any, node: Node, x: str) -> str:
-    """An instance norm over the groups as channels, then the scale and shift of each channel."""
+    """An instance norm with the groups as channels, then the scale and shift of each channel."""
     import numpy as np
 
     rows, channels, height, width = node.shape
     groups = node.attrs["groups"]
     if node.attrs["strided"]:
-        x = _turned(to, x, (rows, channels // groups, groups, height * width))
+        x = _swapped(to, x, (rows, channels // groups, groups, height * width))
     x = to.op("Reshape", x, to.constant(np.asarray([rows, groups, -1], np.int64)))
     ones, zeros = (to.constant(np.full(groups, value, np.float32)) for value in (1, 0))
     x = to.op("InstanceNormalization", x, ones, zeros, epsilon=node.attrs["eps"])
     if node.attrs["strided"]:
-        x = _turned(to, x, (rows, groups, channels // groups, height * width))
+        x = _swapped(to, x, (rows, groups, channels // groups, height * width))
     x = to.op("Reshape", x, to.constant(np.asarray(node.shape, np.int64)))
     (scale,), (shift,) = (to.named(node, name, channels, 1, 1) for name in ("weight", "bias"))
     return str(to.op("Add", to.op("Mul", x, scale), shift))
 
 
-def _turned(to: Any, x: str, shape: Any) -> str:
+def _swapped(to: Any, x: str, shape: Any) -> str:
+    """`x` in `shape`, (rows, a, b, pixels), with a and b swapped."""
     import numpy as np
 
     parts = to.op("Reshape", x, to.constant(np.asarray(shape, np.int64)))
@@ -78,8 +79,8 @@ def _normalise(to: Any, node: Node, x: str) -> str:
 def _pad_channels(to: Any, node: Node, x: str) -> str:
     import numpy as np
 
-    more = node.shape[1] - node.inputs[0].shape[1]
-    return str(to.op("Pad", x, to.constant(np.asarray([0, 0, 0, 0, 0, more, 0, 0], np.int64))))
+    added = node.shape[1] - node.inputs[0].shape[1]
+    return str(to.op("Pad", x, to.constant(np.asarray([0, 0, 0, 0, 0, added, 0, 0], np.int64))))
 
 
 def _global_mean(to: Any, node: Node, x: str) -> str:
@@ -87,24 +88,24 @@ def _global_mean(to: Any, node: Node, x: str) -> str:
 
 
 def _cross_entropy(to: Any, node: Node, x: str, labels: str, shares: str = "") -> str:
-    """Against integer labels, smoothed, and mixed by `shares`."""
+    """The mean cross entropy with smoothed labels. With `shares`, (batch, targets), the labels are mixed."""
     import numpy as np
 
     depth = to.constant(np.asarray([node.inputs[0].shape[1]], np.int32))
     values = to.constant(np.asarray([node.attrs["off"], node.attrs["on"]], np.float32))
     logs = to.op("LogSoftmax", x, axis=1)
-    wanted = to.op("OneHot", labels, depth, values, axis=1)
+    targets = to.op("OneHot", labels, depth, values, axis=1)
     if shares:
-        wanted = _mixed(to, node, wanted, shares)
-    picked = to.op("Mul", logs, wanted)
+        targets = _mixed(to, node, targets, shares)
+    picked = to.op("Mul", logs, targets)
     return str(to.op("Neg", to.op("ReduceMean", to.op("ReduceSum", picked, axes=[1], keepdims=0), keepdims=0)))
 
 
-def _mixed(to: Any, node: Node, wanted: str, shares: str) -> str:
-    """The targets of a row and of those that were blended into it, weighed by the columns of `shares`."""
+def _mixed(to: Any, node: Node, targets: str, shares: str) -> str:
+    """The targets of a row and of the rows blended into it, weighted by the columns of `shares`."""
     rows, shifts = node.inputs[0].shape[0], node.attrs["rolls"]
     columns = to.op("Split", shares, outputs=len(shifts), axis=1) if len(shifts) > 1 else [shares]
-    parts = [to.op("Mul", column, _rolled(to, wanted, rows, shift)) for column, shift in zip(columns, shifts)]
+    parts = [to.op("Mul", column, _rolled(to, targets, rows, shift)) for column, shift in zip(columns, shifts)]
     total = parts[0]
     for part in parts[1:]:
         total = to.op("Add", total, part)
@@ -112,6 +113,7 @@ def _mixed(to: Any, node: Node, wanted: str, shares: str) -> str:
 
 
 def _rolled(to: Any, x: str, rows: int, shift: int) -> str:
+    """np.roll along the batch, whose size is `rows`."""
     if shift % rows == 0:
         return x
     first, last = to.op("Split", x, outputs=2, axis=0, split=[rows - shift % rows, shift % rows])
@@ -119,13 +121,13 @@ def _rolled(to: Any, x: str, rows: int, shift: int) -> str:
 
 
 def _blend(to: Any, node: Node, x: str, share: str) -> str:
-    other = _rolled(to, x, node.shape[0], node.attrs["shift"])
+    rolled = _rolled(to, x, node.shape[0], node.attrs["shift"])
     rest = to.op("Sub", to.scalar(1), share)
-    return str(to.op("Add", to.op("Mul", share, x), to.op("Mul", rest, other)))
+    return str(to.op("Add", to.op("Mul", share, x), to.op("Mul", rest, rolled)))
 
 
 def _dropout(to: Any, node: Node, x: str) -> str:
-    """Of whole rows: drop out of one number a row."""
+    """To drop whole rows, dropout is applied to one number for each row."""
     import numpy as np
 
     if not node.attrs["rows"]:

@@ -1,4 +1,4 @@
-"""What collects the nodes and initializers of an ONNX model, one primitive after another."""
+"""Collects the nodes and initializers of an ONNX model."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import Any, Callable, Dict, List, Mapping, Sequence, Tuple
 
 from bench.graph import Node, Weight
 
-# Ours are torch's: i f g o and r z n. ONNX has i o f c and z r h.
+# The gates of a graph have torch's order, i f g o and r z n. ONNX has i o f c and z r h.
 GATE_ORDER = {"rnn": (0,), "lstm": (0, 3, 1, 2), "gru": (1, 0, 2)}
 
 
 def regate(array: Any, kind: str) -> Any:
-    """A stacked recurrent weight, (gates * hidden, ...), with its gates in ONNX's order."""
+    """A recurrent weight, (gates * hidden, ...), with its gates in ONNX's order."""
     import numpy as np
 
     order = GATE_ORDER[kind]
@@ -19,7 +19,7 @@ def regate(array: Any, kind: str) -> Any:
 
 
 def unregate(array: Any, kind: str) -> Any:
-    """The same with its gates in torch's order again."""
+    """The inverse of `regate`: the gates in torch's order again."""
     import numpy as np
 
     order = GATE_ORDER[kind]
@@ -27,12 +27,12 @@ def unregate(array: Any, kind: str) -> Any:
 
 
 class Lowering:
-    """Collects the nodes and initializers of one model; a scan's body has nodes of its own.
+    """Collects the nodes and initializers of one model.
 
     compute, held   the types of the arithmetic and of the weights; the node `loss` is computed in fp32
-    variable   only weights are initializers, and what is none is a Constant: PopART moves every initializer
-    mark       attributes for every ONNX node that a node of the graph becomes
-    parameters the weights in each initializer, one behind the other, with the kind of their gates
+    variable   constants are Constant nodes, not initializers: PopART updates every initializer
+    mark       the attributes of the ONNX nodes of a node, by its index in the graph
+    parameters the weights in each initializer, in order, with the kind of their gates
     """
 
     def __init__(
@@ -51,11 +51,14 @@ class Lowering:
         self.initializers: List[Any] = []
         self.parameters: Dict[str, Sequence[Tuple[Weight, str]]] = {}
         self.count = 0
-        # The inputs that are bytes.
+        # The indices of the inputs of type uint8.
         self.bytes: List[int] = []
 
     def graph(self, nodes: List[Node], sources: Mapping[int, str] = {}) -> Dict[int, List[str]]:
-        """Lower nodes in order; return the names of the results of each."""
+        """Lower nodes in order; return the names of the outputs of each.
+
+        sources   the names of the states and slices of a scan's body, whose nodes are not marked
+        """
         values: Dict[int, List[str]] = {}
         for index, node in enumerate(nodes):
             args = [values[tensor.node][tensor.output] for tensor in node.inputs]
@@ -66,8 +69,8 @@ class Lowering:
                 if node.attrs["values"] == "uint8":
                     self.bytes.append(index)
             else:
-                first, made = len(self.nodes), self._lower(node, args, not sources and index == self.loss)
-                values[index] = made if isinstance(made, list) else [made]
+                first, names = len(self.nodes), self._lower(node, args, not sources and index == self.loss)
+                values[index] = names if isinstance(names, list) else [names]
                 if not sources:
                     self.marked(self.nodes[first:], index)
         return values
@@ -76,24 +79,25 @@ class Lowering:
         if not loss or self.compute == "float32":
             return self.ops[node.op](self, node, *args)
         compute, self.compute = self.compute, "float32"
-        made = self.ops[node.op](self, node, self.op("Cast", args[0], to=self.type), *args[1:])
+        names = self.ops[node.op](self, node, self.op("Cast", args[0], to=self.type), *args[1:])
         self.compute = compute
-        return made
+        return names
 
     def marked(self, nodes: Sequence[Any], index: int) -> None:
+        """Add the attributes of `mark` to the ONNX nodes of the graph's node `index`."""
         from onnx import helper
 
-        for made in nodes:
-            if made.op_type != "Constant":
-                made.attribute.extend(helper.make_attribute(*pair) for pair in self.mark(index).items())
+        for node in nodes:
+            if node.op_type != "Constant":
+                node.attribute.extend(helper.make_attribute(*pair) for pair in self.mark(index).items())
 
     @property
     def type(self) -> int:
-        """ONNX's number of the type of the arithmetic: FLOAT or FLOAT16."""
+        """The type of the arithmetic as ONNX's enum: FLOAT or FLOAT16."""
         return {"float32": 1, "float16": 10}[self.compute]
 
     def op(self, kind: str, *inputs: str, outputs: int = 1, **attrs: Any) -> Any:
-        """Add one node; return the name of its result, or the list of the names of its `outputs`."""
+        """Add one node; return the name of its output, or a list of names if it has several."""
         from onnx import helper
 
         self.count += 1
@@ -102,7 +106,7 @@ class Lowering:
         return names[0] if outputs == 1 else names
 
     def constant(self, array: Any) -> str:
-        """What never changes; numbers in the type of the arithmetic, integers as they are."""
+        """Add a constant: real numbers in the type of the arithmetic, integers unchanged."""
         from onnx import helper, numpy_helper
 
         array = array.astype(self.compute) if array.dtype.kind == "f" else array
@@ -114,12 +118,15 @@ class Lowering:
         return name
 
     def parameter(self, array: Any, *held: Tuple[Weight, str]) -> str:
-        """An initializer that is made of the weights `held`. What comes of it is in the type of the arithmetic: trained
-        weights are cast where they are held in another; running statistics are not, for they are what is moved."""
-        kept = self.held if all(weight.trained for weight, _ in held) else self.compute
-        name = self._initializer(array.astype(kept))
+        """Add an initializer for the weights `held`; return a name of it in the type of the arithmetic.
+
+        Trained weights of another type are cast. Running statistics are in the type of the arithmetic themselves,
+        because the operator updates them in place.
+        """
+        dtype = self.held if all(weight.trained for weight, _ in held) else self.compute
+        name = self._initializer(array.astype(dtype))
         self.parameters[name] = held
-        return str(self.op("Cast", name, to=self.type)) if kept != self.compute else name
+        return str(self.op("Cast", name, to=self.type)) if dtype != self.compute else name
 
     def _initializer(self, array: Any) -> str:
         from onnx import numpy_helper
@@ -135,12 +142,12 @@ class Lowering:
         return self.constant(np.asarray(value, np.float32))
 
     def named(self, node: Node, name: str, *shape: int) -> List[str]:
-        """The weight of that name as a list of one tensor; an empty one where the layer has none."""
-        found = [weight for weight in node.weights if weight.name.endswith(f".{name}")]
-        return [self.parameter(self.weights[w.name].reshape(shape or w.shape), (w, "")) for w in found]
+        """A list with the weight of that name; empty if the layer does not have it."""
+        weights = [weight for weight in node.weights if weight.name.endswith(f".{name}")]
+        return [self.parameter(self.weights[w.name].reshape(shape or w.shape), (w, "")) for w in weights]
 
     def gates(self, node: Node, kind: str, *names: str) -> str:
-        """The stacked weights of these names in ONNX's order of the gates, one behind the other."""
+        """The weights of these names, concatenated, with their gates in ONNX's order."""
         import numpy as np
 
         held = [(w, kind) for name in names for w in node.weights if w.name.endswith(f".{name}")]

@@ -1,8 +1,8 @@
-"""Graph to an ONNX model: opset 11, IR 6, static shapes. ONNX Runtime, OpenVINO and PopART run the same file.
+"""A graph as an ONNX model: opset 11, IR 6, static shapes. ONNX Runtime, OpenVINO and PopART run the same file.
 
-PopART 3.4 reads ONNX up to opset 11 and IR 6, so that is where the model stays: Squeeze takes its axes
-as an attribute, and Softmax flattens. It has no 64-bit integers, so that labels are INT32. Sequences are
-(time, batch, features), as ONNX's recurrent operators have them; `native` and `canonical` turn the arrays.
+PopART 3.4 reads ONNX up to opset 11 and IR 6. There Squeeze takes its axes as an attribute, and Softmax flattens.
+PopART has no 64-bit integers, so labels are INT32. Sequences are (time, batch, features), as in ONNX's recurrent
+operators; `native` and `canonical` transpose the arrays.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from bench.program import Arrays
 
 __all__ = ["Held", "canonical", "initializer", "lowered", "model", "native", "native_shape", "results", "taken_apart"]
 
-# The weights that an initializer is made of, one behind the other, with the kind of their gates.
+# The weights in an initializer, in order, with the kind of their gates.
 Held = Sequence[Tuple[Weight, str]]
 
 
 def native(array: Any, dtype: Any) -> Any:
-    """A fed array as the model wants it: sequences time-major, integers int32, bytes as they are."""
+    """An input array for the model: sequences time-major, integers int32, bytes unchanged."""
     import numpy as np
 
     if array.dtype.kind == "u":
@@ -34,6 +34,7 @@ def native(array: Any, dtype: Any) -> Any:
 
 
 def canonical(output: Any) -> Any:
+    """An output in float64 and in the layout of the graph."""
     import numpy as np
 
     output = np.asarray(output, np.float64)
@@ -41,14 +42,14 @@ def canonical(output: Any) -> Any:
 
 
 def results(named: Mapping[str, Any]) -> Arrays:
-    """What a session returned, in the graph's shapes and float64."""
+    """The results of a session, in float64 and in the graph's shapes."""
     import numpy as np
 
     return {k: canonical(v) if k == "output" else np.asarray(v, np.float64).reshape(()) for k, v in named.items()}
 
 
 def initializer(held: Held, weights: Mapping[str, Any], like: Any) -> Any:
-    """The array of an initializer, in shape and type `like`, made of `weights`."""
+    """The array of an initializer, with the shape and type of `like`, from `weights`."""
     import numpy as np
 
     parts = [regate(weights[weight.name], kind) if kind else weights[weight.name] for weight, kind in held]
@@ -56,19 +57,19 @@ def initializer(held: Held, weights: Mapping[str, Any], like: Any) -> Any:
 
 
 def taken_apart(held: Held, array: Any) -> Arrays:
-    """The weights in an initializer, by name, in the graph's layouts and float64."""
+    """The weights in an initializer by name, in float64 and in the graph's layouts."""
     import numpy as np
 
-    found, flat = {}, np.ravel(np.asarray(array, np.float64))
+    weights, rest = {}, np.ravel(np.asarray(array, np.float64))
     for weight, kind in held:
-        own, flat = np.split(flat, [int(np.prod(weight.shape))])
-        own = own.reshape(weight.shape)
-        found[weight.name] = unregate(own, kind) if kind else own
-    return found
+        values, rest = np.split(rest, [int(np.prod(weight.shape))])
+        values = values.reshape(weight.shape)
+        weights[weight.name] = unregate(values, kind) if kind else values
+    return weights
 
 
 def model(graph: Graph, weights: Mapping[str, Any]) -> Any:
-    """Return the ModelProto of `graph`, fp32, with `weights` inside."""
+    """Return the ModelProto of `graph` with `weights`, in fp32."""
     return lowered(graph, weights)[0]
 
 
@@ -78,35 +79,34 @@ def lowered(
     precision: str = "fp32",
     mark: Callable[[int], Dict[str, Any]] = lambda index: {},
 ) -> Tuple[Any, Dict[str, Held]]:
-    """Return the ModelProto of `graph` with `weights` inside, and which weights are in which initializer.
+    """Return the ModelProto of `graph` with `weights`, and the weights in each initializer by its name.
 
-    precision   16-bit arithmetic is FLOAT16 throughout, but for the loss and what it compares with; weights that are
-                held in another type are cast
-    mark        attributes, by the index of a node of the graph, for the ONNX nodes that it becomes
+    precision   16-bit arithmetic is FLOAT16, except for the loss and its targets; weights of another type are cast
+    mark        the attributes of the ONNX nodes of a node, by its index in the graph
     """
     import onnx
     from onnx import TensorProto, helper
 
     types = PRECISIONS[precision]
     variable = graph.training or types.weights != types.compute
-    made = Lowering(OPS, weights, types.compute, types.weights, graph.loss.node, variable, mark)
-    values = made.graph(graph.nodes)
+    lowering = Lowering(OPS, weights, types.compute, types.weights, graph.loss.node, variable, mark)
+    values = lowering.graph(graph.nodes)
     kinds = {"classes": TensorProto.INT32, "uint8": TensorProto.UINT8}
-    compared = [tensor.node for tensor in graph.nodes[graph.loss.node].inputs[1:]] if graph.loss.node >= 0 else []
+    targets = [tensor.node for tensor in graph.nodes[graph.loss.node].inputs[1:]] if graph.loss.node >= 0 else []
     inputs = []
     for name, node in graph.inputs.items():
-        number = TensorProto.FLOAT if any(graph.nodes[index] is node for index in compared) else made.type
+        number = TensorProto.FLOAT if any(graph.nodes[index] is node for index in targets) else lowering.type
         kind = kinds.get(node.attrs["values"], number)
         inputs.append(helper.make_tensor_value_info(name, kind, native_shape(node.shape, kind == TensorProto.INT32)))
-    ends = {"output": (graph.output, made.type)}
+    ends = {"output": (graph.output, lowering.type)}
     if graph.loss.node >= 0:
         ends["loss"] = (graph.loss, TensorProto.FLOAT)
     outputs = []
     for name, (end, kind) in ends.items():
-        made.nodes.append(helper.make_node("Identity", [values[end.node][end.output]], [name]))
-        made.marked(made.nodes[-1:], end.node)
+        lowering.nodes.append(helper.make_node("Identity", [values[end.node][end.output]], [name]))
+        lowering.marked(lowering.nodes[-1:], end.node)
         outputs.append(helper.make_tensor_value_info(name, kind, native_shape(end.shape, False)))
-    body = helper.make_graph(made.nodes, "layerbench", inputs, outputs, initializer=made.initializers)
+    body = helper.make_graph(lowering.nodes, "layerbench", inputs, outputs, initializer=lowering.initializers)
     proto = helper.make_model(body, opset_imports=[helper.make_opsetid("", 11)], ir_version=6)
     onnx.checker.check_model(proto)
-    return proto, made.parameters
+    return proto, lowering.parameters

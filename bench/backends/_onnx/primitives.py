@@ -1,4 +1,4 @@
-"""Every primitive in ONNX operators of opset 11; `_onnx_model` makes the model."""
+"""Every primitive in ONNX operators of opset 11."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from bench.graph import Node
 
 
 def native_shape(shape: Any, integers: bool) -> List[int]:
-    turned = len(shape) == 3 or (integers and len(shape) > 1)
-    return [shape[1], shape[0], *shape[2:]] if turned else list(shape)
+    """A shape of the graph in the model: sequences are time-major."""
+    sequence = len(shape) == 3 or (integers and len(shape) > 1)
+    return [shape[1], shape[0], *shape[2:]] if sequence else list(shape)
 
 
 def _dense(to: Lowering, node: Node, x: str) -> str:
@@ -20,18 +21,18 @@ def _dense(to: Lowering, node: Node, x: str) -> str:
 
 def _recurrent(kind: str) -> Callable[..., str]:
     def lower(to: Lowering, node: Node, x: str) -> str:
-        given = [to.gates(node, kind, name) for name in ("weight_ih", "weight_hh")]
+        parameters = [to.gates(node, kind, name) for name in ("weight_ih", "weight_hh")]
         if len(node.weights) > 2:
-            given.append(_biases(to, node, kind))
+            parameters.append(_biases(to, node, kind))
         attrs: Dict[str, Any] = {"linear_before_reset": 1} if kind == "gru" else {}
-        out = to.op(kind.upper(), x, *given, hidden_size=node.attrs["hidden"], **attrs)
+        out = to.op(kind.upper(), x, *parameters, hidden_size=node.attrs["hidden"], **attrs)
         return str(to.op("Squeeze", out, axes=[1]))
 
     return lower
 
 
 def _biases(to: Lowering, node: Node, kind: str) -> str:
-    """ONNX has two biases for each gate. Where the layer has one, the other is zero, and stays so in training."""
+    """ONNX has two biases for each gate. If the layer has one, the other is zero, also after training."""
     import numpy as np
 
     if len(node.weights) > 3:
@@ -40,13 +41,13 @@ def _biases(to: Lowering, node: Node, kind: str) -> str:
     array = regate(to.weights[weight.name], kind)[None]
     if not to.variable:
         return to.parameter(np.concatenate([array, np.zeros_like(array)], axis=1), (weight, kind))
-    own, zeros = to.parameter(array, (weight, kind)), to.constant(np.zeros_like(array))
-    return str(to.op("Concat", own, zeros, axis=1))
+    bias, zeros = to.parameter(array, (weight, kind)), to.constant(np.zeros_like(array))
+    return str(to.op("Concat", bias, zeros, axis=1))
 
 
 def _product(to: Lowering, node: Node, x: str, suffix: str) -> str:
-    given = [*to.named(node, f"weight_{suffix}"), *to.named(node, f"bias_{suffix}")]
-    return str(to.op("Gemm", x, *given, transB=1))
+    parameters = [*to.named(node, f"weight_{suffix}"), *to.named(node, f"bias_{suffix}")]
+    return str(to.op("Gemm", x, *parameters, transB=1))
 
 
 def _rnn_cell(to: Lowering, node: Node, x: str, h: str) -> str:
@@ -56,8 +57,8 @@ def _rnn_cell(to: Lowering, node: Node, x: str, h: str) -> str:
 def _lstm_cell(to: Lowering, node: Node, x: str, h: str, c: str) -> List[str]:
     gates = to.op("Add", _product(to, node, x, "ih"), _product(to, node, h, "hh"))
     i, f, g, o = to.op("Split", gates, outputs=4, axis=1)
-    kept = to.op("Mul", to.op("Sigmoid", f), c)
-    new = to.op("Add", kept, to.op("Mul", to.op("Sigmoid", i), to.op("Tanh", g)))
+    remembered = to.op("Mul", to.op("Sigmoid", f), c)
+    new = to.op("Add", remembered, to.op("Mul", to.op("Sigmoid", i), to.op("Tanh", g)))
     return [str(to.op("Mul", to.op("Sigmoid", o), to.op("Tanh", new))), str(new)]
 
 
@@ -67,7 +68,7 @@ def _gru_cell(to: Lowering, node: Node, x: str, h: str) -> str:
     z = to.op("Sigmoid", to.op("Add", xz, hz))
     reset = to.op("Mul", to.op("Sigmoid", to.op("Add", xr, hr)), hn)
     n = to.op("Tanh", to.op("Add", xn, reset))
-    # (1 - z) n + z h, with one multiplication less.
+    # n + z (h - n) = (1 - z) n + z h, with one multiplication less.
     return str(to.op("Add", n, to.op("Mul", z, to.op("Sub", h, n))))
 
 
@@ -87,9 +88,9 @@ def _scan(to: Lowering, node: Node, *args: str) -> str:
     def info(names: Any, sizes: Any) -> List[Any]:
         return [helper.make_tensor_value_info(n, to.type, s) for n, s in zip(names, sizes)]
 
-    made = helper.make_graph(to.nodes, "body", info(sources.values(), shapes), info(outputs, out_shapes))
+    body_graph = helper.make_graph(to.nodes, "body", info(sources.values(), shapes), info(outputs, out_shapes))
     to.nodes = outer
-    results = to.op("Scan", *args, outputs=count + 1, body=made, num_scan_inputs=len(args) - count)
+    results = to.op("Scan", *args, outputs=count + 1, body=body_graph, num_scan_inputs=len(args) - count)
     return str(results[-1])
 
 
@@ -109,8 +110,8 @@ def _affine(to: Lowering, node: Node, x: str) -> str:
     return str(to.op("Add", scaled, to.scalar(node.attrs["shift"])) if node.attrs["shift"] else scaled)
 
 
-def _where_less(to: Lowering, node: Node, a: str, b: str, then: str, other: str) -> str:
-    return str(to.op("Where", to.op("Less", a, b), then, other))
+def _where_less(to: Lowering, node: Node, a: str, b: str, then: str, otherwise: str) -> str:
+    return str(to.op("Where", to.op("Less", a, b), then, otherwise))
 
 
 def _last(to: Lowering, node: Node, x: str) -> str:
@@ -128,23 +129,23 @@ def _softmax_cross_entropy(to: Lowering, node: Node, x: str, labels: str) -> str
 
 
 def _squared_error(to: Lowering, node: Node, x: str, labels: str) -> str:
-    off = to.op("Sub", x, labels)
-    return str(to.op("ReduceMean", to.op("Mul", off, off), keepdims=0))
+    error = to.op("Sub", x, labels)
+    return str(to.op("ReduceMean", to.op("Mul", error, error), keepdims=0))
 
 
 def _flat_softmax_nll(to: Lowering, node: Node, x: str, labels: str) -> str:
     import numpy as np
 
     depth = to.constant(np.asarray([node.inputs[0].shape[2]], np.int32))
-    hot = to.op("OneHot", labels, depth, to.constant(np.asarray([0, 1], np.float32)), axis=2)
-    picked = to.op("Mul", to.op("LogSoftmax", x, axis=1), hot)
+    one_hot = to.op("OneHot", labels, depth, to.constant(np.asarray([0, 1], np.float32)), axis=2)
+    picked = to.op("Mul", to.op("LogSoftmax", x, axis=1), one_hot)
     return str(to.op("Neg", to.op("ReduceSum", picked, keepdims=0)))
 
 
 def _flat_softmax_squared_error(to: Lowering, node: Node, x: str, labels: str) -> str:
-    # Not Softmax: OpenVINO reads the one of opset 11 as if it were opset 13's, over one axis only.
-    off = to.op("Sub", to.op("Exp", to.op("LogSoftmax", x, axis=1)), labels)
-    return str(to.op("ReduceSum", to.op("Mul", off, off), keepdims=0))
+    # Not Softmax: OpenVINO computes that of opset 11 like that of opset 13, over one axis only.
+    error = to.op("Sub", to.op("Exp", to.op("LogSoftmax", x, axis=1)), labels)
+    return str(to.op("ReduceSum", to.op("Mul", error, error), keepdims=0))
 
 
 def _elementwise(kind: str) -> Callable[..., str]:

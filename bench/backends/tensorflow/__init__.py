@@ -1,13 +1,13 @@
 """TensorFlow through Keras layers in one tf.function, on the CPU and on CUDA.
 
-Tuning   best: XLA for recurrent layers and loops in fp32, where it was up to 1.4 times faster; plain
-         graphs for the others, since XLA is slow on grouped and depthwise convolution (11 to 13 times
-         slower on MobileNet and EfficientNet). Image networks in inference read their weights as constants,
-         so that norms go into convolutions and casts are done once: 1.3 times faster in bf16 on ResNet-50 (no gain
-         seen in fp32), 1.2 on MobileNet v2, for a gigabyte more while it is compiled.
+Tuning   best: XLA for recurrent layers and scans in fp32, up to 1.4 times faster. Plain graphs for everything
+         else: XLA is slow on grouped and depthwise convolutions (11 to 13 times slower on MobileNet and
+         EfficientNet). In inference, image networks read their weights as constants, so that norms are folded into
+         convolutions and casts are done once: 1.3 times faster on ResNet-50 in bf16 (not in fp32), 1.2 times on
+         MobileNet v2, for one more gigabyte of memory while it is compiled.
          default: plain graphs
-16-bit   plain graphs only: on the CPU, XLA turns 16-bit products into fp32 ones between casts (its
-         optimised HLO of 2.21 says so), which would be a false label, and slower besides
+16-bit   plain graphs only. On the CPU, XLA computes 16-bit products in fp32 between casts, as the optimised HLO
+         of version 2.21 shows. The precision of the record would be wrong, and the step slower
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def environment(settings: Settings, device: str) -> Dict[str, str]:
         "TF_NUM_INTRAOP_THREADS": str(settings.threads),
         "TF_NUM_INTEROP_THREADS": "1",
         "TF_CPP_MIN_LOG_LEVEL": "2",
-        # Other backends' workers stay warm beside this one, and want room on the same GPU.
+        # The workers of other backends stay alive, and need memory on the same GPU.
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
     }
 

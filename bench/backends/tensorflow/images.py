@@ -1,7 +1,7 @@
 """The primitives of image networks as TensorFlow operations on (batch, height, width, channels).
 
-`Lowered` of `_keras_layers.py` hands itself to each: it holds the variables, gives their values, takes new
-running statistics (a block that runs twice must move them once), and draws the seeds of dropout.
+Each takes a `Lowered` of `lowering.py`, which has the variables and their values, collects new running statistics
+(so that a recomputed block updates them only once), and makes the seeds of dropout.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from bench.graph import Node
 
 Call = Callable[..., Any]
 Padding = Union[str, List[List[int]]]
-# Fewer channels than this in one convolution do not pay for its call: the groups are joined.
-JOINED = 16
+# With fewer channels than this, calling a convolution costs more than computing it, so groups are joined.
+JOINED_CHANNELS = 16
 
 
 def conv(to: Any, node: Node) -> Call:
@@ -37,13 +37,13 @@ def conv(to: Any, node: Node) -> Call:
         # With explicit padding the backward pass of the fp16 kernel is 25 times faster than with SAME (28x28x192);
         # in fp32 and bf16 it is 2 to 5 times slower, and nowhere does it change the forward pass.
         pads = _explicit(node)
-    # TensorFlow 2.21 ends the process when it joins a depthwise convolution of explicit padding with its bias and
-    # activation ("Invalid index from the dimension"). Where there is a bias, the image is padded before.
-    before = depthwise and bias is not None and pads != "SAME"
+    # TensorFlow 2.21 ends the process when it fuses a depthwise convolution that has explicit padding with its bias
+    # and activation ("Invalid index from the dimension"). With a bias, the image is padded first.
+    pad_first = depthwise and bias is not None and pads != "SAME"
 
     def convolve(x: Any) -> Any:
         weight = to.value(kernel)
-        if before:
+        if pad_first:
             out = tf.nn.depthwise_conv2d(tf.pad(x, pads), weight, [1, stride, stride, 1], "VALID")
         elif depthwise:
             out = tf.nn.depthwise_conv2d(x, weight, [1, stride, stride, 1], pads)
@@ -57,7 +57,7 @@ def conv(to: Any, node: Node) -> Call:
 
 
 def _grouped(x: Any, weight: Any, groups: int, stride: int, pads: Padding) -> Any:
-    """A grouped convolution: forward by TensorFlow's kernel, backward by convolutions of a few groups each.
+    """A grouped convolution: forward by TensorFlow's kernel, backward by one convolution for every few groups.
 
     TensorFlow's CPU kernel for grouped convolution has no gradient. Milliseconds, one thread, batch 8, 3x3, fp32
     (bf16), forward and backward apart, TensorFlow 2.21:
@@ -75,7 +75,7 @@ def _grouped(x: Any, weight: Any, groups: int, stride: int, pads: Padding) -> An
     @tf.custom_gradient  # type: ignore[untyped-decorator]
     def convolve(x: Any, weight: Any) -> Any:
         def gradient(up: Any) -> Any:
-            # What comes out is not read, so that only its gradient is left in the graph.
+            # The result is not used, so only its gradient stays in the graph.
             with tf.GradientTape() as tape:
                 tape.watch([x, weight])
                 out = _joined(x, weight, groups, stride, pads)
@@ -87,13 +87,13 @@ def _grouped(x: Any, weight: Any, groups: int, stride: int, pads: Padding) -> An
 
 
 def _joined(x: Any, weight: Any, groups: int, stride: int, pads: Padding) -> Any:
-    """Several groups in one convolution whose kernel is zero between them."""
+    """A grouped convolution as fewer convolutions: several groups share one, whose kernel is zero between groups."""
     depth, width = weight.shape[2], weight.shape[3] // groups
-    many = min(k for k in range(1, groups + 1) if groups % k == 0 and (k * depth >= JOINED or k == groups))
-    if many > 1:
-        mask = tf.repeat(tf.repeat(tf.eye(many, dtype=weight.dtype), depth, axis=0), width, axis=1)
-        weight = tf.tile(weight, [1, 1, many, 1]) * tf.tile(mask, [1, groups // many])
-    parts = zip(tf.split(x, groups // many, axis=3), tf.split(weight, groups // many, axis=3))
+    joined = min(k for k in range(1, groups + 1) if groups % k == 0 and (k * depth >= JOINED_CHANNELS or k == groups))
+    if joined > 1:
+        mask = tf.repeat(tf.repeat(tf.eye(joined, dtype=weight.dtype), depth, axis=0), width, axis=1)
+        weight = tf.tile(weight, [1, 1, joined, 1]) * tf.tile(mask, [1, groups // joined])
+    parts = zip(tf.split(x, groups // joined, axis=3), tf.split(weight, groups // joined, axis=3))
     return tf.concat([tf.nn.conv2d(part, w, stride, pads) for part, w in parts], axis=3)
 
 
@@ -102,7 +102,7 @@ def _explicit(node: Node) -> List[List[int]]:
 
 
 def _padding(node: Node, size: int) -> Padding:
-    """SAME where it pads what the node says, because kernels that pad by themselves are the faster ones."""
+    """SAME where it equals the padding of the node, because kernels are faster with it; else the explicit padding."""
     stride = node.attrs["stride"]
     for pixels, out, pads in zip(node.inputs[0].shape[2:], node.shape[2:], node.attrs["pads"]):
         total = max((-(-pixels // stride) - 1) * stride + size - pixels, 0)
@@ -112,9 +112,12 @@ def _padding(node: Node, size: int) -> Padding:
 
 
 def _batch_norm(to: Any, node: Node) -> Call:
-    """By the fused kernel, in training 3 to 6 times as fast as what Keras 3 does, moments and plain arithmetic
-    (14x14x1024, batch 8, fp32: 5 ms against 15), and in 16 bits without a copy in fp32. Its parameters and
-    statistics are fp32 in every precision; the running variance moves towards the unbiased one, as in torch."""
+    """The fused kernel. Its parameters and statistics are fp32 in every precision. The running variance averages
+    unbiased variances, as in torch.
+
+    In training it is 3 to 6 times as fast as Keras 3, which computes moments (14x14x1024, batch 8, fp32: 5 ms instead
+    of 15), and it makes no fp32 copy of 16-bit images.
+    """
     scale, shift, mean, variance = (to.variable(weight, weight.shape) for weight in node.weights)
     eps, momentum = node.attrs["eps"], node.attrs["momentum"]
 
@@ -131,7 +134,7 @@ def _batch_norm(to: Any, node: Node) -> Call:
 
 
 def _group_norm(to: Any, node: Node) -> Call:
-    """One factor and one shift for each row and channel, so that a group's channels may lie anywhere."""
+    """One factor and one shift for each row and channel, which allows strided groups."""
     scale, shift = (to.variable(weight, weight.shape) for weight in node.weights)
     rows, channels, height, width = node.shape
     groups, eps = node.attrs["groups"], node.attrs["eps"]
@@ -140,12 +143,12 @@ def _group_norm(to: Any, node: Node) -> Call:
     axis = 1 if strided else 2
 
     def shared(x: Any) -> Any:
-        """(rows, channels): each channel's mean over its group."""
+        """The mean over each group, for each of its channels: (rows, channels) to (rows, 1, 1, channels)."""
         mean = tf.reduce_mean(tf.reshape(x, parts), axis=axis, keepdims=True)
         return tf.reshape(tf.broadcast_to(mean, parts), [rows, 1, 1, channels])
 
     def factors(x: Any) -> Any:
-        """The mean and 1 / deviation, (rows, 1, 1, channels), in fp32."""
+        """The mean and 1 / standard deviation, (rows, 1, 1, channels), in fp32."""
         exact = tf.cast(x, tf.float32)
         mean = shared(tf.reduce_mean(exact, axis=[1, 2]))
         square = tf.reduce_mean(tf.math.squared_difference(exact, mean), axis=[1, 2])
@@ -158,7 +161,7 @@ def _group_norm(to: Any, node: Node) -> Call:
         out = x * tf.cast(slope, x.dtype) + tf.cast(shift - mean * slope, x.dtype)
 
         def gradient(up: Any) -> Any:
-            """x + y: two sums over the pixels and one pass, where the tape would make a dozen passes."""
+            """Two sums over the pixels and one more pass; the tape would make a dozen passes."""
             wide = tf.cast(up, tf.float32)
             total = tf.reduce_sum(wide, axis=[1, 2], keepdims=True)
             along = tf.reduce_sum(wide * tf.cast(x, tf.float32), axis=[1, 2], keepdims=True)
@@ -199,32 +202,32 @@ def _dropout(to: Any, node: Node) -> Call:
     def drop(x: Any) -> Any:
         if not to.training:
             return x
-        # Drawn from a seed, so that a block that runs twice draws the same.
-        kept = tf.random.stateless_uniform(shape or x.shape, to.seed()) >= rate
-        return x * (tf.cast(kept, x.dtype) / (1 - rate))
+        # The seed makes a recomputed block draw the same numbers again.
+        mask = tf.random.stateless_uniform(shape or x.shape, to.seed()) >= rate
+        return x * (tf.cast(mask, x.dtype) / (1 - rate))
 
     return drop
 
 
 def _pad_channels(to: Any, node: Node) -> Call:
-    more = node.shape[1] - node.inputs[0].shape[1]
-    return lambda x: tf.pad(x, [[0, 0], [0, 0], [0, 0], [0, more]])
+    added = node.shape[1] - node.inputs[0].shape[1]
+    return lambda x: tf.pad(x, [[0, 0], [0, 0], [0, 0], [0, added]])
 
 
 def _blend(to: Any, node: Node) -> Call:
     return lambda x, share: share * x + (1 - share) * tf.roll(x, node.attrs["shift"], axis=0) if to.training else x
 
 
-def _plain(function: Call) -> Callable[[Any, Node], Call]:
+def _parameterless(function: Call) -> Callable[[Any, Node], Call]:
     return lambda to, node: function
 
 
-def _sixth(x: Any) -> Any:
+def _hard_sigmoid(x: Any) -> Any:
     return tf.nn.relu6(x + 3) * (1 / 6)
 
 
 def cross_entropy(attrs: Dict[str, Any], output: Any, labels: Any, *shares: Any) -> Any:
-    """Against labels that are smoothed, and mixed by `shares`."""
+    """The mean cross entropy with smoothed labels. With `shares`, (batch, targets), the labels are mixed."""
     on, off = attrs["on"], attrs["off"]
     if not shares and (on, off) == (1.0, 0.0):
         return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, output))
@@ -235,7 +238,7 @@ def cross_entropy(attrs: Dict[str, Any], output: Any, labels: Any, *shares: Any)
 
 
 def _mean(x: Any, keepdims: bool = False) -> Any:
-    """The mean over the pixels, with sums in fp32 as in Keras's own pooling: in fp16, 65,504 is the largest sum."""
+    """The mean over the pixels. The sum is in fp32, as in Keras's pooling: the largest number of fp16 is 65,504."""
     return tf.cast(tf.reduce_mean(tf.cast(x, tf.float32), axis=[1, 2], keepdims=keepdims), x.dtype)
 
 
@@ -248,12 +251,12 @@ LAYERS: Dict[str, Callable[[Any, Node], Call]] = {
     "dropout": _dropout,
     "pad_channels": _pad_channels,
     "blend": _blend,
-    "gate": _plain(tf.multiply),
-    "global_mean": _plain(_mean),
-    "pooled": _plain(lambda x: _mean(x, keepdims=True)),
-    "relu6": _plain(tf.nn.relu6),
-    "sigmoid": _plain(tf.sigmoid),
-    "silu": _plain(tf.nn.silu),
-    "hardsigmoid": _plain(_sixth),
-    "hardswish": _plain(lambda x: x * _sixth(x)),
+    "gate": _parameterless(tf.multiply),
+    "global_mean": _parameterless(_mean),
+    "pooled": _parameterless(lambda x: _mean(x, keepdims=True)),
+    "relu6": _parameterless(tf.nn.relu6),
+    "sigmoid": _parameterless(tf.sigmoid),
+    "silu": _parameterless(tf.nn.silu),
+    "hardsigmoid": _parameterless(_hard_sigmoid),
+    "hardswish": _parameterless(lambda x: x * _hard_sigmoid(x)),
 }

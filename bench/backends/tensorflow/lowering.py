@@ -1,7 +1,7 @@
-"""Graph to Keras layers and TensorFlow operations, called one after the other inside a tf.function.
+"""A graph as Keras layers and TensorFlow operations, called in order inside a tf.function.
 
-Sequences stay (batch, time, features), which is all that Keras takes; images are (batch, height,
-width, channels), the only layout in which TensorFlow convolves on a CPU.
+Sequences are (batch, time, features), the only layout that Keras takes. Images are (batch, height, width,
+channels), the only layout in which TensorFlow convolves on a CPU.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import numpy as np
 import tensorflow as tf
 
 from bench.backends.tensorflow import images, sequences
-from bench.graph import Graph, Node, Weight
+from bench.graph import Graph, Node, Tensor, Weight
 
+# A variable, and the conversions of its value from and to the layout of the graph.
 Held = Tuple[Any, Callable[[Any], Any], Callable[[Any], Any]]
 POLICIES = {
     "fp32": "float32",
@@ -29,26 +30,29 @@ def to_native(array: Any) -> Any:
 
 
 def native_input(array: Any, compute: Any) -> Any:
-    """An input on the host, in the type and the layout of the device: a view where it has them already. `compute` is
-    the type of its real numbers; integers stay."""
+    """An input in the type and layout of the device, still on the host; a view if it has them already.
+
+    compute   the type of real numbers; integers stay integers
+    """
     if array.dtype.kind in "iu":
         compute = tf.uint8 if array.dtype == "uint8" else tf.int32
     return np.ascontiguousarray(to_native(array), compute.as_numpy_dtype)
 
 
 def canonical(array: Any) -> Any:
+    """An output in float64 and in the layout of the graph."""
     array = np.asarray(array, np.float64)
     return array.transpose(0, 3, 1, 2) if array.ndim == 4 else array
 
 
 class Lowered:
-    """The layers of a graph, and which variable holds which weight.
+    """The layers of a graph, and the variables of its weights.
 
-    held      a weight's name to (variable, from the graph's layout, to the graph's layout)
-    training  what is being traced: norms use the batch's statistics, and dropout drops
-    frozen    networks read their weights as constants: `load` shows in what is traced afterwards
-    moved     variables and their new values, gathered while a training pass is traced
-    grouped   whether the device's convolution of groups has a gradient of its own
+    held      for each name of a weight: the variable, and the conversions from and to the graph's layout
+    training  whether a training pass is traced: norms use the batch's statistics, and dropout is active
+    frozen    weights are constants in the traced functions: after `load`, trace again
+    moved     running statistics and their new values, collected while a training pass is traced
+    grouped   whether the device's kernel for grouped convolution has a gradient
     """
 
     grouped = False
@@ -76,24 +80,24 @@ class Lowered:
         return {n: back(np.asarray(v.numpy(), np.float64)) for n, (v, _, back) in self.held.items()}
 
     def variables(self) -> List[Tuple[Any, Weight]]:
-        """The variables behind the weights, each once, as TensorFlow's own, and a weight that each holds."""
-        found: Dict[int, Tuple[Any, Weight]] = {}
+        """Each tf.Variable once, with one of the weights that it holds."""
+        variables: Dict[int, Tuple[Any, Weight]] = {}
         for weight in self.graph.weights:
-            variable = self.held[weight.name][0]
-            own: Any = getattr(variable, "variable", variable)  # a row of one
-            own = own if callable(getattr(own, "value", None)) else own.value  # Keras 3 wraps it
-            found[id(own)] = own, weight
-        return list(found.values())
+            holder = self.held[weight.name][0]
+            variable: Any = getattr(holder, "variable", holder)  # GRUBias is a row of a variable
+            variable = variable if callable(getattr(variable, "value", None)) else variable.value  # Keras 3 wraps it
+            variables[id(variable)] = variable, weight
+        return list(variables.values())
 
     def variable(self, weight: Weight, shape: Any, native: Any = None, back: Any = None) -> Any:
-        """A variable for a weight, of the type in which the precision holds weights."""
+        """A new variable for a weight, in the type of weights of the precision."""
         kind = tf.float32 if self.policy.startswith("mixed") else self.compute
-        made = tf.Variable(tf.zeros(shape, kind), trainable=weight.trained)
-        self.held[weight.name] = (made, native or _same, back or _same)
-        return made
+        variable = tf.Variable(tf.zeros(shape, kind), trainable=weight.trained)
+        self.held[weight.name] = (variable, native or _same, back or _same)
+        return variable
 
     def value(self, variable: Any, kind: Any = None) -> Any:
-        """What a variable holds, in the type of the arithmetic or `kind`."""
+        """The value of a variable, cast to `kind` or to the type of the arithmetic."""
         if self.frozen:
             with tf.init_scope():
                 variable = tf.cast(variable, kind or self.compute).numpy()
@@ -101,30 +105,31 @@ class Lowered:
         return tf.cast(variable, kind or self.compute)
 
     def moves(self, out: Any, pairs: List[Tuple[Any, Any]]) -> Any:
-        """Note the new values of variables, which come with a result; return that result."""
+        """Collect new values of variables, which are assigned after the pass; return `out`."""
         self.moved += pairs
         return out
 
     def makers(self) -> Dict[str, Callable[[Any, Node], Callable[..., Any]]]:
+        """The functions that make the layer of a node, by primitive."""
         return LAYERS
 
     def seed(self) -> Any:
-        """Another seed at every place and in every step; a block that runs again gets what it got."""
+        """A different seed for each call and each step. A recomputed block gets the same seeds again."""
         self._seeds += 1
         return self._seed + self._seeds
 
     def output(self, inputs: Dict[str, Any], training: bool = False) -> Any:
-        """Trace the graph up to its output; a training pass moves the running statistics as well."""
+        """Trace the graph up to its output. A training pass also updates the running statistics."""
         nodes = dict(enumerate(self.graph.nodes[: self.graph.output.node + 1]))
         values = {index: inputs[f"input{index}"] for index, node in nodes.items() if node.op == "input"}
         self.training, self.moved, self._seeds = training, [], 0
         if any(node.op == "dropout" for node in nodes.values()):
             self._seed = tf.random.uniform([2], maxval=2**30, dtype=tf.int32)
-        for part in self.graph.recompute_segments(nodes):
-            if len(part) > 1:
-                self._recompute(part, values)
+        for segment in self.graph.recompute_segments(nodes):
+            if len(segment) > 1:
+                self._recompute(segment, values)
             else:
-                self._walk(part, values)
+                self._walk(segment, values)
         for variable, new in self.moved:
             variable.assign(tf.cast(new, variable.dtype))
         return values[self.graph.output.node]
@@ -134,26 +139,26 @@ class Lowered:
             if index not in values:
                 values[index] = self.calls[index](*[values[t.node] for t in node.inputs])
 
-    def _recompute(self, part: Dict[int, Node], values: Dict[int, Any]) -> None:
-        """Run a block that keeps nothing but what it reads, and runs again in the backward pass.
+    def _recompute(self, segment: Dict[int, Node], values: Dict[int, Any]) -> None:
+        """Run a block that saves only its inputs, and is computed again in the backward pass.
 
-        New statistics are results of the block: assigned within it, they would move twice.
+        New running statistics are returned by the block: if it assigned them, they would be updated twice.
         """
-        read = self.graph.inputs_of(part)
-        wanted = [tensor.node for tensor in self.graph.results_of(part)]
-        before, seeds = self.moved, self._seeds
+        inputs = self.graph.inputs_of(segment)
+        results = [tensor.node for tensor in self.graph.results_of(segment)]
+        moved_before, seeds = self.moved, self._seeds
         variables: List[Any] = []
 
         def block(*args: Any) -> List[Any]:
-            inner = dict(zip(read, args))
+            block_values = dict(zip(inputs, args))
             self.moved, self._seeds = [], seeds
-            self._walk(part, inner)
+            self._walk(segment, block_values)
             variables[:] = [variable for variable, _ in self.moved]
-            return [inner[index] for index in wanted] + [new for _, new in self.moved]
+            return [block_values[index] for index in results] + [new for _, new in self.moved]
 
-        results = tf.recompute_grad(block)(*[values[index] for index in read])
-        values.update(zip(wanted, results))
-        self.moved = before + list(zip(variables, results[len(wanted) :]))
+        returned = tf.recompute_grad(block)(*[values[index] for index in inputs])
+        values.update(zip(results, returned))
+        self.moved = moved_before + list(zip(variables, returned[len(results) :]))
 
     def _make(self, graph: Graph, calls: Dict[int, Callable[..., Any]]) -> None:
         for index, node in enumerate(graph.nodes):
@@ -165,7 +170,7 @@ class Lowered:
                 calls[index] = _constant(tf.fill(node.shape, tf.cast(node.attrs["value"], self.compute)))
             elif node.op == "random":
                 draw = tf.random.normal if node.attrs["values"] == "normal" else tf.random.uniform
-                calls[index] = _bound(draw, node.shape, self.compute)
+                calls[index] = _source(draw, node.shape, self.compute)
             elif node.op == "scan":
                 calls[index] = self._scan(node)
 
@@ -176,18 +181,16 @@ class Lowered:
 
         def step(args: List[Any]) -> List[Any]:
             values: Dict[int, Any] = dict(enumerate(args))
-            for index, inner in enumerate(body.nodes[len(args) :], start=len(args)):
-                read = [values[t.node][t.output] if _many(values[t.node]) else values[t.node] for t in inner.inputs]
-                values[index] = calls[index](*read)
-            found = [(values[end.node], end.output) for end in node.attrs["ends"]]
-            return [value[output] if _many(value) else value for value, output in found]
+            for index, operation in enumerate(body.nodes[len(args) :], start=len(args)):
+                values[index] = calls[index](*[_output(values, tensor) for tensor in operation.inputs])
+            return [_output(values, end) for end in node.attrs["ends"]]
 
         def scan(*args: Any) -> Any:
-            def cut(sequence: Any) -> Any:
+            def by_step(sequence: Any) -> Any:
                 array = tf.TensorArray(sequence.dtype, steps, element_shape=sequence.shape[:1] + sequence.shape[2:])
                 return array.unstack(tf.transpose(sequence, [1, 0, 2]))
 
-            slices = [cut(sequence) for sequence in args[count:]]
+            slices = [by_step(sequence) for sequence in args[count:]]
             trace = tf.TensorArray(args[0].dtype, steps, element_shape=args[0].shape)
 
             def advance(t: Any, trace: Any, *states: Any) -> Any:
@@ -201,15 +204,17 @@ class Lowered:
         return scan
 
 
-def _many(value: Any) -> bool:
-    return isinstance(value, list)
+def _output(values: Mapping[int, Any], tensor: Tensor) -> Any:
+    """The value of a tensor. A node with several outputs has a list of values."""
+    value = values[tensor.node]
+    return value[tensor.output] if isinstance(value, list) else value
 
 
 def _constant(value: Any) -> Callable[[], Any]:
     return lambda: value
 
 
-def _bound(draw: Callable[..., Any], shape: Any, dtype: Any) -> Callable[[], Any]:
+def _source(draw: Callable[..., Any], shape: Any, dtype: Any) -> Callable[[], Any]:
     return lambda: draw(shape, dtype=dtype)
 
 
@@ -243,7 +248,7 @@ FUNCTIONS: Dict[str, Callable[[Node], Callable[..., Any]]] = {
     "log": lambda node: tf.math.log,
     "relu": lambda node: tf.nn.relu,
     "affine": lambda node: lambda x: node.attrs["scale"] * x + node.attrs["shift"],
-    "where_less": lambda node: lambda a, b, then, other: tf.where(a < b, then, other),
+    "where_less": lambda node: lambda a, b, then, otherwise: tf.where(a < b, then, otherwise),
 }
 
 
@@ -261,8 +266,8 @@ def loss(node: Node, output: Any, labels: List[Any]) -> Any:
     if node.op == "flat_softmax_nll":
         batch, steps, features = node.inputs[0].shape
         flat = tf.nn.log_softmax(tf.reshape(tf.transpose(output, [1, 0, 2]), [steps, batch * features]))
-        turned = tf.transpose(tf.reshape(flat, [steps, batch, features]), [1, 0, 2])
-        return -tf.reduce_sum(tf.gather(turned, labels[0], axis=2, batch_dims=2))
+        logs = tf.transpose(tf.reshape(flat, [steps, batch, features]), [1, 0, 2])
+        return -tf.reduce_sum(tf.gather(logs, labels[0], axis=2, batch_dims=2))
     batch = node.inputs[0].shape[0]
     flat = tf.nn.softmax(tf.reshape(output, [batch, -1]))
     return tf.reduce_sum(tf.math.squared_difference(flat, tf.reshape(labels[0], [batch, -1])))

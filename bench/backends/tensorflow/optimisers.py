@@ -1,8 +1,8 @@
-"""The optimisers of a recipe as formulas, in fp32 whatever the weights are: torch's own, not those of Keras.
+"""The optimisers of a recipe, written as formulas. They compute in fp32 in every precision, and equal torch's.
 
-A rule takes weights, gradient, rate, the state before and the count of updates; it returns what goes off the
-weights and the state after. Keras's differ: its RMSprop has epsilon inside the root, its Adam scales epsilon by
-the correction of the second moment, and neither knows which weights decay.
+A rule takes the weights, the gradient, the learning rate, the state and the number of updates. It returns what is
+subtracted from the weights, and the new state. Keras's optimisers differ: its RMSprop has epsilon inside the root, its
+Adam scales epsilon by the correction of the second moment, and both decay every weight alike.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ FIRST, SECOND = 0.9, 0.999
 
 
 class Optimiser:
-    """Updates variables, and holds the state of each in the variable's own type, as torch does.
+    """Updates variables. The state of each is in the type of the variable, as in torch.
 
-    matrices   whether each variable is a weight of more than one dimension: those alone decay
+    matrices   for each variable, whether it has more than one dimension: only those decay
     """
 
     def __init__(self, recipe: Recipe, variables: Sequence[Any], matrices: Sequence[bool]) -> None:
@@ -34,24 +34,24 @@ class Optimiser:
         ]
 
     def reset(self) -> None:
-        """Start again, as if nothing had been updated yet."""
+        """Set the state to that before the first update."""
         _, starts = RULES[self.recipe.optimiser]
         self.count.assign(0.0)
-        for held in self.states:
+        for state in self.states:
             for name, start in starts:
-                held[name].assign(tf.fill(held[name].shape, tf.cast(start, held[name].dtype)))
+                state[name].assign(tf.fill(state[name].shape, tf.cast(start, state[name].dtype)))
 
     def apply(self, gradients: Sequence[Any], rate: Any) -> List[Any]:
-        """Update the variables; return what a graph must run to have done it."""
+        """Update the variables. Returns the assignments, which a TensorFlow 1 graph must run."""
         count = self.count.assign_add(1.0)
         done = [count]
         recipe = self.recipe
-        for variable, gradient, held, matrix in zip(self.variables, gradients, self.states, self.matrices):
-            before = {name: tf.cast(state, tf.float32) for name, state in held.items()}
+        for variable, gradient, stored, matrix in zip(self.variables, gradients, self.states, self.matrices):
+            before = {name: tf.cast(state, tf.float32) for name, state in stored.items()}
             weights, gradient = tf.cast(variable, tf.float32), tf.cast(gradient, tf.float32)
             step, after = self.rule(recipe, weights, gradient, rate, before, count, matrix)
             for name, state in after.items():
-                done.append(held[name].assign(tf.cast(state, variable.dtype)))
+                done.append(stored[name].assign(tf.cast(state, variable.dtype)))
             done.append(variable.assign_sub(tf.cast(step, variable.dtype)))
         return done
 
@@ -95,7 +95,7 @@ def _adamw(recipe: Recipe, w: Any, g: Any, rate: Any, state: State, count: Any, 
 def _moments(recipe: Recipe, g: Any, rate: Any, state: State, count: Any) -> Tuple[Any, State]:
     mean = FIRST * state["mean"] + (1 - FIRST) * g
     square = SECOND * state["square"] + (1 - SECOND) * tf.square(g)
-    # 1 - 0.999^t in fp32 would lose four digits of the first updates.
+    # In fp32, 1 - 0.999^t would lose four digits in the first updates.
     first, second = (-tf.math.expm1(count * math.log(share)) for share in (FIRST, SECOND))
     step = rate / first * mean / (tf.sqrt(square) / tf.sqrt(second) + recipe.epsilon)
     return step, {"mean": mean, "square": square}
@@ -111,7 +111,7 @@ def _lars(recipe: Recipe, w: Any, g: Any, rate: Any, state: State, count: Any, m
 
 
 Rule = Callable[[Recipe, Any, Any, Any, State, Any, bool], Tuple[Any, State]]
-# Each rule, and where its state starts.
+# Each rule, with the names and initial values of its state.
 RULES: Dict[str, Tuple[Rule, List[Tuple[str, float]]]] = {
     "sgd": (_sgd, []),
     "momentum": (_momentum, [("velocity", 0.0)]),

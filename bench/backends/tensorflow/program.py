@@ -1,4 +1,4 @@
-"""A graph as traced functions that run on one batch after another."""
+"""The programs of TensorFlow: inference and eval, and training."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ LOOPS = ("rnn", "lstm", "gru", "scan")
 
 
 class Inference(Program):
-    """Inference, with a loss in eval.
+    """Inference; in eval with a loss.
 
     slots   the tensors of each batch of a run, in the order of the graph's inputs
-    calls   what is called with each of them, traced
+    calls   the traced function for each batch
     """
 
     def __init__(self, graph: Graph, weights: Mapping[str, Any], case: Case, settings: Settings, group: Group) -> None:
@@ -33,7 +33,7 @@ class Inference(Program):
         best = settings.tuning == "best"
         self.frozen = best and not self.training and any(node.block for node in graph.nodes)
         full = PRECISIONS[case.precision].compute == "float32"
-        # XLA on the CPU knows no all-reduce between processes.
+        # XLA on the CPU has no all-reduce between processes.
         self.xla = group.count == 1 and best and full and any(node.op in LOOPS for node in graph.nodes)
         with tf.device(self.place):
             self.lowered = lowering.Lowered(graph, dict(weights), case.precision, self.frozen)
@@ -56,13 +56,13 @@ class Inference(Program):
         self.calls = [self._traced(self.forward, self.arguments, self.xla)]
 
     def _traced(self, function: Callable[..., Any], arrays: Sequence[Any], jit: bool = False) -> Any:
-        """`function` for arguments like `arrays`."""
+        """`function`, traced for the shapes and types of `arrays`."""
         with tf.device(self.place):
             traced = tf.function(function, jit_compile=jit or None, autograph=False)
             return traced.get_concrete_function(*[tf.TensorSpec(array.shape, array.dtype) for array in arrays])
 
     def forward(self, *args: Any) -> Any:
-        """The output and the loss; without a loss, the output twice."""
+        """The output and the loss. Without a loss, the output twice."""
         values = dict(zip(self.names, args))
         output = self.lowered.output(values, self.training)
         if self.loss_node is None:
@@ -76,7 +76,7 @@ class Inference(Program):
         return lowering.native_input(array, tf.float32 if name in self.labels else self.lowered.compute)
 
     def keep(self, batches: Iterable[List[Any]]) -> None:
-        # Copies: TensorFlow may work on numpy's own memory, which the caller may write to.
+        # Copies: TensorFlow may use the memory of a numpy array, to which the caller may write.
         self.slots = [[tf.identity(tensor) for tensor in self._on_device(batch)] for batch in batches]
 
     def move_in(self, batches: Iterable[List[Any]]) -> None:
@@ -90,7 +90,7 @@ class Inference(Program):
         self._call(self.calls)
 
     def _call(self, calls: Sequence[Any]) -> None:
-        # The last output goes before the next is made, so that its memory is there again.
+        # The last output is freed before the next is computed, so that its memory is reused.
         self.output = self.loss = None
         for call, slot in zip(calls, self.slots):
             results = call(*slot)
@@ -100,10 +100,10 @@ class Inference(Program):
         (self.output if self.loss_node is None else self.loss).numpy()
 
     def outputs(self) -> Arrays:
-        found = {"output": lowering.canonical(tf.cast(self.output, tf.float64).numpy())}
+        results = {"output": lowering.canonical(tf.cast(self.output, tf.float64).numpy())}
         if self.loss_node is not None:
-            found["loss"] = tf.cast(self.loss, tf.float64).numpy()
-        return found
+            results["loss"] = tf.cast(self.loss, tf.float64).numpy()
+        return results
 
     def dtypes(self) -> Tuple[str, str]:
         stored = {variable.dtype.name for variable, _ in self.lowered.variables()}

@@ -1,4 +1,4 @@
-"""Replicas in TensorFlow: the mean of their gradients, by tf.distribute's own engine."""
+"""Replicas in TensorFlow, whose gradients tf.distribute all-reduces."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ _strategy: List[Any] = []
 
 
 def join(group: Group) -> None:
-    """Make this process a worker of TensorFlow's cluster, once, and before it has computed anything."""
+    """Make this process a worker of a TensorFlow cluster, once. It must not have computed anything before."""
     if _strategy:
         return
-    with contextlib.closing(socket.socket()) as held:
-        held.bind(("", 0))
-        own = LOOPBACK if group.host == LOOPBACK else socket.gethostname()
-        workers = group.all_gather(f"{own}:{held.getsockname()[1]}")
+    # The socket reserves a port until all replicas know it.
+    with contextlib.closing(socket.socket()) as reserved:
+        reserved.bind(("", 0))
+        host = LOOPBACK if group.host == LOOPBACK else socket.gethostname()
+        workers = group.all_gather(f"{host}:{reserved.getsockname()[1]}")
     cluster = {"worker": workers}
     os.environ["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": group.rank}})
     _strategy.append(tf.distribute.MultiWorkerMirroredStrategy())
 
 
 def run_in_replicas(step: Callable[..., Any]) -> Callable[..., Any]:
-    """A step in which `mean` is over all replicas."""
+    """`step`, as a function in which `all_reduce` works."""
 
     def run(*args: Any) -> Any:
         return _strategy[0].run(step, args)
@@ -37,7 +38,6 @@ def run_in_replicas(step: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def mean(gradients: List[Any]) -> List[Any]:
-    """The mean over all replicas; inside of `run_in_replicas`."""
-    found = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, gradients)
-    return list(found)
+def all_reduce(gradients: List[Any]) -> List[Any]:
+    """The mean of the gradients over all replicas. To be called within `run_in_replicas`."""
+    return list(tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, gradients))

@@ -1,7 +1,4 @@
-"""The recurrent layers of Keras, and their cells.
-
-Sequences stay (batch, time, features), which is all that Keras takes.
-"""
+"""The recurrent layers of Keras and their cells. Sequences are (batch, time, features)."""
 
 from __future__ import annotations
 
@@ -14,9 +11,9 @@ from bench.graph import Node
 
 
 def regate(array: Any, kind: str) -> Any:
-    """Gates of a (gates * hidden, ...) weight between torch's order and Keras's; its own inverse.
+    """Reorder the gates of a (gates * hidden, ...) weight from torch's order to Keras's, or back.
 
-    Keras LSTM has i f c o, which is ours; Keras GRU z r h, where ours is r z n.
+    Keras's LSTM has the order of torch, i f c o. Its GRU has z r h, and torch's r z n.
     """
     if kind != "gru":
         return array
@@ -38,7 +35,7 @@ def _hold_gates(to: Any, node: Node, layer: Any, kind: str) -> None:
 
 
 def _cell_layer(kind: str, hidden: int, bias: bool, policy: str, whole: bool) -> Any:
-    # Zeros: the values come later, and the usual orthogonal start has no 16-bit kernel.
+    # Zeros: the weights are loaded later, and the default, orthogonal, has no 16-bit kernel.
     options: Dict[str, Any] = {"use_bias": bias, "dtype": policy, "recurrent_initializer": "zeros"}
     layers = tf.keras.layers
     if kind == "gru":
@@ -53,7 +50,7 @@ def _cell_layer(kind: str, hidden: int, bias: bool, policy: str, whole: bool) ->
 
 
 class GRUBias:
-    """Keras keeps both biases of a GRU in one variable, (2, 3 * hidden); this is one row of it."""
+    """One bias of a Keras GRU, which has both in one variable, (2, 3 * hidden)."""
 
     def __init__(self, variable: Any, row: int) -> None:
         self.variable, self.row = variable, row

@@ -1,4 +1,4 @@
-"""Weight updates in TensorFlow: gradients of one batch after another, averaged over replicas where there are some."""
+"""Weight updates in TensorFlow: gradient accumulation, and all-reduce over several replicas."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bench.cases.recipe import Recipe
 
 
 class Trainer:
-    """One weight update: the gradients of one batch after another, then the optimiser."""
+    """Makes the functions of a weight update: the gradients of each batch, then the optimiser."""
 
     def __init__(self, lowered: Any, case: Case, recipe: Recipe, elements: int) -> None:
         self.recipe = recipe
@@ -29,35 +29,33 @@ class Trainer:
         self.rate.assign(rate / self.scale if self.recipe.linear else rate)
 
     def steps(self, forward: Callable[..., Any], count: int, all_reducing: bool) -> List[Callable[..., Any]]:
-        """What is done with all batches but the last, what with the last, where replicas all-reduce the mean of their
-        gradients, and the same without that.
+        """Three functions: for all batches but the last, for the last batch, and for the last batch without all-reduce.
 
-        Two functions and sums in variables: `count` copies of the network in one graph would be traced, optimised and
-        kept `count` times, and a loop on the device would copy each batch out of a stack of them. A call costs less
-        than a millisecond.
+        The sums of the gradients are in variables. A single function for all batches would contain the network `count`
+        times, and a loop on the device would copy each batch out of a stack. A call costs less than a millisecond.
         """
         factor = self.scale / count
         sums = [tf.Variable(tf.zeros_like(v), trainable=False) for v in self.variables] if count > 1 else []
 
-        def gradients(args: Any) -> Any:
+        def differentiate(args: Any) -> Any:
             with tf.GradientTape() as tape:
                 output, loss = forward(*args)
                 scaled = loss * factor if factor != 1 else loss
             return output, loss, tape.gradient(scaled, self.variables)
 
         def add(*args: Any) -> None:
-            for total, gradient in zip(sums, gradients(args)[2]):
+            for total, gradient in zip(sums, differentiate(args)[2]):
                 total.assign_add(gradient)
 
         def update(*args: Any, all_reduce: bool = False) -> Any:
-            output, loss, found = gradients(args)
+            output, loss, gradients = differentiate(args)
             if sums:
-                found = [gradient + total for gradient, total in zip(found, sums)]
+                gradients = [gradient + total for gradient, total in zip(gradients, sums)]
             if all_reduce:
-                found = replicas.mean(found)
+                gradients = replicas.all_reduce(gradients)
             if self.scale != 1 and not self.recipe.linear:
-                found = [tf.cast(gradient, tf.float32) / self.scale for gradient in found]
-            self.optimiser.apply(found, self.rate)
+                gradients = [tf.cast(gradient, tf.float32) / self.scale for gradient in gradients]
+            self.optimiser.apply(gradients, self.rate)
             for total in sums:
                 total.assign(tf.zeros_like(total))
             return output, loss

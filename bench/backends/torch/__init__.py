@@ -1,9 +1,9 @@
 """PyTorch, on the CPU and on CUDA.
 
-Tuning   best: channels-last images and inference mode. An image network is compiled and frozen, where
-         there is a C++ compiler: up to 3 times faster, for half a minute of compiling. So is the body of
-         a scan of elementwise operations (HMC), each of which costs more to call than to compute. Nothing
-         else is: a compiler gains nothing on a fused recurrent layer.
+Tuning   best: channels-last images and inference mode. An image network is compiled and frozen if the machine
+         has a C++ compiler: up to 3 times faster, for half a minute of compiling. The body of a scan of elementwise
+         operations (HMC) is compiled too, because calling each operation costs more than computing it. Nothing else
+         is compiled: a fused recurrent layer does not get faster.
          default: contiguous tensors, no_grad, eager
 """
 

@@ -14,23 +14,23 @@ functional = nn.functional
 
 
 def conv(node: Node) -> nn.Module:
-    """The bare nn.Conv2d; behind an nn.ZeroPad2d where the sides differ. `named(module)` finds it."""
+    """An nn.Conv2d; after an nn.ZeroPad2d if the padding is asymmetric. `weighted(module)` returns the nn.Conv2d."""
     (top, bottom), (left, right) = node.attrs["pads"]
-    even = top == bottom and left == right
+    symmetric = top == bottom and left == right
     layer = nn.Conv2d(
         node.inputs[0].shape[1],
         node.shape[1],
         node.weights[0].shape[2],
         stride=node.attrs["stride"],
-        padding=(top, left) if even else 0,
+        padding=(top, left) if symmetric else 0,
         groups=node.attrs["groups"],
         bias=len(node.weights) > 1,
     )
-    return layer if even else nn.Sequential(nn.ZeroPad2d((left, right, top, bottom)), layer)
+    return layer if symmetric else nn.Sequential(nn.ZeroPad2d((left, right, top, bottom)), layer)
 
 
-def named(module: nn.Module) -> nn.Module:
-    """The part of a module that holds the weights of its node."""
+def weighted(module: nn.Module) -> nn.Module:
+    """The part of a module that has the weights of its node."""
     return module[-1] if isinstance(module, nn.Sequential) else module
 
 
@@ -39,7 +39,7 @@ def _batch_norm(node: Node) -> nn.Module:
 
 
 class StridedGroupNorm(nn.GroupNorm):
-    """A group norm whose groups are strided: channel c belongs to group c % groups."""
+    """A group norm with strided groups: channel c belongs to group c % groups."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         rows, channels, height, width = x.shape
@@ -63,7 +63,7 @@ def _max_pool(node: Node) -> nn.Module:
 
 
 class Normalise(nn.Module):
-    """Bytes or numbers by channel; the buffers' type is that of what comes out."""
+    """x * scale + shift for each channel. The result has the type of the buffers, also for bytes."""
 
     def __init__(self, scale: List[float], shift: List[float]) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class Normalise(nn.Module):
 
 
 class DropRows(nn.Module):
-    """Whole rows of a batch zeroed in training, the others scaled up (drop connect)."""
+    """Drop connect: in training it sets whole rows of a batch to zero, and scales the other rows up."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -94,14 +94,14 @@ def _dropout(node: Node) -> nn.Module:
 
 
 def in_place(nodes: List[Node], node: Node) -> bool:
-    """Whether a relu may overwrite what it reads: made by an operation of the same block, and read by nothing else."""
+    """Whether a relu may overwrite its input: an operation of the same block computed it, and nothing else reads it."""
     source = node.inputs[0].node
-    readers = sum(tensor.node == source for other in nodes for tensor in other.inputs)
+    readers = sum(tensor.node == source for reader in nodes for tensor in reader.inputs)
     return readers == 1 and nodes[source].block == node.block and nodes[source].inputs != ()
 
 
 class Blend(nn.Module):
-    """Images blended with others of the batch in training."""
+    """In training, blends each image with the image `shift` rows before it in the batch."""
 
     def __init__(self, shift: int) -> None:
         super().__init__()
@@ -112,12 +112,12 @@ class Blend(nn.Module):
 
 
 def _pad_channels(traced: fx.Graph, node: Node, args: Any) -> Any:
-    more = node.shape[1] - node.inputs[0].shape[1]
-    return traced.call_function(functional.pad, (args[0], (0, 0, 0, 0, 0, more)))
+    added = node.shape[1] - node.inputs[0].shape[1]
+    return traced.call_function(functional.pad, (args[0], (0, 0, 0, 0, 0, added)))
 
 
 def cross_entropy(attrs: Dict[str, Any], output: torch.Tensor, labels: torch.Tensor, *shares: Any) -> torch.Tensor:
-    """Against labels that are smoothed, and mixed by `shares`."""
+    """The mean cross entropy with smoothed labels. With `shares`, (batch, targets), the labels are mixed."""
     on, off = attrs["on"], attrs["off"]
     if not shares and (on, off) == (1.0, 0.0):
         return functional.cross_entropy(output, labels)

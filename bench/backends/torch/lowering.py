@@ -1,7 +1,7 @@
-"""Graph to torch modules: a single node is the bare module, a chain nn.Sequential, else torch.fx.
+"""A graph as torch modules: a single node is the bare module, a chain an nn.Sequential, anything else torch.fx.
 
-Sequences are (time, batch, features) in here, which is what torch's recurrent layers take without
-a copy; `bench/backends/torch/` turns inputs and outputs.
+Sequences are (time, batch, features), which torch's recurrent layers take without a copy. The programs transpose
+the inputs and outputs.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ Parameters = Dict[str, nn.Parameter]
 
 
 class Lowered:
-    """A module, and which of its parameters holds which weight of the graph.
+    """A module, and its parameters by the names of the graph's weights.
 
-    plain   for a compiler that does the rest on its own: every recurrent layer is a module, with biases, and no
-            block is run again in the backward pass
+    plain   for a compiler that optimises by itself: every recurrent layer is a module of its own with biases, and no
+            block is recomputed
     """
 
     def __init__(self, graph: Graph, weights: Mapping[str, Any], plain: bool = False) -> None:
@@ -52,34 +52,34 @@ class Lowered:
         return layers[0] if len(layers) == 1 else nn.Sequential(*layers)
 
     def _traced(self, graph: Graph, nodes: Dict[int, Node], ends: List[Tensor]) -> fx.GraphModule:
-        """Some nodes of a graph as one module; what they read of others is its arguments, in order."""
+        """Some nodes of a graph as one module. Its arguments are what they read from other nodes, in order."""
         modules: Dict[str, nn.Module] = {}
         traced = fx.Graph()
         values: Dict[int, Any] = {}
-        own = [index for index, node in nodes.items() if node.op in SOURCES]
-        for index in [*own, *graph.inputs_of(nodes)]:
+        sources = [index for index, node in nodes.items() if node.op in SOURCES]
+        for index in [*sources, *graph.inputs_of(nodes)]:
             values[index] = traced.placeholder(f"{graph.nodes[index].op}{index}")
-        # A block that is taken apart here is one already.
+        # The nodes of a single block are in a Recomputed already.
         whole = self.plain or len({node.block for node in nodes.values()}) == 1
-        for part in [{index: node} for index, node in nodes.items()] if whole else graph.recompute_segments(nodes):
-            first = next(iter(part))
-            if len(part) > 1:
-                inner, wanted = graph.inputs_of(part), graph.results_of(part)
-                name = "block" + next(iter(part.values())).block.replace(".", "_")
-                modules[name] = Recomputed(self._traced(graph, part, wanted))
-                made = traced.call_module(name, tuple(values[index] for index in inner))
-                for place, end in enumerate(wanted):
-                    values[end.node] = made[place] if len(wanted) > 1 else made
+        for segment in [{index: node} for index, node in nodes.items()] if whole else graph.recompute_segments(nodes):
+            first = next(iter(segment))
+            if len(segment) > 1:
+                inputs, results = graph.inputs_of(segment), graph.results_of(segment)
+                name = "block" + next(iter(segment.values())).block.replace(".", "_")
+                modules[name] = Recomputed(self._traced(graph, segment, results))
+                called = traced.call_module(name, tuple(values[index] for index in inputs))
+                for position, result in enumerate(results):
+                    values[result.node] = called[position] if len(results) > 1 else called
                 continue
-            node = part[first]
+            node = segment[first]
             args = tuple(values[t.node] if t.output == 0 else values[t.node][t.output] for t in node.inputs)
             if node.op in FUNCTIONS:
                 values[first] = FUNCTIONS[node.op](traced, node, args)
             elif node.op not in SOURCES:
                 modules[f"{node.op}{first}"] = self._layer(node, graph.nodes)
                 values[first] = traced.call_module(f"{node.op}{first}", args)
-        results = tuple(values[end.node] for end in ends)
-        traced.output(results if len(results) > 1 else results[0])
+        outputs = tuple(values[end.node] for end in ends)
+        traced.output(outputs if len(outputs) > 1 else outputs[0])
         return fx.GraphModule(modules, traced)
 
     def _layer(self, node: Node, nodes: Sequence[Node] = ()) -> nn.Module:
@@ -90,7 +90,7 @@ class Lowered:
             self._hold(node, layer)
         elif node.op in images.MODULES:
             layer = images.MODULES[node.op](node)
-            self._hold(node, images.named(layer))
+            self._hold(node, images.weighted(layer))
         elif node.op in LAYERS:
             layer = self._recurrent([node])
         elif node.op in CELLS:
@@ -109,7 +109,7 @@ class Lowered:
         return layer
 
     def _recurrent(self, run: List[Node]) -> nn.Module:
-        """Layers of one kind and width on top of each other are one module of several layers."""
+        """One module for stacked recurrent layers of the same kind and width."""
         first = run[0]
         layer: nn.Module = LAYERS[first.op](
             first.inputs[0].shape[-1],
@@ -120,34 +120,33 @@ class Lowered:
         for depth, node in enumerate(run):
             for weight in node.weights:
                 self.parameters[weight.name] = getattr(layer, f"{weight.name.rsplit('.', 1)[-1]}_l{depth}")
-        self._freeze_spare_biases(layer, [weight.name for node in run for weight in node.weights])
+        self._freeze_unused_biases(layer, [weight.name for node in run for weight in node.weights])
         return layer
 
     def _scan(self, node: Node) -> nn.Module:
         body, ends = node.attrs["body"], node.attrs["ends"]
-        first = node.attrs["states"]
-        inner = [n for n in body.nodes if n.op not in ("state", "slice")]
-        if len(inner) == 1 and inner[0].op in CELLS:
-            loop = LSTMLoop if inner[0].op == "lstm_cell" else CellLoop
-            return loop(self._layer(inner[0]))
-        return Scan(self._traced(body, dict(enumerate(body.nodes)), ends), first)
+        operations = [n for n in body.nodes if n.op not in ("state", "slice")]
+        if len(operations) == 1 and operations[0].op in CELLS:
+            loop = LSTMLoop if operations[0].op == "lstm_cell" else CellLoop
+            return loop(self._layer(operations[0]))
+        return Scan(self._traced(body, dict(enumerate(body.nodes)), ends), node.attrs["states"])
 
     def _hold(self, node: Node, layer: nn.Module) -> None:
         for weight in node.weights:
             self.parameters[weight.name] = getattr(layer, weight.name.rsplit(".", 1)[-1])
-        self._freeze_spare_biases(layer, [weight.name for weight in node.weights])
+        self._freeze_unused_biases(layer, [weight.name for weight in node.weights])
 
-    def _freeze_spare_biases(self, layer: nn.Module, names: List[str]) -> None:
-        held = {id(self.parameters[name]) for name in names}
+    def _freeze_unused_biases(self, layer: nn.Module, names: List[str]) -> None:
+        used = {id(self.parameters[name]) for name in names}
         for parameter in layer.parameters():
-            if id(parameter) not in held:
-                # torch has two biases where the sum is all that counts: the second stays zero.
+            if id(parameter) not in used:
+                # torch adds two biases where the graph has one: the second stays zero.
                 nn.init.zeros_(parameter)
                 parameter.requires_grad_(False)
 
 
 class Recomputed(nn.Module):
-    """A block that keeps nothing but its arguments, and runs again in the backward pass."""
+    """A block whose activations are computed again in the backward pass: only its arguments are saved."""
 
     def __init__(self, block: nn.Module) -> None:
         super().__init__()
@@ -159,11 +158,11 @@ class Recomputed(nn.Module):
         return checkpoint(self.block, *args, use_reentrant=False, context_fn=self._contexts)
 
     def _contexts(self) -> Tuple[Any, Any]:
-        return contextlib.nullcontext(), self._still()
+        return contextlib.nullcontext(), self._keep_statistics()
 
     @contextlib.contextmanager
-    def _still(self) -> Iterator[None]:
-        """The second time the running statistics stay: the first time has moved them."""
+    def _keep_statistics(self) -> Iterator[None]:
+        """Leave the running statistics unchanged: the forward pass has updated them already."""
         norms = [module for module in self.block.modules() if isinstance(module, nn.BatchNorm2d)]
         momenta = [norm.momentum for norm in norms]
         for norm in norms:
@@ -176,12 +175,16 @@ class Recomputed(nn.Module):
 
 
 def _runs(nodes: List[Node]) -> List[List[Node]]:
-    """Consecutive recurrent layers of one kind, width and bias together; every other node alone."""
+    """Runs of consecutive recurrent layers of one kind, width and bias. Any other node is a run by itself."""
     runs: List[List[Node]] = []
     for node in nodes:
         kind = (node.op, node.attrs.get("hidden"), len(node.weights))
-        before = runs[-1][0] if runs else None
-        if before and node.op in LAYERS and kind == (before.op, before.attrs.get("hidden"), len(before.weights)):
+        previous = runs[-1][0] if runs else None
+        if (
+            previous
+            and node.op in LAYERS
+            and kind == (previous.op, previous.attrs.get("hidden"), len(previous.weights))
+        ):
             runs[-1].append(node)
         else:
             runs.append([node])

@@ -1,4 +1,4 @@
-"""torch's own optimisers behind the names of a recipe, and the two that torch lacks."""
+"""The optimisers of a recipe: those of torch, and two that torch does not have."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bench.cases.recipe import LARS_TRUST, Recipe
 
 
 def make(recipe: Recipe, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
-    """An optimiser at rate 0. Weight decay is on weights of more than one dimension only."""
+    """An optimiser with learning rate 0. Only weights of more than one dimension decay."""
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     groups = [
         {"params": [p for p in trained if p.dim() > 1], "weight_decay": recipe.weight_decay},
@@ -20,7 +20,7 @@ def make(recipe: Recipe, parameters: Iterable[torch.nn.Parameter]) -> torch.opti
 
 
 class RMSpropTF(torch.optim.Optimizer):
-    """TensorFlow's RMSprop: epsilon inside the root, the mean square starts at one, momentum on top."""
+    """TensorFlow's RMSprop: epsilon is inside the root, and the mean square starts at one."""
 
     def __init__(self, groups: Any, *, decay: float, momentum: float, epsilon: float) -> None:
         super().__init__(groups, {"lr": 0.0, "decay": decay, "momentum": momentum, "epsilon": epsilon})
@@ -45,9 +45,11 @@ class RMSpropTF(torch.optim.Optimizer):
 
 
 class LARS(torch.optim.Optimizer):
-    """Momentum at a rate of each layer's own: that of the recipe times trust |w| / (|g| + decay |w|).
+    """Momentum with a learning rate per weight: the recipe's, times trust |w| / (|g| + decay |w|).
 
-    Source   You et al. 2017. Biases and norms take the recipe's rate
+    Biases and norms use the recipe's learning rate.
+
+    Source   You et al. 2017
     """
 
     def __init__(self, groups: Any, *, momentum: float, epsilon: float) -> None:
@@ -70,6 +72,7 @@ class LARS(torch.optim.Optimizer):
 
 
 def decayed(weights: List[torch.Tensor], decay: float) -> List[torch.Tensor]:
+    """The gradients, plus `decay` times the weights."""
     gradients = [p.grad for p in weights if p.grad is not None]
     return torch._foreach_add(gradients, weights, alpha=decay) if decay else gradients
 

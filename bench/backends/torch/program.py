@@ -1,4 +1,4 @@
-"""A graph as a torch module that runs on one batch after another."""
+"""The programs of torch: inference, eval and training."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from bench.group import Group
 from bench.program import Arrays, Program
 
 Tensors = Dict[str, torch.Tensor]
-# Gradient modes are entered once a case, not once a step, as a loop written by hand would do.
+# Gradient modes are entered once a case instead of once a step, as in a loop written by hand.
 _modes = contextlib.ExitStack()
 
 
 class Inference(Program):
-    """A module, and the tensors on its device that it is called with.
+    """A module, and the tensors on the device with which it is called.
 
-    slots      the tensors of each batch of a run, by name: others are copied into them
-    arguments  the same as lists: of the forward pass, and of the loss
+    slots      the tensors of each batch of a run, by name; new batches are copied into them
+    arguments  the same tensors as two lists: the arguments of the forward pass and those of the loss
     """
 
     def __init__(self, graph: Graph, weights: Mapping[str, Any], case: Case, settings: Settings, group: Group) -> None:
@@ -56,7 +56,7 @@ class Inference(Program):
         self.loss: Any = None
 
     def _compile(self, best: bool) -> bool:
-        """Freeze a network, or compile what is worth it of another model; say whether anything was compiled."""
+        """Compile and freeze a network, or compile the scans of another model. Returns whether it did either."""
         frozen = best and any(node.block for node in self.graph.nodes) and not self.mixed and _compiler()
         # A frozen graph is compiled under no_grad: inference tensors cannot be its constants.
         _modes.enter_context(torch.inference_mode() if best and not frozen else torch.no_grad())
@@ -66,7 +66,7 @@ class Inference(Program):
         return frozen or (best and _compile_scans(self.model))
 
     def _autocast(self, model: Any) -> Callable[..., torch.Tensor]:
-        """`model`, and in mixed precision what it does in 16 bits."""
+        """`model`; in mixed precision under autocast."""
         if not self.mixed:
             return model  # type: ignore[no-any-return]
         device, dtype = self.case.device, self.compute
@@ -107,8 +107,8 @@ class Inference(Program):
             self.slots.append(slot)
             self.arguments.append(([slot[name] for name in self.forward_inputs], [slot[name] for name in self.labels]))
 
-    # The last output goes before the next is made: two alive at once would not reuse memory, and
-    # fresh pages once made a convolution 2.4 times slower.
+    # The last output is freed before the next is computed, so that its memory is reused: fresh pages once made a
+    # convolution 2.4 times slower.
     def run_resident(self) -> None:
         self.output = None
         self.output = self.forward(*self.arguments[0][0])
@@ -120,10 +120,10 @@ class Inference(Program):
     def outputs(self) -> Arrays:
         output = self.output.detach().to("cpu", torch.float64)
         output = output.transpose(0, 1) if output.dim() == 3 else output
-        found = {"output": output.numpy()}
+        results = {"output": output.numpy()}
         if self.loss is not None:
-            found["loss"] = self.loss.detach().to("cpu", torch.float64).numpy()
-        return found
+            results["loss"] = self.loss.detach().to("cpu", torch.float64).numpy()
+        return results
 
     def dtypes(self) -> Tuple[str, str]:
         ran = _name(self.output.dtype)
@@ -192,7 +192,7 @@ def _configure(settings: Settings) -> None:
 
 
 def _compile_scans(model: Any) -> bool:
-    """Compile the bodies of explicit loops that are all elementwise; say whether there was one."""
+    """Compile the bodies of scans, which are elementwise. Returns whether it compiled any."""
     scans = [module for module in model.modules() if isinstance(module, Scan)]
     if not scans or not _compiler():
         return False
@@ -206,5 +206,5 @@ def _compiler() -> bool:
 
 
 def _name(kind: Any) -> str:
-    """A type or a layout without the name of the package."""
+    """The name of a type or a layout, without the package."""
     return str(kind).replace("torch.", "")

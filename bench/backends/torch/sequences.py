@@ -1,4 +1,4 @@
-"""Recurrent layers, explicit loops and sources as torch modules. Sequences are (time, batch, features)."""
+"""Recurrent layers, scans and sources as torch modules. Sequences are (time, batch, features)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Last(nn.Module):
 
 
 class Fill(nn.Module):
-    """A constant, made once; it takes the module's type and device."""
+    """A constant in a buffer, which follows the type and device of the module."""
 
     def __init__(self, shape: Tuple[int, ...], value: float) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Fill(nn.Module):
 
 
 class Random(nn.Module):
-    """Fresh draws, (time, batch, features), of the module's type and on its device."""
+    """New random numbers in every call, (time, batch, features), in the type and on the device of the module."""
 
     def __init__(self, shape: Tuple[int, ...], values: str) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class Random(nn.Module):
 
 
 class CellLoop(nn.Module):
-    """nn.RNNCell or nn.GRUCell, called once a time step."""
+    """An nn.RNNCell or nn.GRUCell, called once a time step."""
 
     def __init__(self, cell: nn.Module) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class CellLoop(nn.Module):
 
 
 class LSTMLoop(nn.Module):
-    """nn.LSTMCell, called once a time step."""
+    """An nn.LSTMCell, called once a time step."""
 
     def __init__(self, cell: nn.Module) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class LSTMLoop(nn.Module):
 
 
 class Scan(nn.Module):
-    """Any body, called once a time step."""
+    """A scan with any body, which is called once a time step."""
 
     def __init__(self, body: nn.Module, states: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Weight updates in torch: gradients of one batch after another, averaged over replicas where there are some."""
+"""Weight updates in torch: gradient accumulation, and all-reduce over several replicas."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from bench.group import Group
 
 
 class Trainer:
-    """One weight update after another: forward and backward of every batch, then the optimiser.
+    """Runs weight updates: the forward and backward pass of each batch, then the optimiser.
 
-    model   what to call forward: of several replicas, the one whose gradients torch's own engine averages
+    model   the module of the forward pass; with several replicas it is wrapped so that torch all-reduces its gradients
     """
 
     def __init__(self, model: Any, case: Case, recipe: Recipe, elements: int, group: Group) -> None:
@@ -31,7 +31,7 @@ class Trainer:
         if group.count > 1:
             _join(case.device, group)
             with warnings.catch_warnings():
-                # torch 2.13 wants another name for it, which older ones do not know.
+                # torch 2.13 deprecates this name, and older versions do not have the new one.
                 warnings.simplefilter("ignore", FutureWarning)
                 self.model = torch.nn.parallel.DistributedDataParallel(
                     model, broadcast_buffers=False, gradient_as_bucket_view=True
@@ -43,7 +43,7 @@ class Trainer:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """No all-reduce of gradients within the context: the replicas drift apart."""
+        """No all-reduce within the context, so that the weights of the replicas diverge."""
         self._all_reducing = False
         try:
             yield
@@ -51,11 +51,14 @@ class Trainer:
             self._all_reducing = True
 
     def update(self, forward: Callable[..., Any], loss_of: Callable[..., Any], every: Any) -> Any:
-        """Return the output and the loss of the last batch, with which the sum of all gradients is all-reduced."""
+        """Run one weight update, and return the output and the loss of the last batch.
+
+        The gradients of all batches are all-reduced once, with the last batch.
+        """
         self.optimiser.zero_grad(set_to_none=True)
         factor = self.scale / len(every)
         for index, (xs, ys) in enumerate(every):
-            # Detached at the end, so that the graph behind them is gone before the next one is built.
+            # Cleared here and detached at the end: each autograd graph is freed before the next one is built.
             output: Any = None
             loss: Any = None
             with self._quiet(index == len(every) - 1):
@@ -74,7 +77,7 @@ class Trainer:
 
 
 def _join(device: str, group: Group) -> None:
-    """Make this process one of torch's process group, once; its store is rank 0's."""
+    """Initialise torch's process group, once. Rank 0 runs its store."""
     if dist.is_initialized():
         return
     store: Any = None
