@@ -34,6 +34,7 @@ class Program:
     device_loop        one run processes all batches of a step on all replicas, in a loop on the device
     alone              no other case runs while this one is timed, even with --parallel-timing
     source             measured; or ipu_model or fake, which give no rate
+    not_compiled       why the framework interprets what the tuning would compile; None: it does not
     wait               blocks until the device is done; None: `run_resident` blocks itself
     """
 
@@ -41,6 +42,7 @@ class Program:
     device_loop = False
     alone = False
     source = "measured"
+    not_compiled: Optional[str] = None
     wait: Optional[Callable[[], None]] = None
 
     def __init__(self, graph: Graph, case: Case, settings: Settings, group: Group = ALONE) -> None:

@@ -16,7 +16,7 @@ from bench.cases.case import Case, Settings
 from bench.cases.errors import Broken, Refused, Unavailable, Wrong
 from bench.cases.precision import PRECISIONS
 from bench.cases.recipe import DEFAULT_RECIPE
-from bench.clock import surroundings, turn
+from bench.clock import conditions, memory, surroundings, turn
 from bench.clock.sampling import Samples, measure
 from bench.graph import Graph, draws, weight_files
 from bench.group import ALONE, Group
@@ -81,6 +81,7 @@ def _pipeline(job: Job) -> Reply:
     case = job.case
     (images,) = job.images.values()
     version = str(__import__(pipelines.load(case.backend).PACKAGE).__version__)
+    job.memory_floor_bytes = memory.floor_bytes()
     size, training = int(case.dimensions["image_size"]), case.mode == "training"
     job.tell("decoding")
     with feeding.images(case, job.settings, images, training=training, size=size, group=job.group) as opened:
@@ -102,6 +103,7 @@ def _network(job: Job) -> Reply:
         version = engine.version()
     except ImportError as error:
         raise Broken(f"{case.backend} is installed and does not load: {error}") from None
+    job.memory_floor_bytes = memory.floor_bytes()
     with contextlib.ExitStack() as stack:
         if settings.poplar.compile_only:
             job.tell("compiling")
@@ -210,16 +212,16 @@ def _timed_record(job: Job, program: Program, facts: Facts, opened: Any) -> Repl
     )
     with contextlib.ExitStack() as stack:
         turn.to_time(job, stack, program.alone)
-        if job.learns and settings.data == "real":
-            from bench.real_data import epochs
-
-            step = step if program.device_loop else replace(step, iterations=1)
-            samples, around = surroundings.beside_canaries(settings, job.canary_s, lambda: epochs.train(program, job))
-        else:
-            samples, around = surroundings.beside_canaries(
-                settings, job.canary_s, lambda: (measure(step.run, settings, group=job.group), {})
-            )
+        learning = job.learns and settings.data == "real"
+        if learning and not program.device_loop:
+            step = replace(step, iterations=1)
+        samples, around = surroundings.beside_canaries(
+            settings, job.canary_s, lambda: _timed(job, program, step, learning)
+        )
+        if not learning:
             around.update(surroundings.all_reduce_share(program, samples, settings))
+        if job.memory_floor_bytes and around["memory_peak_bytes"]:
+            around["memory_case_bytes"] = around["memory_peak_bytes"] - job.memory_floor_bytes
         samples, rates = surroundings.merged(samples, step, job.group)
         check.require_finite(program)
         _require_plausible(program, case)
@@ -234,6 +236,16 @@ def _timed_record(job: Job, program: Program, facts: Facts, opened: Any) -> Repl
     return {"record": fields, "samples": samples.seconds}
 
 
+def _timed(job: Job, program: Program, step: Step, learning: bool) -> Tuple[Samples, Facts]:
+    """The samples of a program, and what it learnt. Raises Invalid."""
+    with conditions.required(job.settings, decoding=bool(job.images)):
+        if not learning:
+            return measure(step.run, job.settings, group=job.group), {}
+        from bench.real_data import epochs
+
+        return epochs.train(program, job)
+
+
 def _facts(program: Program) -> Facts:
     """The fields of a record that describe a program, its tuning and its device."""
     return {
@@ -242,6 +254,8 @@ def _facts(program: Program) -> Facts:
         **{f"tuned_{key}": value for key, value in program.facts.items()},
         **program.device_facts(),
         "source": program.source,
+        "not_compiled": program.not_compiled,
+        "removed_variables": conditions.removed or None,
         **{f"device_{key}": value for key, value in device.load(program.case.device).describe().items()},
     }
 

@@ -1,4 +1,4 @@
-"""What can go wrong with a case: five exceptions, each with a fate of its own."""
+"""What can go wrong with a case: six exceptions, each with a fate of its own."""
 
 from __future__ import annotations
 
@@ -22,3 +22,7 @@ class Refused(Exception):
 
 class Wrong(Exception):
     """A case ran and its numbers are not to be trusted: it fails, and nothing of it is recorded."""
+
+
+class Invalid(Exception):
+    """A case ran, and its time is not what the record would say: it fails, and nothing of it is recorded."""

@@ -33,13 +33,17 @@ QUIET_PERCENT = 0.5
 
 @dataclass(frozen=True)
 class Samples:
-    """Seconds of single steps, in order, and how they came about."""
+    """Seconds of single steps, in order, and how they came about.
+
+    section_s   what all of them took together, with what lies between two; 0: not known
+    """
 
     seconds: List[float]
     steps_per_sample: int
     warmup_steps: int
     warmup_s: float
     steady: bool
+    section_s: float = 0.0
 
     @property
     def median_s(self) -> float:
@@ -68,16 +72,16 @@ def measure(
     group.all_gather("start")
     try:
         if settings.steps:
-            _sample(run, inner, settings.steps, seconds, clock)
+            section_s = _sample(run, inner, settings.steps, seconds, clock)
         else:
             settings = replace(settings, min_rounds=least)
-            _sample_until_quiet(run, inner, warm.step_s, settings, seconds, clock, group)
+            section_s = _sample_until_quiet(run, inner, warm.step_s, settings, seconds, clock, group)
     finally:
         if collecting:
             gc.enable()
     if not min(seconds) > 0:
         raise ValueError(f"a step took {min(seconds)} s; the clock did not move")
-    return Samples(seconds, inner, warm.steps, warm.seconds, warm.steady)
+    return Samples(seconds, inner, warm.steps, warm.seconds, warm.steady, section_s)
 
 
 def noise_percent(seconds: List[float]) -> float:
@@ -121,19 +125,22 @@ def _warm_up(run: Callable[[], None], settings: Settings, clock: Callable[[], fl
         size = min(group.all_gather(max(1, min(2 * size, int(WARMUP_S / 4 / max(now, 1e-9)), 10000))))
 
 
-def _sample(run: Callable[[], None], inner: int, count: int, seconds: List[float], clock: Callable[[], float]) -> None:
+def _sample(run: Callable[[], None], inner: int, count: int, seconds: List[float], clock: Callable[[], float]) -> float:
+    """Append `count` samples. Returns the seconds that they took together, with what lies between two."""
     append = seconds.append
+    began = clock()
     if inner == 1:
         for _ in range(count):
             start = clock()
             run()
             append(clock() - start)
-        return
+        return clock() - began
     for _ in range(count):
         start = clock()
         for _ in range(inner):
             run()
         append((clock() - start) / inner)
+    return clock() - began
 
 
 def _sample_until_quiet(
@@ -144,18 +151,21 @@ def _sample_until_quiet(
     seconds: List[float],
     clock: Callable[[], float],
     group: Group,
-) -> None:
-    """`step_s`: what a step took in the warm-up; 0: there was none, and the first sample tells."""
+) -> float:
+    """Returns the seconds that all samples took together.
+
+    step_s   what a step took in the warm-up; 0: there was none, and the first sample tells
+    """
     start = clock()
-    chunk = 0
+    section_s, chunk = 0.0, 0
     while True:
         if step_s and not chunk:
             chunk = min(group.all_gather(max(1, min(1000, int(settings.max_time_s / 20 / max(step_s * inner, 1e-9))))))
-        _sample(run, inner, chunk or 1, seconds, clock)
+        section_s += _sample(run, inner, chunk or 1, seconds, clock)
         step_s = step_s or seconds[0]
         elapsed = clock() - start
         if len(seconds) < settings.min_rounds:
             continue
         quiet = len(seconds) >= 10 * BLOCKS and noise_percent(seconds) <= QUIET_PERCENT
         if all(group.all_gather(elapsed >= settings.max_time_s or (quiet and elapsed >= settings.max_time_s / 4))):
-            return
+            return section_s

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from bench.cases.case import Settings
-from bench.clock import canary
+from bench.clock import canary, memory
 from bench.clock.sampling import Samples, measure
 from bench.group import Group
 from bench.program import Program, Step, throughput
@@ -25,27 +23,14 @@ def beside_canaries(
     load = os.getloadavg()[0]
     before = _canary(settings, canary_s)
     started_s = time.time()
-    _forget_peak_memory()
+    resets = memory.forget_peak()
     samples, seen = timed()
-    seen = {**seen, "memory_peak_bytes": _peak_memory()}
+    seen = {**seen, "memory_peak_bytes": memory.peak_bytes() if resets else None}
     ended_s = time.time()
     after = _canary(settings, canary_s)
     disturbed = max(before or 0, after or 0) > canary.DISTURBED
     seen = {**seen, "canary_slowdown_before": before, "canary_slowdown_after": after, "load_average_1min": load}
     return samples, {**seen, "disturbed": disturbed, "started_s": started_s, "ended_s": ended_s}
-
-
-def _forget_peak_memory() -> None:
-    """Let the kernel count this process's peak memory from here, where it can (Linux)."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def _peak_memory() -> Optional[int]:
-    with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
-    return None
 
 
 def _canary(settings: Settings, known_s: Optional[float]) -> Optional[float]:
@@ -75,9 +60,10 @@ def merged(samples: Samples, step: Step, group: Group) -> Tuple[Samples, Dict[st
         return samples, {}
     every = group.all_gather(samples.seconds)
     longest = [max(step_s) for step_s in zip(*every)]
+    section_s = max(group.all_gather(samples.section_s))
     own = step.items // group.count
     rates = [throughput(own, replace(samples, seconds=seconds).median_s) for seconds in every]
-    return replace(samples, seconds=longest), {"replica_items_per_s": rates}
+    return replace(samples, seconds=longest, section_s=section_s), {"replica_items_per_s": rates}
 
 
 def all_reduce_share(program: Program, samples: Samples, settings: Settings) -> Dict[str, Any]:

@@ -8,9 +8,9 @@ import os
 import platform
 import re
 from pathlib import Path
-from typing import AbstractSet, Any, Dict, Iterator, List, Optional, Sequence, Set
+from typing import AbstractSet, Any, Dict, Iterable, Iterator, List, Optional, Sequence, Set
 
-from bench import locks
+from bench import locks, quota
 from bench.cases.precision import PRECISIONS
 from bench.devices import _kernels
 
@@ -43,7 +43,12 @@ def lease(cores: Sequence[int] = ()) -> Iterator[None]:
 
 
 def describe() -> Dict[str, Any]:
-    return {"model": _model(), "cores": len(usable_cores()), "machine": platform.machine()}
+    return {
+        "model": _model(),
+        "cores": len(usable_cores()),
+        "machine": platform.machine(),
+        "quota": quota.cores(),
+    }
 
 
 def peak(precision: str, threads: int) -> Dict[str, Any]:
@@ -68,7 +73,8 @@ def limit(dtype: str, threads: int, flags: AbstractSet[str]) -> Optional[Dict[st
 
 @functools.lru_cache(maxsize=None)
 def usable_cores() -> List[int]:
-    """One logical CPU of each physical core that this process may use."""
+    """One logical CPU of each physical core that this process may use; with a quota of CPU time, as many of the last
+    as it can keep busy."""
     allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
     seen, cores = set(), []
     for cpu in allowed:
@@ -76,7 +82,8 @@ def usable_cores() -> List[int]:
         if siblings not in seen:
             seen.add(siblings)
             cores.append(cpu)
-    return cores
+    granted = quota.cores()
+    return cores if granted is None else cores[-max(1, int(granted)) :]
 
 
 def default_threads(usable: Sequence[int]) -> int:
@@ -93,9 +100,23 @@ def default_cores(threads: int, usable: List[int]) -> List[int]:
 
 def bind(cores: Sequence[int]) -> None:
     """Bind every thread of this process to some cores; new ones inherit it."""
-    for task in os.listdir("/proc/self/task") if hasattr(os, "sched_setaffinity") else ():
+    for thread in threads():
         with contextlib.suppress(OSError):  # it has ended
-            os.sched_setaffinity(int(task), cores)
+            os.sched_setaffinity(thread, cores)
+
+
+def threads() -> List[int]:
+    """The threads of this process, by the kernel's numbers; none where they cannot be bound."""
+    return [int(name) for name in os.listdir("/proc/self/task")] if hasattr(os, "sched_setaffinity") else []
+
+
+def elsewhere(cores: Sequence[int], threads: Iterable[int]) -> List[int]:
+    """The cores, other than these, on which some threads of this process may run."""
+    others: Set[int] = set()
+    for thread in threads:
+        with contextlib.suppress(OSError):  # it has ended
+            others |= os.sched_getaffinity(thread) - set(cores)
+    return sorted(others)
 
 
 def _siblings(cpu: int) -> str:

@@ -14,10 +14,11 @@ import sys
 import traceback
 from typing import Any, Callable, Dict, Iterator, List, Mapping
 
-from bench import devices, run, workloads
+from bench import run, workloads
 from bench.cases.case import Settings
-from bench.cases.errors import Broken, Lost, Refused, Unavailable, Wrong
-from bench.clock import calibration
+from bench.cases.errors import Broken, Invalid, Lost, Refused, Unavailable, Wrong
+from bench.clock import calibration, conditions
+from bench.devices import cpu
 from bench.group import ALONE, Group, Member
 
 Reply = Dict[str, Any]
@@ -35,12 +36,13 @@ def serve(channel: Any, spec: Mapping[str, Any]) -> None:
 
 def prepare(environment: Mapping[str, str], cores: List[int]) -> None:
     """Set the variables that a framework reads when it is imported, and bind this process to its cores."""
+    conditions.remove_placing()
     os.environ.update(environment)
     if cores:
         # The description is cached. A bound process sees only its own cores, so its records would describe a
         # different machine.
-        devices.load("cpu").describe()
-        os.sched_setaffinity(0, cores)
+        cpu.describe()
+        cpu.bind(cores)
 
 
 def answer(request: Mapping[str, Any], tell: Tell, launched: Group = ALONE) -> Reply:
@@ -60,6 +62,8 @@ def answer(request: Mapping[str, Any], tell: Tell, launched: Group = ALONE) -> R
         return {"kind": "wrong", "text": str(error)}
     except Wrong as error:
         return {"kind": "wrong", "text": f"wrong result, not recorded: {error}"}
+    except Invalid as error:
+        return {"kind": "wrong", "text": f"INVALID, not recorded: {error}"}
     except Broken as error:
         return {"kind": "wrong", "text": str(error)}
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the harness reports it, with its traceback

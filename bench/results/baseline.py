@@ -154,7 +154,7 @@ def require_own_machine(path: Path, records: Iterable[Record], devices: Mapping[
         return
     first = known[0]
     theirs = ", ".join(f"{key[7:]} {value}" for key, value in sorted(first.items()) if key.startswith("device_"))
-    ours = ", ".join(f"{key} {value}" for key, value in sorted(devices[first["device"]].items()))
+    ours = ", ".join(f"{key} {value}" for key, value in sorted(devices[first["device"]].items()) if value is not None)
     raise ValueError(
         f"--baseline {path}: measured on another machine ({theirs}; here {ours}); a baseline holds for its own machine,"
         f" store one with --baseline NAME --baseline-accept WHY"

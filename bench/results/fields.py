@@ -65,6 +65,11 @@ class Measurement:
         """A batch's count as a rate."""
         return None if count is None else count * self.batches / self.samples.median_s / unit
 
+    @property
+    def section_rate(self) -> Optional[float]:
+        steps = len(self.samples.seconds) * self.samples.steps_per_sample
+        return throughput(self.step.items * steps, self.samples.section_s) if self.samples.section_s else None
+
     def percentile(self, share: float) -> float:
         return percentile(sorted(self.samples.seconds), share)
 
@@ -156,6 +161,13 @@ _ROWS = (
         column="items/s",
         junit=True,
     ),
+    Field(
+        "section_items_per_s",
+        "the rate over the whole timed section, pauses between samples and all; null with --epochs",
+        "items/s",
+        lambda m: m.section_rate,
+        rate=True,
+    ),
     Field("replica_items_per_s", "each replica's own rate, by rank; null for one replica", "items/s", rate=True),
     Field(
         "protocol_items_per_s",
@@ -213,7 +225,12 @@ _ROWS = (
         "s",
         rate=True,
     ),
-    Field("memory_peak_bytes", "the worker's peak resident memory while it was timed, framework and all", "bytes"),
+    Field(
+        "memory_peak_bytes",
+        "the worker's peak resident memory while it was timed: the framework, and what earlier cases left, as well",
+        "bytes",
+    ),
+    Field("memory_case_bytes", "what of that came since before the case was compiled", "bytes"),
     Field("compile_s", "lowering, compiling, loading and the first step", "s"),
     Field("warmup_steps", "steps before the first sample", value=lambda m: m.samples.warmup_steps),
     Field("warmup_s", "time before the first sample", "s", lambda m: m.samples.warmup_s),
@@ -303,6 +320,11 @@ _ROWS = (
         "items behind one weight update; in inference, behind one batch",
         "items",
         lambda m: m.global_batch,
+    ),
+    Field("not_compiled", "why the tuning's compiler was not used; null where it was, or is not asked for"),
+    Field(
+        "removed_variables",
+        "environment variables that place threads, with their values: removed, as --pin binds workers; or null",
     ),
     Field("batches_in_flight", "batches that run at once"),
     Field("host", "name of the machine that the worker was on", value=lambda m: platform.node()),

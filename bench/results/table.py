@@ -24,6 +24,8 @@ IMAGE_NETWORKS = workloads.names("cnns")
 AXES = ("workload", "size", "mode", "batch_size", "precision", "replicas", "device", "backend")
 NO_RATE = "-"
 HEADS = {"batch_size": "batch"}
+# The rate over the whole timed section is named where it differs from the median's by more than this factor.
+SECTION_FACTOR = 1.5
 Row = Tuple[Record, Optional[Verdict]]
 
 
@@ -181,8 +183,10 @@ def _notes(rows: Sequence[Row]) -> List[str]:
             )
         if record["bound_by"]:
             notes.append(f"{record['id']}: {record['bound_by']}")
+        notes += _of_section(record)
         if record["images_skipped"]:
             notes.append(f"{record['id']}: {record['images_skipped']} bad images left out")
+    notes += _of_machine([record for record, _ in rows])
     for name in dict.fromkeys(record["protocol"] for record, _ in rows if record["protocol"] in PROGRAMS):
         notes.append(f"theirs: the rate as the program {name} has it")
     if any(record["disturbed"] for record, _ in rows):
@@ -191,6 +195,35 @@ def _notes(rows: Sequence[Row]) -> List[str]:
         names = sorted(record["id"] for record, _ in rows if not record["steady"])
         notes += ["not steady after the warm-up:", *(f"  {name}" for name in names)]
     return notes
+
+
+def _of_section(record: Record) -> List[str]:
+    """The rate over the whole timed section, where it is another than that of the median step."""
+    median, whole = record["items_per_s"], record["section_items_per_s"]
+    if not median or not whole or max(median / whole, whole / median) <= SECTION_FACTOR:
+        return []
+    return [f"{record['id']}: {rate(whole)} items/s over the whole timed section, and {rate(median)} by its median"]
+
+
+def _of_machine(records: Sequence[Record]) -> List[str]:
+    """What the machine, or the environment, does to several cases: a line each."""
+    notes = []
+    for reason in dict.fromkeys(record["not_compiled"] for record in records if record["not_compiled"]):
+        count = sum(record["not_compiled"] == reason for record in records)
+        notes.append(f"not compiled, so slower: {count} case{'s' if count > 1 else ''}, since {reason}")
+    removed = sorted({name for record in records for name in record["removed_variables"] or ()})
+    if removed:
+        notes.append(f"not passed on to workers, which are bound by --pin: {', '.join(removed)}")
+    for threads, cores in sorted({(record["threads"], _cores(record)) for record in records}):
+        if cores is not None and threads > cores:
+            notes.append(f"--threads {threads} on {cores} core{'s' if cores > 1 else ''}: the threads share them")
+    return notes
+
+
+def _cores(record: Record) -> Optional[int]:
+    """The cores that the threads of a case have; None: not known."""
+    bound, present = str(record["cores"] or ""), record.get("device_cores")
+    return len(bound.split(",")) if bound else present
 
 
 def _of_program(record: Record) -> List[str]:

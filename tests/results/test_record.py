@@ -33,7 +33,7 @@ FOUND = {
 # Null in the record of a layer: what `record.latency`, `record.with_peak`, fixtures/measure.py and real images add.
 LATER = set(
     """
-    attempts tolerance gradient_error checked_size memory_peak_bytes
+    attempts tolerance gradient_error checked_size memory_peak_bytes memory_case_bytes not_compiled removed_variables
     latency_p50_s latency_p90_s latency_p99_s latency_p999_s
     percent_of_peak peak_tflops peak_gbytes_per_s peak_library peak_raised
     data_dir images_skipped pipeline_items_per_s transfer_s_per_item compute_s_per_item bound_by
@@ -54,7 +54,7 @@ def case_of(layer="dense", mode="inference", precision="fp32", batch_size=32, **
 def built(case, seconds=(0.5,), settings=None, iterations=1, replicas=1, **found):
     settings = settings or Settings()
     step = Step(lambda: None, workloads.items(case), replicas, iterations)
-    samples = Samples(list(seconds), 1, 3, 0.5, True)
+    samples = Samples(list(seconds), 1, 3, 0.5, True, section_s=2 * sum(seconds))
     return record.build(case, settings, workloads.of_case(case), step, samples, {**FOUND, **found})
 
 
@@ -65,6 +65,26 @@ def test_a_rate_is_items_over_the_median_step():
     assert made["step_median_s"] == 0.5
     assert made["items_per_s"] == 384
     assert made["item"] == "row"
+
+
+def test_the_rate_over_the_whole_section_counts_the_pauses():
+    """32 rows a step, two steps in a sample of which there are three, 16 s in all."""
+    case = case_of()
+    samples = Samples([0.5, 0.5, 0.5], 2, 3, 0.5, True, section_s=16.0)
+
+    made = record.build(case, Settings(), workloads.of_case(case), Step(lambda: None, 32), samples, FOUND)
+
+    assert made["items_per_s"] == 64
+    assert made["section_items_per_s"] == 12
+
+
+def test_an_unknown_section_has_no_rate():
+    case = case_of()
+    samples = Samples([0.5], 1, 3, 0.5, True)
+
+    made = record.build(case, Settings(), workloads.of_case(case), Step(lambda: None, 32), samples, FOUND)
+
+    assert made["section_items_per_s"] is None
 
 
 def test_a_mean_and_percentiles_are_of_the_samples():
@@ -247,7 +267,7 @@ def test_cores_are_stored_as_text():
 
 # What says how fast a machine is.
 RATES = """
-    items_per_s replica_items_per_s scaling_percent all_reduce_percent noise_percent
+    items_per_s section_items_per_s replica_items_per_s scaling_percent all_reduce_percent noise_percent
     step_median_s step_mean_s step_p90_s step_p99_s latency_p50_s latency_p90_s latency_p99_s latency_p999_s
     protocol_items_per_s protocol_min_items_per_s protocol_max_items_per_s protocol_std_items_per_s
     tflops gbytes_per_s percent_of_peak sdk_latency_s
@@ -273,7 +293,8 @@ def pipeline(mode="inference"):
     checks = ("relative_error", "checked_rows", "compile_s")
     notes = {name: value for name, value in FOUND.items() if name not in checks}
     graph, step = workloads.of_case(case), Step(lambda: None, 4)
-    return record.build(case, Settings(data="real"), graph, step, Samples([0.5], 1, 3, 0.5, True), notes)
+    samples = Samples([0.5], 1, 3, 0.5, True, section_s=0.5)
+    return record.build(case, Settings(data="real"), graph, step, samples, notes)
 
 
 @pytest.mark.parametrize("mode", ["inference", "training"])

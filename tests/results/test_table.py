@@ -156,3 +156,46 @@ def test_a_time_is_never_written_with_an_exponent(value):
 @pytest.mark.parametrize("value, text", [(1234.5, "1,234"), (12.3456, "12.35"), (0.5, "0.5"), (1e6, "1,000,000")])
 def test_a_rate_has_four_figures_or_all_of_them(value, text):
     assert table.rate(value) == text
+
+
+@pytest.mark.parametrize(
+    "whole, named", [(1000.0, False), (700.0, False), (500.0, True), (2000.0, True), (None, False)]
+)
+def test_a_rate_over_the_whole_section_is_named_where_it_is_another(whole, named):
+    row = record_of("lstm-h8_t3", 1000.0, section_items_per_s=whole)
+
+    notes = [line for line in lines_of((row, None)) if "section" in line]
+
+    expected = f"{row['id']}: {table.rate(whole)} items/s over the whole timed section, and 1,000 by its median"
+    assert notes == ([expected] if named else [])
+
+
+def test_what_was_not_compiled_is_a_line_for_each_reason():
+    rows = [(record_of(not_compiled=reason), None) for reason in ("no g++", None, "no g++", "no disk")]
+
+    assert [line for line in lines_of(*rows) if line.startswith("not compiled")] == [
+        "not compiled, so slower: 2 cases, since no g++",
+        "not compiled, so slower: 1 case, since no disk",
+    ]
+
+
+def test_variables_that_were_removed_are_one_line():
+    rows = [(record_of(removed_variables={name: "0"}), None) for name in ("OMP_PLACES", "KMP_AFFINITY", "OMP_PLACES")]
+
+    assert lines_of(*rows)[-1].endswith("by --pin: KMP_AFFINITY, OMP_PLACES")
+
+
+@pytest.mark.parametrize(
+    "threads, cores, present, line",
+    [
+        (1, "", 1, ""),
+        (2, "0,1", 4, ""),
+        (2, "", 1, "--threads 2 on 1 core: the threads share them"),
+        (4, "0,3", 4, "--threads 4 on 2 cores: the threads share them"),
+        (4, "", None, ""),
+    ],
+)
+def test_more_threads_than_cores_are_one_line(threads, cores, present, line):
+    rows = 2 * [(record_of(threads=threads, cores=cores, device_cores=present), None)]
+
+    assert [each for each in lines_of(*rows) if each.startswith("--threads")] == ([line] if line else [])
