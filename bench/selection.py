@@ -136,5 +136,4 @@ def _source(name: str) -> str:
     for device in map(devices.load, backends.load(name).devices):
         if name in device.backends:
             return device.source
-    extra = {"onnxruntime": "onnx", "numpy": "test"}.get(name, name)
-    return f"pip install -e '.[{extra}]' -c constraints/cpu.txt"
+    return f"pip install -e '.[{backends.load(name).extra or name}]' -c constraints/cpu.txt"

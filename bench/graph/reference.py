@@ -392,3 +392,5 @@ OPS: Dict[str, Callable[..., Any]] = {
     "flat_softmax_nll": _flat_softmax_nll,
     "flat_softmax_squared_error": _flat_softmax_squared_error,
 }
+# With those that `_walk` computes itself.
+PRIMITIVES = frozenset((*OPS, "fill", "random", "scan"))
