@@ -35,7 +35,7 @@ def unknown(name: str, known: Sequence[str]) -> str:
     return f"{name!r}{hint} is not one of {', '.join(known)}"
 
 
-def filled(kind: Type[Contract], module: ModuleType) -> Contract:
+def filled(kind: Type[Contract], module: Any) -> Contract:
     """Return a dataclass filled from a module: functions have the names of the fields, constants are in capitals.
 
     Raises TypeError, with their names, if the module lacks fields that have no default.
@@ -46,7 +46,7 @@ def filled(kind: Type[Contract], module: ModuleType) -> Contract:
         name = field.name if "Callable" in str(field.type) else field.name.upper()
         if hasattr(module, name):
             values[field.name] = getattr(module, name)
-        elif field.default is MISSING:
+        elif field.default is MISSING and field.default_factory is MISSING:
             missing.append(name)
     if missing:
         raise TypeError(f"{module.__name__} lacks {', '.join(missing)}: see {kind.__name__} in {kind.__module__}")

@@ -17,9 +17,9 @@ from bench.workloads import host_pipeline, network, own
 
 def require_possible(case: Case) -> None:
     """Raise ValueError, with workload and value, if the size of a case is impossible or a user's workload fails."""
-    module = workloads.load(case.workload)
+    workload = workloads.load(case.workload)
     try:
-        workloads.record(module, case.dimensions, 1, case.mode if case.own and hasattr(module, "loss") else "inference")
+        workloads.record(workload, case.dimensions, 1, case.mode if case.own and workload.loss else "inference")
     except ValueError as error:
         raise ValueError(f"{case.workload}: {error}") from None
     except Exception as error:
@@ -68,16 +68,16 @@ class Selection:
                     yield Case(name, size, dimensions, mode, batch, precision, replicas, backend, device)
 
     def _sizes(self, name: str) -> Iterator[Tuple[str, Dict[str, Value], int]]:
-        module = workloads.load(name)
+        workload = workloads.load(name)
         names = set()
         for values in self._selected(name):
             batch_size = int(values["batch_size"])
             if self.half_resolution and "image_size" in values:
                 values = network.halved(name, values)
-            for overrides in self._overrides(module.DIMENSIONS):
-                dimensions = {key: {**values, **overrides}[key] for key in module.DIMENSIONS}
-                dimensions = workloads.canonical(module, dimensions)
-                size = dimension.name(module.DIMENSIONS, dimensions)
+            for overrides in self._overrides(workload.dimensions):
+                dimensions = {key: {**values, **overrides}[key] for key in workload.dimensions}
+                dimensions = workload.canonical(dimensions)
+                size = dimension.name(workload.dimensions, dimensions)
                 if size in names:
                     continue
                 names.add(size)
@@ -123,7 +123,7 @@ def require(case: Case) -> None:
     processes = case.replicas > 1 and not devices.load(case.device).replicates
     if processes and case.mode == "training" and not backend.all_reduce:
         raise Unavailable(f"not supported: {case.backend} does not train replicas together")
-    reason = workloads.unsupported(workloads.load(case.workload), case.mode, case.precision)
+    reason = workloads.unsupported(case.workload, case.mode, case.precision)
     reason = reason or backend.unsupported(case.precision, case.mode, case.device)
     if reason:
         raise Unavailable(f"not supported: {reason}")

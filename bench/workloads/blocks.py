@@ -19,9 +19,9 @@ def resolve(model: str, names: Sequence[str]) -> List[str]:
 
     Raises ValueError for a name that is not a block, for an empty stage, and for blocks that are not in order.
     """
-    module = workloads.load(model)
-    size = next(iter(workloads.named_sizes(module).values()))
-    graph = workloads.record(module, {key: size[key] for key in module.DIMENSIONS}, 1, "inference")
+    workload = workloads.load(model)
+    size = next(iter(workloads.named_sizes(workload).values()))
+    graph = workloads.record(workload, {key: size[key] for key in workload.dimensions}, 1, "inference")
     blocks = graph.blocks
     cuts = [_block(name, blocks) for name in names]
     for name, block in zip(names, cuts):

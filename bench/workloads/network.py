@@ -43,10 +43,6 @@ class Model:
     family: ModuleType
 
     @property
-    def __name__(self) -> str:
-        return self.name
-
-    @property
     def _fixed(self) -> Mapping[str, Any]:
         return self.family.MODELS[self.name]  # type: ignore[no-any-return]
 

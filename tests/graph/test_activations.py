@@ -19,7 +19,7 @@ DEEP = ("resnet50", "mobilenet_v2", "mobilenet_v3_large", "efficientnet_b4")
 def recorded(model, mode="inference", batch_size=1, **changed):
     network = workloads.load(model)
     size = {**next(iter(workloads.named_sizes(network).values())), **changed}
-    size = workloads.canonical(network, {name: size[name] for name in network.DIMENSIONS})
+    size = network.canonical({name: size[name] for name in network.dimensions})
     return workloads.record(network, size, batch_size, mode, random_as_inputs=True)
 
 
