@@ -175,7 +175,7 @@ _ROWS = (
     Field(
         "item",
         "what is counted",
-        value=lambda m: workloads.load(m.case.workload).ITEM,
+        value=lambda m: workloads.load(m.case.workload).item,
         needed=True,
         column="item",
         junit=True,

@@ -19,7 +19,7 @@ DEEP = ("resnet50", "mobilenet_v2", "mobilenet_v3_large", "efficientnet_b4")
 def recorded(model, mode="inference", batch_size=1, **changed):
     network = workloads.load(model)
     size = {**next(iter(workloads.named_sizes(network).values())), **changed}
-    size = workloads.canonical(network, {name: size[name] for name in network.DIMENSIONS})
+    size = network.canonical({name: size[name] for name in network.dimensions})
     return workloads.record(network, size, batch_size, mode, random_as_inputs=True)
 
 
@@ -75,7 +75,7 @@ def test_without_norms_each_convolution_has_the_size_that_its_reader_wants(model
             sizes.append((rms(bare), 1.0 if result.shape[2:] == (1, 1) else wanted))
         return result
 
-    evaluate(graph, weights, draws.inputs(graph, "float32", draws.MEASURED_BATCH), "float64", noted)
+    evaluate(graph, weights, draws.inputs(graph, "float32", draws.SCALING_BATCH), "float64", noted)
 
     assert len({wanted for _, wanted in sizes}) > 1
     for got, wanted in sizes:
@@ -99,7 +99,7 @@ def test_running_statistics_are_those_of_what_arrives(model):
             sizes.append((rms(arguments[0]) / spread / wanted, np.abs(named["mean"]).max() / spread))
         return result
 
-    evaluate(graph, weights, draws.inputs(graph, "float32", draws.MEASURED_BATCH), "float64", noted)
+    evaluate(graph, weights, draws.inputs(graph, "float32", draws.SCALING_BATCH), "float64", noted)
 
     assert sizes
     for size, mean in sizes:
@@ -141,9 +141,9 @@ def test_where_training_starts_the_norms_are_as_they_should_be():
 
     found = draws.weights(graph, "float32", start=True)
 
-    by_kind = {kind: [found[w.name] for w in graph.weights if w.kind == kind] for kind in draws.STARTS}
+    by_kind = {kind: [found[w.name] for w in graph.weights if w.kind == kind] for kind in draws.INITIAL}
     assert all(by_kind.values())
-    for kind, value in draws.STARTS.items():
+    for kind, value in draws.INITIAL.items():
         assert all((array == value).all() for array in by_kind[kind])
 
 
