@@ -185,8 +185,12 @@ class Hub:
                 (replies if kind == "end" else values)[rank] = value
 
     def _broadcast(self, message: Any, only: Optional[int] = None) -> None:
-        """Send a message to all members, or to rank `only`."""
-        for rank, connection in self._members.items():
+        """Send a message to all members, or to rank `only`.
+
+        Rank 0 is the last: it may run in this process, and its next step may be a call that waits for the other
+        members and holds the GIL all the while, as TensorFlow's does when it joins a cluster.
+        """
+        for rank, connection in sorted(self._members.items(), reverse=True):
             if only in (None, rank):
                 with contextlib.suppress(OSError):
                     _send(connection, message)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
+from suite import ROOT
 
 from bench.cases.case import Settings
 from bench.cases.errors import Lost
@@ -117,6 +120,42 @@ def test_a_stranger_is_not_let_in():
     with pytest.raises(Exception, match=r"digest|closed|reset"):
         Member(place)
     hub.close()
+
+
+# Rank 0 runs the hub, and after each exchange waits for rank 1 in a call that holds the GIL: PyDLL's do.
+HOLDS_THE_GIL = """
+import ctypes, json, subprocess, sys
+from bench.group import Hub, Member
+
+OTHER = '''
+import json, os, sys
+from bench.group import Member
+member = Member(json.loads(sys.argv[1]))
+for number in range(300):
+    member.all_gather(number)
+    os.write(1, b".")
+'''
+
+sys.setswitchinterval(1e-6)
+hub = Hub(2)
+member = Member(hub.place(0))
+command = [sys.executable, "-c", OTHER, json.dumps(hub.place(1))]
+other = subprocess.Popen(command, stdout=subprocess.PIPE)
+byte = ctypes.create_string_buffer(1)
+for number in range(300):
+    member.all_gather(number)
+    assert ctypes.PyDLL(None).read(other.stdout.fileno(), byte, 1) == 1
+print("done")
+"""
+
+
+def test_rank_0_may_hold_the_gil_of_the_hub_s_process_until_the_others_have_heard():
+    """As TensorFlow does when it joins a cluster."""
+    command = [sys.executable, "-c", HOLDS_THE_GIL]
+
+    done = subprocess.run(command, cwd=str(ROOT), stdout=subprocess.PIPE, text=True, timeout=30)
+
+    assert done.stdout == "done\n"
 
 
 class Clock:
