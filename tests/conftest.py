@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List
 
 import pytest
+from forking import Forks
 from suite import SMALL, Suite, relax
 
 # One thread of arithmetic a process: several run side by side, and threads that wait for a core burn another.
@@ -145,14 +146,22 @@ def history(new_suite: Callable[[], Suite]) -> Suite:
     return made
 
 
+@pytest.fixture(scope="module")
+def forks(history: Suite) -> Iterator[Forks]:
+    """Runs of that copy, for a file that has many short ones."""
+    runs = Forks(history)
+    yield runs
+    runs.close()
+
+
 @pytest.fixture
-def refused(history: Suite) -> Callable[..., str]:
+def refused(history: Suite, forks: Forks) -> Callable[..., str]:
     """Return a function that runs arguments, requires one line and exit code 4, and returns that line."""
 
     def run(*args: str, **env: str) -> str:
         before = history.digests()
 
-        result = history.run(*args, **env)
+        result = forks.run(*args, **env)
 
         assert result.returncode == 4, result.text
         assert "Traceback" not in result.text
