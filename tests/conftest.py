@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List
 
@@ -49,6 +50,7 @@ TOGETHER = ("tests/backends/", "tests/ipu/")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--thorough", action="store_true", help="also run the tests that take minutes")
+    parser.addoption("--first-parameters", type=int, metavar="N", help="run each test with its first N parameters only")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -73,15 +75,29 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: List[pytest.Item]) -> None:
     """Leave out the tests that take minutes, unless they are asked for; start with the files that take longest."""
-    left_out = [] if config.option.thorough else [item for item in items if item.get_closest_marker("thorough")]
-    if left_out:
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in left_out]
+    wanted = [item for item in items if config.option.thorough or not item.get_closest_marker("thorough")]
+    if config.option.first_parameters is not None:
+        wanted = _with_the_first_parameters(config.option.first_parameters, wanted)
+    if len(wanted) < len(items):
+        config.hook.pytest_deselected(items=list(set(items) - set(wanted)))
+        items[:] = wanted
     for item in items:
         if "calibrated" in getattr(item, "fixturenames", ()):
             item.add_marker("runs")
     places = {str(TESTS / name): place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(str(item.fspath), len(places)))
+
+
+def _with_the_first_parameters(count: int, items: List[pytest.Item]) -> List[pytest.Item]:
+    """Each test with the first `count` of its sets of parameters."""
+    seen: Dict[str, int] = Counter()
+    first = []
+    for item in items:
+        test = item.nodeid.split("[")[0]
+        seen[test] += 1
+        if seen[test] <= count:
+            first.append(item)
+    return first
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -87,6 +87,19 @@ def test_who_is_lost_is_told_to_the_others():
     hub.close()
 
 
+def test_after_one_is_lost_nobody_waits_for_the_replies_of_all():
+    """A rank of a launcher finishes its case then, and would wait for as long as a case may take."""
+    hub, group = members(2)
+    group[1].close()
+
+    (first,) = in_threads([lambda: group[0].all_gather(1)])
+    (second,) = in_threads([lambda: group[0].finish("lost")])
+
+    assert str(first) == "replica 1 of 2 is gone"
+    assert str(second) == "the other replicas are gone: the hub of their group has closed"
+    hub.close()
+
+
 def test_who_ends_a_case_early_is_lost_to_the_others_and_all_hear_how_it_ended():
     hub, group = members(3)
 
