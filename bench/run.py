@@ -202,8 +202,9 @@ def _timed_record(job: Job, program: Program, facts: Facts, opened: Any) -> Repl
     """
     case, settings, images = job.case, job.settings, job.images
     latencies: List[float] = []
+    runs = 1 if program.device_loop else program.batches_per_step
     step = Step(
-        repeat(surroundings.noting(program, latencies), 1 if program.device_loop else program.batches_per_step),
+        repeat(surroundings.noting(program, latencies), runs),
         batch_items=workloads.items(case) * settings.recipe.batches_per_update(case.mode),
         replicas=case.replicas,
         iterations=program.batches_per_step * program.batches_in_flight,
@@ -216,8 +217,11 @@ def _timed_record(job: Job, program: Program, facts: Facts, opened: Any) -> Repl
             step = step if program.device_loop else replace(step, iterations=1)
             samples, around = surroundings.beside_canaries(settings, job.canary_s, lambda: epochs.train(program, job))
         else:
+            uncounted = repeat(program.run, runs)
             samples, around = surroundings.beside_canaries(
-                settings, job.canary_s, lambda: (measure(step.run, settings, group=job.group), {})
+                settings,
+                job.canary_s,
+                lambda: (measure(step.run, settings, group=job.group, uncounted=uncounted), {}),
             )
             around.update(surroundings.all_reduce_share(program, samples, settings))
         samples, rates = surroundings.merged(samples, step, job.group)
