@@ -95,7 +95,7 @@ def test_a_compiler_that_has_a_version_and_does_not_compile_is_a_fault(fault_of,
 def compiled(workload, mode="inference", tuning="best"):
     module = workloads.load(workload)
     size, named = next(iter(workloads.named_sizes(module).items()))
-    dimensions = {name: named[name] for name in module.DIMENSIONS}
+    dimensions = {name: named[name] for name in module.dimensions}
     case = Case(workload, size, dimensions, mode, 1, "fp32", 1, "torch", "cpu")
     graph = workloads.of_case(case)
     inputs = [draws.inputs(graph, "float32", 0)]
