@@ -18,7 +18,7 @@ from bench.devices import cpu
 
 # The variables by which the runtimes of OpenMP (GNU's and LLVM's) place threads, whatever cores a process is bound to.
 PLACING = ("GOMP_CPU_AFFINITY", "KMP_AFFINITY", "KMP_HW_SUBSET", "OMP_PLACES", "OMP_PROC_BIND")
-# Of the timed section: a quota that is just met stops a thread for moments.
+# Of warm-up and timed section: a quota that is just met stops a thread for moments.
 THROTTLED_PERCENT = 1.0
 # The variables that were removed from this process, with their values.
 removed: Dict[str, str] = {}
@@ -48,9 +48,7 @@ def required(settings: Settings, decoding: bool) -> Iterator[None]:
     if 100 * share > THROTTLED_PERCENT:
         granted = quota.cores()
         of = "" if granted is None else f" of {granted:g} cores"
-        raise Invalid(
-            f"the CPU quota{of} of its cgroup stopped its threads for {100 * share:.0f} % of the timed section"
-        )
+        raise Invalid(f"the CPU quota{of} of its cgroup stopped its threads for {100 * share:.0f} % of the time")
 
 
 def _elsewhere(settings: Settings, decoding: bool) -> List[int]:

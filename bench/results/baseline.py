@@ -153,8 +153,11 @@ def require_own_machine(path: Path, records: Iterable[Record], devices: Mapping[
     if not known or any(_same_device(record, devices) for record in known):
         return
     first = known[0]
-    theirs = ", ".join(f"{key[7:]} {value}" for key, value in sorted(first.items()) if key.startswith("device_"))
-    ours = ", ".join(f"{key} {value}" for key, value in sorted(devices[first["device"]].items()) if value is not None)
+    named = {key[7:]: value for key, value in first.items() if key.startswith("device_")}
+    theirs, ours = (
+        ", ".join(f"{key} {value}" for key, value in sorted(facts.items()) if value is not None)
+        for facts in (named, devices[first["device"]])
+    )
     raise ValueError(
         f"--baseline {path}: measured on another machine ({theirs}; here {ours}); a baseline holds for its own machine,"
         f" store one with --baseline NAME --baseline-accept WHY"

@@ -164,7 +164,7 @@ _ROWS = (
     ),
     Field(
         "section_items_per_s",
-        "the rate over the whole timed section, pauses between samples and all; null with --epochs",
+        "the rate over the whole timed section, with what lies between two samples; null with --epochs",
         "items/s",
         lambda m: m.section_rate,
         rate=True,
