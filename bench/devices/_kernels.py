@@ -1,7 +1,6 @@
-"""Library kernels that show what a device can do: products, convolutions and copies.
+"""The peak of a device, measured with library kernels: matrix products, convolutions and copies.
 
-The peak is the best that is seen, over a few sizes and repeats: it is what is attainable through a
-library, not what the data sheet says.
+The peak is the best rate over a few sizes and repeats. It is what a library reaches, not the data sheet's figure.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ SECONDS_A_KERNEL = 0.25
 
 
 def best_s(wait: Callable[[], None], run: Callable[..., Any], *args: Any) -> float:
-    """The shortest of many runs of `run(*args)`, warmed up, in seconds; `wait` ends when the device is done."""
+    """The seconds of the fastest of many warmed-up runs of `run(*args)`. `wait` blocks until the device is done."""
     run(*args)
     wait()
     best, begin = float("inf"), perf_counter()
@@ -29,8 +28,8 @@ def best_s(wait: Callable[[], None], run: Callable[..., Any], *args: Any) -> flo
 
 
 def with_torch(device: str, dtype_names: Sequence[str], threads: int) -> Dict[str, Any]:
-    """The peak of a device through torch: flops per second in the fastest of some types, and bytes per second by
-    working set."""
+    """The peak of a device with torch: flops per second in the fastest of the types, and bytes per second by the size
+    of the working set."""
     import torch
 
     torch.set_num_threads(threads)
@@ -52,7 +51,7 @@ def with_torch(device: str, dtype_names: Sequence[str], threads: int) -> Dict[st
 
 
 def _torch_flops(device: str, dtype: Any, wait: Callable[[], None]) -> float:
-    """The best of products and of a convolution, in flops per second."""
+    """The best rate of matrix products and of a convolution, in flops per second."""
     import torch
 
     flops = 0.0
@@ -68,7 +67,7 @@ def _torch_flops(device: str, dtype: Any, wait: Callable[[], None]) -> float:
 
 
 def with_numpy() -> Dict[str, Any]:
-    """The fp32 peak of the CPU through numpy, where there is no torch."""
+    """The fp32 peak of the CPU with numpy, for machines without torch."""
     import numpy as np
 
     flops, bandwidth = 0.0, {}

@@ -14,8 +14,8 @@ from bench import locks
 from bench.cases.precision import PRECISIONS
 from bench.devices import _kernels
 
-# An x86 core's flops per cycle, by the flag in /proc/cpuinfo that promises them: two fused multiply-adds a cycle over
-# vectors of 8 or 16 numbers (fp32) or 32 (fp16, pairs of bf16), or AMX's tile of 16 x 16 x 32 in 16 cycles.
+# An x86 core's highest flops per cycle, by flag in /proc/cpuinfo: two fused multiply-adds a cycle on vectors of 8 or
+# 16 numbers (fp32) or 32 (fp16, pairs of bf16), or AMX's tile of 16 x 16 x 32 in 16 cycles.
 # Source: Intel 64 and IA-32 Architectures Optimization Reference Manual, 2.1 and 20; AMD's cores have no more.
 _ALL = ("float32", "float16", "bfloat16")
 FLOPS_PER_CYCLE = (
@@ -37,7 +37,7 @@ def absent() -> Optional[str]:
 
 @contextlib.contextmanager
 def lease(cores: Sequence[int] = ()) -> Iterator[None]:
-    """Hold the CPU against every other run of this user: two cases timed at once measure each other."""
+    """Hold the CPU: no other run of this user times or compiles, because cases that run at once disturb each other."""
     with locks.timing(cores):
         yield
 
@@ -47,18 +47,19 @@ def describe() -> Dict[str, Any]:
 
 
 def peak(precision: str, threads: int) -> Dict[str, Any]:
-    """In 16 bits, fp32's as well: a library may compute 16-bit products in fp32, where the processor has no units."""
+    """The peak in a 16-bit precision is at least that of fp32: a library may compute its products in fp32 if the
+    processor lacks 16-bit arithmetic."""
     try:
-        found = _kernels.with_torch("cpu", sorted({PRECISIONS[precision].compute, "float32"}), threads)
+        measured = _kernels.with_torch("cpu", sorted({PRECISIONS[precision].compute, "float32"}), threads)
     except (ImportError, OSError):  # not installed, or not for this machine
-        found = _kernels.with_numpy()
-    return {**found, "limit": limit(PRECISIONS[precision].compute, threads, _flags())}
+        measured = _kernels.with_numpy()
+    return {**measured, "limit": limit(PRECISIONS[precision].compute, threads, _flags())}
 
 
 def limit(dtype: str, threads: int, flags: AbstractSet[str]) -> Optional[Dict[str, float]]:
-    """What so many cores cannot exceed, in flops and bytes per second, by the processor's `flags`; None: not known.
+    """The flops and bytes per second that `threads` cores with these processor `flags` cannot exceed; None: unknown.
 
-    The clock is the highest that is sold, so that a case above this limit was measured wrong, whatever the processor.
+    The clock is the highest of any processor on the market, so the measurement of a case above this limit is wrong.
     """
     if "fma" not in flags:
         return None
@@ -70,31 +71,28 @@ def limit(dtype: str, threads: int, flags: AbstractSet[str]) -> Optional[Dict[st
 def usable_cores() -> List[int]:
     """One logical CPU of each physical core that this process may use."""
     allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
-    seen, cores = set(), []
+    first_of: Dict[str, int] = {}
     for cpu in allowed:
-        siblings = _siblings(cpu)
-        if siblings not in seen:
-            seen.add(siblings)
-            cores.append(cpu)
-    return cores
+        first_of.setdefault(_siblings(cpu), cpu)
+    return list(first_of.values())
 
 
 def default_threads(usable: Sequence[int]) -> int:
-    """All physical cores, but one of two: on two shared cores a second spinning thread once made a GRU
-    step 250 times slower, and the harness needs a core as well."""
+    """All physical cores, but one core of two: the harness needs a core, and on two shared cores a second spinning
+    thread once made a GRU step 250 times slower."""
     return 1 if len(usable) <= 2 else len(usable)
 
 
 def default_cores(threads: int, usable: List[int]) -> List[int]:
-    """The cores that a worker is bound to: the last ones, since the first serves most interrupts.
-    None when every core is used anyway."""
+    """The cores that a worker is bound to: the last ones, because the first serves most interrupts. Empty, which binds
+    to none, if the worker uses every core."""
     return usable[-threads:] if threads < len(usable) else []
 
 
 def bind(cores: Sequence[int]) -> None:
-    """Bind every thread of this process to some cores; new ones inherit it."""
+    """Bind every thread of this process to these cores. New threads inherit it."""
     for task in os.listdir("/proc/self/task") if hasattr(os, "sched_setaffinity") else ():
-        with contextlib.suppress(OSError):  # it has ended
+        with contextlib.suppress(OSError):  # the thread has ended
             os.sched_setaffinity(int(task), cores)
 
 
@@ -114,9 +112,9 @@ def _flags() -> Set[str]:
 
 
 def _cpuinfo(name: str) -> str:
-    """The first value of a name in /proc/cpuinfo; empty where there is none."""
+    """The first value of a name in /proc/cpuinfo; empty if it has none."""
     try:
-        found = re.search(rf"^{name}\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        line = re.search(rf"^{name}\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     except OSError:
-        found = None
-    return found.group(1).strip() if found else ""
+        line = None
+    return line.group(1).strip() if line else ""
