@@ -56,7 +56,7 @@ def pair(given: argparse.Namespace) -> Tuple[Callable[[], float], Callable[[], f
     os.environ.update(made.environment(settings, "cpu"))
     module = workloads.load("resnet50")
     size = next(iter(workloads.named_sizes(module).values()))
-    dimensions = {key: size[key] for key in module.DIMENSIONS}
+    dimensions = {key: size[key] for key in module.dimensions}
     case = Case("resnet50", "i224", dimensions, "inference", given.batch, given.precision, 1, given.backend, "cpu")
     graph = workloads.of_case(case)
     weights = draws.weights(graph, "float32")

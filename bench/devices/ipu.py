@@ -25,7 +25,6 @@ from bench.cases.precision import PRECISIONS
 T = TypeVar("T")
 
 REPLICATES = True
-SETTINGS = ("pipeline_splits", "poplar")
 BACKENDS = ("poptorch", "popart", "tensorflow_ipu")
 SOURCE = "it comes with Graphcore's Poplar SDK: enable it"
 # A call takes longer than a small batch, so the loop over batches runs on the device.
@@ -116,7 +115,7 @@ def describe() -> Dict[str, Any]:
     }
 
 
-def peak(precision: str, threads: int) -> Dict[str, Any]:
+def _peak(precision: str) -> Dict[str, Any]:
     """The peak arithmetic of one IPU, computed and not measured."""
     architecture = _information().get("ipu architecture", "")
     if architecture not in CHIPS or not clock_hz():
@@ -127,13 +126,13 @@ def peak(precision: str, threads: int) -> Dict[str, Any]:
         "flops": tiles * per_cycle * clock_hz(),
         "bandwidth_bytes_per_s": {},
         "limit": None,
-        "library": f"computed: {tiles} tiles x {per_cycle} FLOP x {clock_hz() / 1e6:g} MHz",
+        "sources": {"flops": f"computed: {tiles} tiles x {per_cycle} FLOP x {clock_hz() / 1e6:g} MHz"},
     }
 
 
 def computed_peak(case: Case, settings: Settings) -> Dict[str, Any]:
     """The peak of all IPUs of a case."""
-    per_ipu = peak(case.precision, 1)
+    per_ipu = _peak(case.precision)
     return {**per_ipu, "flops": per_ipu["flops"] * ipu_rules.ipus(case, settings)} if per_ipu else {}
 
 

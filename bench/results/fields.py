@@ -14,6 +14,7 @@ from typing import Any, Callable, Dict, Optional
 from bench import workloads
 from bench.cases.case import RECORDED, Case, Settings
 from bench.cases.precision import PRECISIONS
+from bench.clock.canary import DISTURBED
 from bench.clock.sampling import Samples, noise_percent
 from bench.graph import Graph
 from bench.graph.recording import SOURCES
@@ -175,7 +176,7 @@ _ROWS = (
     Field(
         "item",
         "what is counted",
-        value=lambda m: workloads.load(m.case.workload).ITEM,
+        value=lambda m: workloads.load(m.case.workload).item,
         needed=True,
         column="item",
         junit=True,
@@ -244,11 +245,14 @@ _ROWS = (
         column="of peak",
     ),
     Field(
-        "peak_tflops", "the best product or convolution of a library, this precision and thread count", "1e12 FLOP/s"
+        "peak_tflops",
+        "the best product or convolution of any installed library, this precision and thread count",
+        "1e12 FLOP/s",
     ),
     Field("peak_gbytes_per_s", "the best copy or read of a working set of this size", "1e9 bytes/s"),
-    Field("peak_library", "what measured the peak, and the case that raised it last"),
+    Field("peak_library", "what reached the tighter of the two: a library and its kernel, or a case that raised it"),
     Field("peak_raised", "this case was above the measured peak, which was raised to it"),
+    Field("core_hz", "clock of a core, measured before and after the case; the higher one", "Hz"),
     # Replicas.
     Field(
         "scaling_percent",
@@ -266,11 +270,18 @@ _ROWS = (
         schema_1="communication_percent",
     ),
     # Whether to believe it.
-    Field("canary_slowdown_before", "slowdown of a kernel of known time, before the case", schema_1="canary_before"),
+    Field(
+        "canary_slowdown_before",
+        "slowdown of the kernels of known time that the case depends on, the largest, before the case",
+        schema_1="canary_before",
+    ),
     Field("canary_slowdown_after", "the same, after the case", schema_1="canary_after"),
     Field(
+        "canary_kind", "the kernel that was slowed down most: arithmetic, level2, level3, memory, latency or threads"
+    ),
+    Field(
         "disturbed",
-        "a canary was more than 1.5 times slower than known: no verdict, no baseline",
+        f"a canary was more than {DISTURBED} times slower than known: no verdict, no baseline",
         needed=True,
         junit=True,
     ),

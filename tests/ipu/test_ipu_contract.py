@@ -90,7 +90,7 @@ def test_every_layer_is_checked_in_every_mode_and_every_precision_and_each_mode_
         for layer in layers
         for mode in MODES
         for precision in precisions
-        if workloads.unsupported(workloads.load(layer), mode, precision) is None
+        if workloads.unsupported(layer, mode, precision) is None
     }
 
     of_layers = {case for case in plain if case[0] in layers}
@@ -105,7 +105,7 @@ def test_every_layer_is_checked_in_every_mode_and_every_precision_and_each_mode_
 def test_each_change_of_a_layer_s_dimensions_is_checked(backend):
     ran = {tuple(name.rsplit("-", 3))[:2] for name in answers(backend)["numbers"]}
     for layer in workloads.names("layers"):
-        for name, dimension in workloads.load(layer).DIMENSIONS.items():
+        for name, dimension in workloads.load(layer).dimensions.items():
             assert {(layer, f"{name}={choice}") for choice in dimension.choices[1:]} <= ran
 
 
