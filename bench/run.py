@@ -176,7 +176,7 @@ def _feed(job: Job, stack: contextlib.ExitStack, program: Program, weights: Mapp
     case, settings, graph = job.case, job.settings, program.graph
     if program.training:
         program.load(weights)
-        program.set_learning_rate(workloads.load(case.workload).LEARNING_RATE)  # type: ignore[attr-defined]
+        program.set_learning_rate(workloads.load(case.workload).learning_rate)
     if settings.data == "real" and not job.learns:
         from bench.real_data import feeding
 
@@ -295,7 +295,7 @@ def _require_memory(graph: Graph, case: Case) -> None:
 
 def _require_plausible(program: Program, case: Case) -> None:
     """Raise Wrong if the workload finds the output implausible: a step that draws random numbers has no reference."""
-    judge = getattr(workloads.load(case.workload), "implausible", None)
+    judge = workloads.load(case.workload).implausible
     if judge is not None:
         reason = judge(program.outputs()["output"], **case.dimensions)
         if reason:

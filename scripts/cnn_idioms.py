@@ -56,7 +56,7 @@ def pair(options: argparse.Namespace) -> Tuple[Callable[[], float], Callable[[],
     os.environ.update(backend.environment(settings, "cpu"))
     module = workloads.load("resnet50")
     size = next(iter(workloads.named_sizes(module).values()))
-    dimensions = {key: size[key] for key in module.DIMENSIONS}
+    dimensions = {key: size[key] for key in module.dimensions}
     case = Case(
         "resnet50", "i224", dimensions, "inference", options.batch, options.precision, 1, options.backend, "cpu"
     )

@@ -30,7 +30,7 @@ def pairs(backend: str, batch: int) -> Iterator[Tuple[str, Run, Run]]:
         for mode in ("inference", "training"):
             if mode not in backends.load(backend).modes:
                 continue
-            size = dimension.name(module.DIMENSIONS, dims)
+            size = dimension.name(module.dimensions, dims)
             case = Case(name, size, dims, mode, batch, "fp32", 1, backend, "cpu")
             graph = workloads.of_case(case)
             weights, inputs = draws.weights(graph, "float32"), draws.inputs(graph, "float32")

@@ -120,7 +120,7 @@ class Suite:
     def start(self, *args: str, **env: str) -> subprocess.Popen[str]:
         """The same, not waited for, in a session of its own as under a terminal of its own."""
         return subprocess.Popen(
-            [sys.executable, "-m", "pytest", *self.paths, *_defaults(args), *args],
+            [sys.executable, "-m", "pytest", *self.paths, *defaults(args), *args],
             cwd=str(self.root),
             env={**self._environment(), **env},
             stdin=subprocess.DEVNULL,
@@ -224,7 +224,7 @@ def alive(pid: int) -> bool:
     return state != "Z"
 
 
-def _defaults(args: Any) -> List[str]:
+def defaults(args: Any) -> List[str]:
     given = {arg.split("=")[0] for arg in args}
     found = ["-p", "pytest_benchmark.plugin", "-p", "no:cacheprovider"]
     if "--backend" not in given:

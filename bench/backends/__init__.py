@@ -10,7 +10,7 @@ from bench.cases.case import Case, Settings
 from bench.graph import Graph
 from bench.program import Program
 
-# The primitives that every backend lowers. A backend with more of them sets PRIMITIVES = CORE | {"layer_norm"}.
+# The primitives that every backend lowers. A backend with more of them sets PRIMITIVES.
 CORE = frozenset(
     (
         *("dense", "rnn", "lstm", "gru", "rnn_cell", "lstm_cell", "gru_cell", "scan", "last"),
@@ -35,6 +35,7 @@ class Backend:
     compile      (graph, weights, inputs, case, settings): the program of `graph` for `case`. In training one run is one
                  weight update, and the learning rate is set later. Raises Unavailable if the framework cannot run it
     primitives   the primitives that it lowers
+    extra        the extra of pyproject.toml that installs the package; empty: it has the backend's name
     all_reduce   whether `compile` also takes `group`, the replicas that average their gradients
     checkable    (case, settings): the settings of the program that is checked; None: those of the timed program
     exported     (graph, weights): the bytes of an ONNX file of the graph; None: the backend uses no ONNX
@@ -48,6 +49,7 @@ class Backend:
     version: Callable[[], str]
     compile: Callable[..., Program]
     primitives: FrozenSet[str] = CORE
+    extra: str = ""
     all_reduce: bool = False
     checkable: Optional[Callable[[Case, Settings], Settings]] = None
     exported: Optional[Callable[[Graph, Mapping[str, Any]], bytes]] = None

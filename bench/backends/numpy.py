@@ -6,10 +6,12 @@ from typing import Any, Dict, Iterable, Mapping, Optional, Sequence, Tuple
 
 from bench.cases.case import Case, Settings
 from bench.graph import Graph
-from bench.graph.reference import evaluate
+from bench.graph.reference import PRIMITIVES, evaluate
 from bench.program import Program
 
-PACKAGE = "numpy"
+__all__ = ["DEVICES", "EXTRA", "MODES", "PACKAGE", "PRIMITIVES", "compile", "environment", "unsupported", "version"]
+
+PACKAGE, EXTRA = "numpy", "test"
 DEVICES = ("cpu",)
 MODES = ("inference", "eval")
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import statistics
 from dataclasses import dataclass
-from typing import Any, Dict, Optional, Sequence
+from typing import Dict, Optional, Sequence
 
 from bench import workloads
 from bench.cases.case import Case
@@ -52,14 +52,14 @@ def rates(name: str, case: Case, batches: float, seconds: Sequence[float]) -> Di
     timed = seconds[program.dropped :] if program else []
     if not program or not timed:
         return none
-    module: Any = workloads.load(case.workload)
+    workload = workloads.load(case.workload)
     per_batch = workloads.items(case)
-    if program.of_layers and hasattr(module, "program_items"):
-        per_batch = module.program_items(batch_size=case.batch_size, **case.dimensions)
+    if program.of_layers and workload.program_items:
+        per_batch = workload.program_items(batch_size=case.batch_size, **case.dimensions)
     items = per_batch * batches
     every = [items / call_s for call_s in timed]
     mean = math.fsum(every) / len(every)
-    if program.of_layers and getattr(module, "AVERAGES_SECONDS", False):
+    if program.of_layers and workload.averages_seconds:
         mean = items * len(timed) / math.fsum(timed)
     spread = (min(every), max(every), statistics.pstdev(every)) if program.spread else (None, None, None)
     return dict(zip(FIELDS, (mean, *spread)))

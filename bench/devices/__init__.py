@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, ContextManager, Dict, Iterable, Optional, Tuple
 
 from bench import registry
-from bench.cases.case import Case, Settings
+from bench.cases.case import RECORDED, Case, Settings
 from bench.cases.errors import Unavailable
 
 
@@ -31,7 +31,6 @@ class Device:
                `blocked` is called when others have it
     refusal    (case, settings): what no framework can do with a case; empty: it can be tried
     replicates   one program computes all replicas of a case, and averages their gradients
-    settings   the settings that mean something on this device only
     backends   those that exist for it only, and are taken where none is named; empty: the suite's usual ones
     source     where the packages of those backends come from
     batches_per_step   batches behind one call, where nobody says how many
@@ -47,7 +46,6 @@ class Device:
     )
     refusal: Callable[[Case, Settings], str] = lambda case, settings: ""
     replicates: bool = False
-    settings: Tuple[str, ...] = ()
     backends: Tuple[str, ...] = ()
     source: str = ""
     batches_per_step: int = 1
@@ -62,8 +60,8 @@ def load(name: str) -> Device:
 
 
 def take(names: Iterable[str], setting: str) -> bool:
-    """Whether a setting that only some devices know means something on one of these."""
-    return any(setting in load(name).settings for name in names)
+    """Whether a setting of some devices only has an effect on one of these."""
+    return any(name in RECORDED[setting].devices for name in names)
 
 
 def replicate(names: Iterable[str]) -> bool:

@@ -25,7 +25,6 @@ from bench.cases.precision import PRECISIONS
 T = TypeVar("T")
 
 REPLICATES = True
-SETTINGS = ("pipeline_splits", "poplar")
 BACKENDS = ("poptorch", "popart", "tensorflow_ipu")
 SOURCE = "it comes with Graphcore's Poplar SDK: enable it"
 # A call costs more than a small batch: the loop over batches is the device's.

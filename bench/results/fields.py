@@ -177,7 +177,7 @@ _ROWS = (
     Field(
         "item",
         "what the rate counts",
-        value=lambda m: workloads.load(m.case.workload).ITEM,
+        value=lambda m: workloads.load(m.case.workload).item,
         needed=True,
         column="item",
         junit=True,

@@ -88,7 +88,7 @@ class Bench:
     def case(self, workload, mode="inference", precision="fp32", variant="plain", replicas=1):
         matrix = backend_matrix if workload in workloads.names("layers") else cnn_matrix
         case = matrix.case_of(self.name, (workload, variant, mode, precision, "", ""))
-        dimensions = workloads.canonical(workloads.load(workload), case.dimensions)
+        dimensions = workloads.load(workload).canonical(case.dimensions)
         return dataclasses.replace(case, device="ipu", dimensions=dimensions, batch_size=3, replicas=replicas)
 
     def settings(self, case, schedule=None, recipe=None, replicas=1, poplar=None, **more):
@@ -224,7 +224,7 @@ def keys():
     yield from (("resnet8", "plain", mode, "fp32") for mode in MODES)
     for mode in ("inference", "training"):
         yield from (("resnet8", "plain", mode, precision) for precision in ("fp16", "fp16m"))
-    dimensions = workloads.load("resnet8").DIMENSIONS
+    dimensions = workloads.load("resnet8").dimensions
     variants = [name for name, changed in cnn_matrix.VARIANTS.items() if changed and set(changed) <= {*dimensions}]
     yield from (("resnet8", name, ("training", "inference")[index % 2], "fp32") for index, name in enumerate(variants))
     yield from (("mobilenet_v3_small", "plain", "training", "fp32"), ("efficientnet_b0", "plain", "inference", "fp32"))
@@ -233,7 +233,7 @@ def keys():
 def thorough_keys():
     """What `keys` leaves out of the networks and of the changed dimensions."""
     left = [(network, "plain", mode, "fp32") for network in NETWORKS for mode in MODES]
-    dimensions = workloads.load("resnet8").DIMENSIONS
+    dimensions = workloads.load("resnet8").dimensions
     for name, changed in cnn_matrix.VARIANTS.items():
         if changed and set(changed) <= {*dimensions}:
             left += [("resnet8", name, mode, "fp32") for mode in ("inference", "training")]
@@ -245,7 +245,7 @@ def thorough_keys():
 
 
 def has(layer, mode, precision="fp32"):
-    return workloads.unsupported(workloads.load(layer), mode, precision) is None
+    return workloads.unsupported(layer, mode, precision) is None
 
 
 def thorough(bench):

@@ -86,7 +86,7 @@ def test_every_layer_is_checked_in_every_mode_and_precision(backend):
     for layer in workloads.names("layers"):
         for mode in MODES:
             for precision in ("fp32", "fp16", "fp16m"):
-                claimed = workloads.unsupported(workloads.load(layer), mode, precision) is None
+                claimed = workloads.unsupported(layer, mode, precision) is None
                 assert ((layer, "plain", mode, precision) in ran) == claimed
 
 
@@ -94,7 +94,7 @@ def test_every_layer_is_checked_in_every_mode_and_precision(backend):
 def test_each_change_of_a_layer_s_dimensions_is_checked(backend):
     ran = {tuple(name.rsplit("-", 3))[:2] for name in answers(backend)["numbers"]}
     for layer in workloads.names("layers"):
-        for name, dimension in workloads.load(layer).DIMENSIONS.items():
+        for name, dimension in workloads.load(layer).dimensions.items():
             assert {(layer, f"{name}={choice}") for choice in dimension.choices[1:]} <= ran
 
 

@@ -43,8 +43,8 @@ MIXED = ("mixup", "cutmix", "both")
 def there(name, variant, mode, precision="fp32"):
     """Whether there is such a case."""
     module, network = workloads.load(name), name not in workloads.names("layers")
-    varied = not network or set(cnn_matrix.VARIANTS[variant]) <= {*module.DIMENSIONS}
-    return varied and not workloads.unsupported(module, mode, precision)
+    varied = not network or set(cnn_matrix.VARIANTS[variant]) <= {*module.dimensions}
+    return varied and not workloads.unsupported(name, mode, precision)
 
 
 def by_turns(cases, kept):

@@ -47,7 +47,7 @@ LATER = set(
 def case_of(layer="dense", mode="inference", precision="fp32", batch_size=32, **size):
     module = workloads.load(layer)
     dimensions = {**next(iter(workloads.named_sizes(module).values())), **size}
-    kept = {key: dimensions[key] for key in module.DIMENSIONS}
+    kept = {key: dimensions[key] for key in module.dimensions}
     return Case(layer, "tiny", kept, mode, batch_size, precision, 1, "numpy", "cpu")
 
 

@@ -14,11 +14,23 @@ from typing import Any, Mapping, Sequence
 
 from bench.backends._ipu import DEVICES, MODES, checkable, environment, refusals, unsupported
 from bench.backends._onnx import exported
+from bench.backends._onnx.primitives import PRIMITIVES
 from bench.cases.case import Case, Settings
 from bench.graph import Graph
 from bench.program import Program
 
-__all__ = ["DEVICES", "MODES", "PACKAGE", "checkable", "compile", "environment", "exported", "unsupported", "version"]
+__all__ = [
+    "DEVICES",
+    "MODES",
+    "PACKAGE",
+    "PRIMITIVES",
+    "checkable",
+    "compile",
+    "environment",
+    "exported",
+    "unsupported",
+    "version",
+]
 
 PACKAGE = "popart"
 
