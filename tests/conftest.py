@@ -9,7 +9,7 @@ from typing import Any, Callable, Dict, Iterator, List
 
 import pytest
 from forking import Forks
-from suite import SMALL, Suite, relax
+from suite import SMALL, Suite, calibrate
 
 # One thread of arithmetic a process: several run side by side, and threads that wait for a core burn another.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -127,9 +127,9 @@ def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Suite:
     """A suite that ran once: its cache holds the machine's calibration and its folder bytecode, paid for once."""
     folder = tmp_path_factory.mktemp("calibrated")
     first = Suite(folder / "suite", folder / "cache")
+    calibrate(first.cache)
     result = first.run(*SMALL, PYTHONDONTWRITEBYTECODE="")
     assert result.returncode == 0, result.text
-    relax(first.cache)
     return first
 
 

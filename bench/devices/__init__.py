@@ -13,20 +13,18 @@ from bench.cases.errors import Unavailable
 
 @dataclass(frozen=True)
 class Device:
-    """What the module of a device holds; constants are in capitals there. A device is known by its file's name. Only
-    `peak` may load a framework, and only in a worker.
+    """What the module of a device holds; constants are in capitals there. A device is known by its file's name. None
+    loads a framework.
 
     absent     (): why the device is not here, or None
     lease      (cores=()): hold the device while a case is timed; wait for whoever holds it now, or compiles.
                cores, with --parallel-timing: others may be timed beside, on other cores than these
     describe   (): what a baseline must match: model, count and whatever else sets the speed
-    peak       (precision, threads): measure what the device can do: `flops` per second in the precision,
-               `bandwidth_bytes_per_s` by the size of the working set in bytes (as text, smallest first), the `library`
-               that showed it, and the `limit` that no program can exceed: `flops` and `bytes` per second; None: unknown
-
     What follows has a default, which is that of a device on which a framework runs one replica of a case.
 
-    computed_peak   (case, settings): the peak of all that a case takes, computed; None: it is measured in a worker
+    computed_peak   (case, settings): the roofline of all that a case takes, computed; None: it is measured in workers
+    limit      (compute type, threads, clock in hertz or None): FLOP and bytes per second that no program can exceed, by
+               `flops` and `bytes`; None: not known
     attached   (case, settings, blocked): hold what a framework attaches to, from when a case is compiled until it ends;
                `blocked` is called when others have it
     refusal    (case, settings): what no framework can do with a case; empty: it can be tried
@@ -39,8 +37,8 @@ class Device:
     absent: Callable[[], Optional[str]]
     lease: Callable[..., ContextManager[None]]
     describe: Callable[[], Dict[str, Any]]
-    peak: Callable[[str, int], Dict[str, Any]]
     computed_peak: Optional[Callable[[Case, Settings], Dict[str, Any]]] = None
+    limit: Callable[[str, int, Optional[float]], Optional[Dict[str, float]]] = lambda dtype, threads, clock_hz: None
     attached: Callable[[Case, Settings, Callable[[], None]], ContextManager[None]] = lambda case, settings, blocked: (
         contextlib.nullcontext()
     )

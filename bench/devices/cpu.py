@@ -8,11 +8,9 @@ import os
 import platform
 import re
 from pathlib import Path
-from typing import AbstractSet, Any, Dict, Iterator, List, Optional, Sequence, Set
+from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 from bench import locks
-from bench.cases.precision import PRECISIONS
-from bench.devices import _kernels
 
 # An x86 core's flops per cycle, by the flag in /proc/cpuinfo that promises them: two fused multiply-adds a cycle over
 # vectors of 8 or 16 numbers (fp32) or 32 (fp16, pairs of bf16), or AMX's tile of 16 x 16 x 32 in 16 cycles.
@@ -26,9 +24,15 @@ FLOPS_PER_CYCLE = (
     ("amx_bf16", ("bfloat16",), 1024),
     ("amx_fp16", ("float16",), 1024),
 )
+# Processors, by vendor and family, that take two cycles for 64 bytes of a vector: Zen 4.
+# Source: AMD, Software Optimization Guide for the Zen 4 Microarchitecture (57647), 2.11.
+HALF_VECTORS = {("AuthenticAMD", "25")}
 # Two loads and a store of 64 bytes, in the first cache.
 BYTES_PER_CYCLE = 192
+# Where the clock cannot be measured: the highest that is sold.
 HIGHEST_CLOCK_HZ = 6.2e9
+# A measured clock may rise by so much while a case is timed.
+CLOCK_MARGIN = 1.1
 
 
 def absent() -> Optional[str]:
@@ -46,24 +50,19 @@ def describe() -> Dict[str, Any]:
     return {"model": _model(), "cores": len(usable_cores()), "machine": platform.machine()}
 
 
-def peak(precision: str, threads: int) -> Dict[str, Any]:
-    """In 16 bits, fp32's as well: a library may compute 16-bit products in fp32, where the processor has no units."""
-    try:
-        found = _kernels.with_torch("cpu", sorted({PRECISIONS[precision].compute, "float32"}), threads)
-    except (ImportError, OSError):  # not installed, or not for this machine
-        found = _kernels.with_numpy()
-    return {**found, "limit": limit(PRECISIONS[precision].compute, threads, _flags())}
+def limit(dtype: str, threads: int, clock_hz: Optional[float]) -> Optional[Dict[str, float]]:
+    """What so many cores cannot exceed, in FLOP and bytes per second; None: the processor is not known.
 
-
-def limit(dtype: str, threads: int, flags: AbstractSet[str]) -> Optional[Dict[str, float]]:
-    """What so many cores cannot exceed, in flops and bytes per second, by the processor's `flags`; None: not known.
-
-    The clock is the highest that is sold, so that a case above this limit was measured wrong, whatever the processor.
+    clock_hz   the highest clock that was seen; None: not known, and the highest that is sold counts
     """
+    flags = set(_cpuinfo("flags").split())
     if "fma" not in flags:
         return None
     per_cycle = max(flops for flag, types, flops in FLOPS_PER_CYCLE if flag in flags and dtype in types)
-    return {"flops": threads * per_cycle * HIGHEST_CLOCK_HZ, "bytes": threads * BYTES_PER_CYCLE * HIGHEST_CLOCK_HZ}
+    if "avx512f" in flags and (_cpuinfo("vendor_id"), _cpuinfo("cpu family")) in HALF_VECTORS:
+        per_cycle //= 2
+    hz = clock_hz * CLOCK_MARGIN if clock_hz else HIGHEST_CLOCK_HZ
+    return {"flops": threads * per_cycle * hz, "bytes": threads * BYTES_PER_CYCLE * hz}
 
 
 @functools.lru_cache(maxsize=None)
@@ -107,10 +106,6 @@ def _siblings(cpu: int) -> str:
 
 def _model() -> str:
     return _cpuinfo("model name") or platform.processor() or platform.machine()
-
-
-def _flags() -> Set[str]:
-    return set(_cpuinfo("flags").split())
 
 
 def _cpuinfo(name: str) -> str:

@@ -9,8 +9,6 @@ import subprocess
 from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 from bench import locks
-from bench.cases.precision import PRECISIONS
-from bench.devices import _kernels
 
 
 def absent() -> Optional[str]:
@@ -35,10 +33,6 @@ def visible() -> List[str]:
     if named is not None:
         return [name for name in named.split(",") if name.strip()]
     return [str(index) for index in range(len(_gpus()))]
-
-
-def peak(precision: str, threads: int) -> Dict[str, Any]:
-    return {**_kernels.with_torch("cuda", [PRECISIONS[precision].compute], threads), "limit": None}
 
 
 def _gpus() -> List[List[str]]:

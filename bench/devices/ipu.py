@@ -114,7 +114,7 @@ def describe() -> Dict[str, Any]:
     }
 
 
-def peak(precision: str, threads: int) -> Dict[str, Any]:
+def _peak(precision: str) -> Dict[str, Any]:
     """What one IPU could do: computed, not measured, and of its arithmetic only."""
     architecture = _information().get("ipu architecture", "")
     if architecture not in CHIPS or not clock_hz():
@@ -125,13 +125,13 @@ def peak(precision: str, threads: int) -> Dict[str, Any]:
         "flops": tiles * per_cycle * clock_hz(),
         "bandwidth_bytes_per_s": {},
         "limit": None,
-        "library": f"computed: {tiles} tiles x {per_cycle} FLOP x {clock_hz() / 1e6:g} MHz",
+        "sources": {"flops": f"computed: {tiles} tiles x {per_cycle} FLOP x {clock_hz() / 1e6:g} MHz"},
     }
 
 
 def computed_peak(case: Case, settings: Settings) -> Dict[str, Any]:
     """What the IPUs of a case could do together."""
-    one = peak(case.precision, 1)
+    one = _peak(case.precision)
     return {**one, "flops": one["flops"] * ipu_rules.ipus(case, settings)} if one else {}
 
 

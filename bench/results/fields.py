@@ -14,6 +14,7 @@ from typing import Any, Callable, Dict, Optional
 from bench import workloads
 from bench.cases.case import RECORDED, Case, Settings
 from bench.cases.precision import PRECISIONS
+from bench.clock.canary import DISTURBED
 from bench.clock.sampling import Samples, noise_percent
 from bench.graph import Graph
 from bench.graph.recording import SOURCES
@@ -251,12 +252,13 @@ _ROWS = (
     ),
     Field(
         "peak_tflops",
-        "fastest matrix product or convolution in calibration, in this precision, with these threads",
+        "fastest matrix product or convolution of any installed library, in this precision, with these threads",
         "1e12 FLOP/s",
     ),
     Field("peak_gbytes_per_s", "fastest copy or read in calibration, of a working set of this size", "1e9 bytes/s"),
-    Field("peak_library", "library that measured the peak, and the last case that raised it"),
+    Field("peak_library", "what reached the tighter of the two: a library and its kernel, or a case that raised it"),
     Field("peak_raised", "whether this case was faster than the measured peak and raised it"),
+    Field("core_hz", "clock of a core, measured before and after the case; the higher one", "Hz"),
     # Replicas.
     Field(
         "scaling_percent",
@@ -274,11 +276,18 @@ _ROWS = (
         schema_1="communication_percent",
     ),
     # Checks of the machine and of the result.
-    Field("canary_slowdown_before", "slowdown of the canary before the case", schema_1="canary_before"),
-    Field("canary_slowdown_after", "slowdown of the canary after the case", schema_1="canary_after"),
+    Field(
+        "canary_slowdown_before",
+        "largest slowdown of the canaries that the case depends on, before the case",
+        schema_1="canary_before",
+    ),
+    Field("canary_slowdown_after", "the same, after the case", schema_1="canary_after"),
+    Field(
+        "canary_kind", "the kernel that was slowed down most: arithmetic, level2, level3, memory, latency or threads"
+    ),
     Field(
         "disturbed",
-        "a canary was more than 1.5 times slower than known: no verdict, no baseline",
+        f"a canary was more than {DISTURBED} times slower than known: no verdict, no baseline",
         needed=True,
         junit=True,
     ),

@@ -7,12 +7,12 @@ of the backend, keys that start with `device_` facts of the device.
 from __future__ import annotations
 
 import math
-from typing import Any, Dict, Mapping, Optional, Sequence
+from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 
 from bench.cache import fingerprint
 from bench.cases.case import Case, Settings
 from bench.cases.errors import Wrong
-from bench.clock import protocol
+from bench.clock import protocol, roofline
 from bench.clock.sampling import Samples
 from bench.graph import Graph
 from bench.program import Step
@@ -68,54 +68,55 @@ def latency(seconds: Sequence[float], single: bool, step: Step, settings: Settin
     return {f"latency_{name}_s": percentile(ordered, share) if known else None for name, share in shares.items()}
 
 
-def with_peak(record: Record, peak: Mapping[str, Any]) -> Record:
-    """Return the record with its share of the measured roofline.
+def with_peak(record: Record, peak: Mapping[str, Any], raised: bool = False) -> Record:
+    """Return the record with its share of the roofline `peak`. Without a roofline or FLOP, it stays unchanged.
 
-    The bandwidth is that of the largest calibrated working set that is not larger than the batch's, since small working
-    sets stay in a cache. `peak` is the result of the device's `peak`, or empty. A record without FLOP stays unchanged.
+    The bandwidth is that of the largest measured working set that is not larger than the batch's, since small working
+    sets stay in a cache.
     """
     if not peak or record["source"] != "measured" or record["tflops"] is None:
         return record
-    size = _working_set(record, peak)
+    size = roofline.level(peak, _moved(record))
     bandwidth = peak["bandwidth_bytes_per_s"][size] if size else None
-    shares = [record["tflops"] * 1e12 / peak["flops"]]
-    shares += [record["gbytes_per_s"] * 1e9 / bandwidth] if bandwidth else []
+    shares = {"flops": record["tflops"] * 1e12 / peak["flops"]}
+    if bandwidth:
+        shares[size] = record["gbytes_per_s"] * 1e9 / bandwidth
+    roof = max(shares, key=lambda name: shares[name])
     return {
         **record,
-        "percent_of_peak": 100 * max(shares),
+        "percent_of_peak": 100 * shares[roof],
         "peak_tflops": peak["flops"] / 1e12,
         "peak_gbytes_per_s": bandwidth / 1e9 if bandwidth else None,
-        "peak_library": peak["library"],
-        "peak_raised": False,
+        "peak_library": peak["sources"].get(roof),
+        "peak_raised": raised,
     }
 
 
-def _working_set(record: Record, peak: Mapping[str, Any]) -> str:
-    """The largest calibrated working set that is not larger than the batch's, else the smallest. Empty without any."""
+def _moved(record: Record) -> float:
+    """The smallest number of bytes that one batch can move."""
     batches = record["batches_per_step"] * record["batches_in_flight"]
-    moved = record["bytes_per_item"] * record["items_per_step"] / batches
-    sizes = sorted(peak["bandwidth_bytes_per_s"], key=int)
-    fitting = [size for size in sizes if int(size) <= moved] or sizes[:1]
-    return fitting[-1] if fitting else ""
+    return float(record["bytes_per_item"] * record["items_per_step"] / batches)
 
 
-def raised(record: Record, peak: Mapping[str, Any]) -> Dict[str, Any]:
-    """Return the peak, raised to the rates of a verified case. Calibration uses only one of several libraries.
+def rates(record: Record) -> Tuple[float, float, float, str]:
+    """The arguments of `roofline.raised`: FLOP per second, bytes per second, bytes of a batch, and the case's id."""
+    return record["tflops"] * 1e12, record["gbytes_per_s"] * 1e9, _moved(record), record["id"]
 
-    Raises Wrong if the rates exceed the theoretical peak of the device.
+
+def require_possible(record: Record, peak: Mapping[str, Any]) -> None:
+    """Raise Wrong if the rates exceed the theoretical peak of the device.
+
+    The limit follows from the clock at calibration, or from the clock of the case's core if that is higher.
     """
-    size = _working_set(record, peak)
-    bandwidth = peak["bandwidth_bytes_per_s"].get(size, math.inf)
-    rates = {"flops": record["tflops"] * 1e12, "bytes": record["gbytes_per_s"] * 1e9}
-    known = {"flops": peak["flops"], "bytes": bandwidth}
+    flops, bandwidth, moved, _ = rates(record)
+    size = roofline.level(peak, moved)
+    known = {"flops": peak["flops"], "bytes": peak["bandwidth_bytes_per_s"].get(size, math.inf)}
     limits = peak["limit"] or {key: UNKNOWN_LIMIT * value for key, value in known.items()}
-    for key, name in (("flops", "TFLOP/s"), ("bytes", "TB/s")):
-        if rates[key] > max(known[key], limits[key]):
+    higher = (record.get("core_hz") or 0) / (peak.get("clock_hz") or math.inf)
+    for rate, key, name in ((flops, "flops", "TFLOP/s"), (bandwidth, "bytes", "TB/s")):
+        limit = max(known[key], limits[key] * max(1, higher))
+        if rate > limit:
             raise Wrong(
-                f"{rates[key] / 1e12:.3g} {name} is more than this device can do ({limits[key] / 1e12:.3g}),"
+                f"{rate / 1e12:.3g} {name} is more than this device can do ({limit / 1e12:.3g}),"
                 f" so the clock or the count of operations is wrong"
             )
-    library = peak["library"].split(", ")[0]
-    if rates["bytes"] > bandwidth:
-        peak = {**peak, "bandwidth_bytes_per_s": {**peak["bandwidth_bytes_per_s"], size: rates["bytes"]}}
-    return {**peak, "flops": max(peak["flops"], rates["flops"]), "library": f"{library}, {record['id']}"}

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench import workloads
+from bench.clock import canary
 from bench.clock.protocol import PROGRAMS
 from bench.results import baseline
 from bench.results.baseline import Verdict
@@ -149,9 +150,9 @@ def _change(record: Record, verdict: Optional[Verdict]) -> str:
 
 
 def _noise(record: Record, verdict: Optional[Verdict]) -> str:
-    if record["samples"] == 1:
-        return ""  # one sample has no noise
-    return "" if record["noise_percent"] is None else f"{record['noise_percent']:.1f}%" + "!" * record["disturbed"]
+    # One sample has no noise: there is nothing to compare it with.
+    known = record["noise_percent"] is not None and record["samples"] != 1
+    return (f"{record['noise_percent']:.1f}%" if known else "") + ("!" if record["disturbed"] else "")
 
 
 def seconds(value: float) -> str:
@@ -185,11 +186,24 @@ def _notes(rows: Sequence[Row]) -> List[str]:
             notes.append(f"{record['id']}: {record['images_skipped']} bad images left out")
     for name in dict.fromkeys(record["protocol"] for record, _ in rows if record["protocol"] in PROGRAMS):
         notes.append(f"theirs: the rate as the program {name} has it")
-    if any(record["disturbed"] for record, _ in rows):
-        notes.append("! the machine was disturbed: a kernel of known time ran more than 1.5 times slower")
+    notes += _disturbances([record for record, _ in rows if record["disturbed"]])
+    raised = sorted(record["id"] for record, _ in rows if record["peak_raised"])
+    if raised:
+        notes += ["above the measured peak, which was raised:", *(f"  {name}" for name in raised)]
     if any(not record["steady"] for record, _ in rows):
         names = sorted(record["id"] for record, _ in rows if not record["steady"])
         notes += ["not steady after the warm-up:", *(f"  {name}" for name in names)]
+    return notes
+
+
+def _disturbances(records: Sequence[Record]) -> List[str]:
+    """For each kind of canary, its largest slowdown, and the disturbed cases."""
+    notes = []
+    for kind in sorted({record["canary_kind"] for record in records}):
+        disturbed = [record for record in records if record["canary_kind"] == kind]
+        worst = max(max(record["canary_slowdown_before"], record["canary_slowdown_after"]) for record in disturbed)
+        notes.append(f"! the machine was disturbed: {canary.KINDS[kind]} up to {worst:.2g} times slower than known:")
+        notes += sorted(f"  {record['id']}" for record in disturbed)
     return notes
 
 

@@ -21,6 +21,8 @@ FOUND = {
     "canary_slowdown_before": 1.0,
     "canary_slowdown_after": 1.1,
     "load_average_1min": 0.5,
+    "canary_kind": "arithmetic",
+    "core_hz": 2e9,
     "disturbed": False,
     "started_s": 1.7e9,
     "ended_s": 1.7e9 + 1,
