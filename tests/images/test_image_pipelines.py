@@ -35,6 +35,7 @@ def runs_of(sets):
         training = {"training": True, "seed": 7}
         runs[f"{kind}-training"] = {**labels, "open": training}
         runs[f"{kind}-training-again"] = {**labels, "open": training}
+        runs[f"{kind}-training-elsewhere"] = {**labels, "root": str(sets / f"{kind}-elsewhere"), "open": training}
         runs[f"{kind}-endless"] = {**labels, "open": {**training, "repeat": True}, "most": 12}
         three = {"root": str(sets / f"{kind}-three")}
         runs[f"{kind}-wraps"] = {**three, "open": {"batch_size": 8, "repeat": True}, "most": 2}
@@ -94,6 +95,7 @@ def sets(tmp_path_factory):
     root = tmp_path_factory.mktemp("sets")
     for kind, write in picture_sets.WRITERS.items():
         write(root / f"{kind}-labelled", picture_sets.labelled())
+        write(root / f"{kind}-elsewhere", picture_sets.labelled())
         write(root / f"{kind}-three", picture_sets.labelled(3))
     picture_sets.write_folder(root / "two", [(0, picture_sets.two_colours())] * 2)
     picture_sets.write_folder(root / "converted", [(label, data) for label, (data, _) in enumerate(converted())])
@@ -180,8 +182,9 @@ def test_training_is_shuffled_and_has_every_image_once(seen, engine, kind):
 
 
 @EVERY
-def test_training_is_the_same_with_the_same_seed(seen, engine, kind):
-    one, two = (passed(seen, engine, f"{kind}-training{which}") for which in ("", "-again"))
+@pytest.mark.parametrize("again", ["again", "elsewhere"])
+def test_training_is_the_same_with_the_same_seed_wherever_the_set_is(seen, engine, kind, again):
+    one, two = (passed(seen, engine, name) for name in (f"{kind}-training", f"{kind}-training-{again}"))
 
     assert (one["labels"], one["digest"]) == (two["labels"], two["digest"])
 
