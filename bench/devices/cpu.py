@@ -12,8 +12,8 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 from bench import locks
 
-# An x86 core's flops per cycle, by the flag in /proc/cpuinfo that promises them: two fused multiply-adds a cycle over
-# vectors of 8 or 16 numbers (fp32) or 32 (fp16, pairs of bf16), or AMX's tile of 16 x 16 x 32 in 16 cycles.
+# An x86 core's highest flops per cycle, by flag in /proc/cpuinfo: two fused multiply-adds a cycle on vectors of 8 or
+# 16 numbers (fp32) or 32 (fp16, pairs of bf16), or AMX's tile of 16 x 16 x 32 in 16 cycles.
 # Source: Intel 64 and IA-32 Architectures Optimization Reference Manual, 2.1 and 20; AMD's cores have no more.
 _ALL = ("float32", "float16", "bfloat16")
 FLOPS_PER_CYCLE = (
@@ -41,7 +41,7 @@ def absent() -> Optional[str]:
 
 @contextlib.contextmanager
 def lease(cores: Sequence[int] = ()) -> Iterator[None]:
-    """Hold the CPU against every other run of this user: two cases timed at once measure each other."""
+    """Hold the CPU: no other run of this user times or compiles, because cases that run at once disturb each other."""
     with locks.timing(cores):
         yield
 
@@ -51,9 +51,9 @@ def describe() -> Dict[str, Any]:
 
 
 def limit(dtype: str, threads: int, clock_hz: Optional[float]) -> Optional[Dict[str, float]]:
-    """What so many cores cannot exceed, in FLOP and bytes per second; None: the processor is not known.
+    """The FLOP and bytes per second that `threads` cores cannot exceed; None: the processor is unknown.
 
-    clock_hz   the highest clock that was seen; None: not known, and the highest that is sold counts
+    clock_hz   the highest clock that was measured; None: unknown, and the highest of any processor on the market counts
     """
     flags = set(_cpuinfo("flags").split())
     if "fma" not in flags:
@@ -69,31 +69,28 @@ def limit(dtype: str, threads: int, clock_hz: Optional[float]) -> Optional[Dict[
 def usable_cores() -> List[int]:
     """One logical CPU of each physical core that this process may use."""
     allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
-    seen, cores = set(), []
+    first_of: Dict[str, int] = {}
     for cpu in allowed:
-        siblings = _siblings(cpu)
-        if siblings not in seen:
-            seen.add(siblings)
-            cores.append(cpu)
-    return cores
+        first_of.setdefault(_siblings(cpu), cpu)
+    return list(first_of.values())
 
 
 def default_threads(usable: Sequence[int]) -> int:
-    """All physical cores, but one of two: on two shared cores a second spinning thread once made a GRU
-    step 250 times slower, and the harness needs a core as well."""
+    """All physical cores, but one core of two: the harness needs a core, and on two shared cores a second spinning
+    thread once made a GRU step 250 times slower."""
     return 1 if len(usable) <= 2 else len(usable)
 
 
 def default_cores(threads: int, usable: List[int]) -> List[int]:
-    """The cores that a worker is bound to: the last ones, since the first serves most interrupts.
-    None when every core is used anyway."""
+    """The cores that a worker is bound to: the last ones, because the first serves most interrupts. Empty, which binds
+    to none, if the worker uses every core."""
     return usable[-threads:] if threads < len(usable) else []
 
 
 def bind(cores: Sequence[int]) -> None:
-    """Bind every thread of this process to some cores; new ones inherit it."""
+    """Bind every thread of this process to these cores. New threads inherit it."""
     for task in os.listdir("/proc/self/task") if hasattr(os, "sched_setaffinity") else ():
-        with contextlib.suppress(OSError):  # it has ended
+        with contextlib.suppress(OSError):  # the thread has ended
             os.sched_setaffinity(int(task), cores)
 
 
@@ -109,9 +106,9 @@ def _model() -> str:
 
 
 def _cpuinfo(name: str) -> str:
-    """The first value of a name in /proc/cpuinfo; empty where there is none."""
+    """The first value of a name in /proc/cpuinfo; empty if it has none."""
     try:
-        found = re.search(rf"^{name}\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        line = re.search(rf"^{name}\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     except OSError:
-        found = None
-    return found.group(1).strip() if found else ""
+        line = None
+    return line.group(1).strip() if line else ""

@@ -1,7 +1,7 @@
-"""What one measured case leaves behind: one flat dictionary, stored by pytest-benchmark as `extra_info`.
+"""The record of a measured case: one flat dictionary, which pytest-benchmark stores as `extra_info`.
 
-`bench/results/fields.py` has its fields. What does not apply is null. Keys that start with `tuned_` are a backend's own
-facts, and `device_` a device's.
+`bench/results/fields.py` defines the fields. Fields that do not apply are null. Keys that start with `tuned_` are facts
+of the backend, keys that start with `device_` facts of the device.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from bench.program import Step
 from bench.results.fields import FIELDS, SCHEMA, Measurement, percentile
 
 Record = Dict[str, Any]
-# Where no limit of a device is known, a case may raise the measured peak by so much.
+# If the theoretical peak of a device is unknown, a case may raise the measured peak by this factor.
 UNKNOWN_LIMIT = 2.0
-# What records of schema 1 call by other names, and what is recorded no more.
+# Fields of records of schema 1 that have other names, or are no longer recorded.
 RENAMED = {field.schema_1: field.name for field in FIELDS.values() if field.schema_1}
 DROPPED = ("elementwise_per_item",)
 
@@ -29,9 +29,9 @@ DROPPED = ("elementwise_per_item",)
 def build(
     case: Case, settings: Settings, graph: Graph, step: Step, samples: Samples, notes: Mapping[str, Any]
 ) -> Record:
-    """Return the record of a case, but for the peak, which `with_peak` adds.
+    """Return the record of a case, without the fields of the peak. `with_peak` adds those.
 
-    notes   what the worker saw besides, by field: check, canaries, versions, facts of backend and device
+    notes   the fields that the worker sets: check, canaries, versions, facts of backend and device
     """
     measurement = Measurement(case, settings, graph, step, samples)
     axes = case.plain()
@@ -47,7 +47,7 @@ def build(
 
 
 def upgraded(stored: Any) -> Optional[Record]:
-    """A stored record with the names of the present schema; None where it is no record, or one of an unknown schema."""
+    """A stored record, converted to the current schema. None if it is no record, or its schema is unknown."""
     schema = stored.get("schema") if isinstance(stored, dict) else None
     if schema == SCHEMA:
         return dict(stored)
@@ -58,8 +58,10 @@ def upgraded(stored: Any) -> Optional[Record]:
 
 
 def latency(seconds: Sequence[float], single: bool, step: Step, settings: Settings) -> Record:
-    """Percentiles of the time of single batches. `single`: the seconds are those of batches; else those of
-    samples, which say so only where a step is one batch."""
+    """The latency percentiles of one batch, in seconds. They are null if no seconds of single batches are known.
+
+    seconds   the times of batches if `single`, else of samples, which are used only if a step is one batch
+    """
     known = bool(seconds) and (single or (step.iterations == 1 and settings.recipe.gradient_accumulation == 1))
     ordered = sorted(seconds) or [0.0]
     shares = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
@@ -67,10 +69,10 @@ def latency(seconds: Sequence[float], single: bool, step: Step, settings: Settin
 
 
 def with_peak(record: Record, peak: Mapping[str, Any], raised: bool = False) -> Record:
-    """Return the record with its share of the roofline `peak`; empty: nothing is known. What computes nothing has none.
+    """Return the record with its share of the roofline `peak`. Without a roofline or FLOP, it stays unchanged.
 
-    The bandwidth is that of the largest measured working set that is not larger than one batch's: small ones live in a
-    cache, from batch to batch.
+    The bandwidth is that of the largest measured working set that is not larger than the batch's, since small working
+    sets stay in a cache.
     """
     if not peak or record["source"] != "measured" or record["tflops"] is None:
         return record
@@ -91,20 +93,20 @@ def with_peak(record: Record, peak: Mapping[str, Any], raised: bool = False) -> 
 
 
 def _moved(record: Record) -> float:
-    """Bytes that one batch moves at the least."""
+    """The smallest number of bytes that one batch can move."""
     batches = record["batches_per_step"] * record["batches_in_flight"]
     return float(record["bytes_per_item"] * record["items_per_step"] / batches)
 
 
 def rates(record: Record) -> Tuple[float, float, float, str]:
-    """What raises a roofline: FLOP and bytes per second, the bytes of a batch, and the case."""
+    """The arguments of `roofline.raised`: FLOP per second, bytes per second, bytes of a batch, and the case's id."""
     return record["tflops"] * 1e12, record["gbytes_per_s"] * 1e9, _moved(record), record["id"]
 
 
 def require_possible(record: Record, peak: Mapping[str, Any]) -> None:
-    """Raise Wrong where no program can have such rates on this device.
+    """Raise Wrong if the rates exceed the theoretical peak of the device.
 
-    The limit follows from the clock at calibration, or from that of the case's core where it was higher.
+    The limit follows from the clock at calibration, or from the clock of the case's core if that is higher.
     """
     flops, bandwidth, moved, _ = rates(record)
     size = roofline.level(peak, moved)
