@@ -267,7 +267,6 @@ def _facts(program: Program) -> Facts:
         **program.device_facts(),
         "source": program.source,
         "not_compiled": program.not_compiled,
-        "removed_variables": conditions.removed or None,
         **{f"device_{key}": value for key, value in device.load(program.case.device).describe().items()},
     }
 

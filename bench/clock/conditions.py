@@ -6,27 +6,17 @@ A time that was measured otherwise is right for something else than the record s
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from time import perf_counter
-from typing import Dict, Iterator, List
+from typing import Iterator, List
 
 from bench import quota
 from bench.cases.case import Settings
 from bench.cases.errors import Invalid
 from bench.devices import cpu
 
-# The variables by which the runtimes of OpenMP (GNU's and LLVM's) place threads, whatever cores a process is bound to.
-PLACING = ("GOMP_CPU_AFFINITY", "KMP_AFFINITY", "KMP_HW_SUBSET", "OMP_PLACES", "OMP_PROC_BIND")
 # Of warm-up and timed section: a quota that is just met stops a thread for moments.
 THROTTLED_PERCENT = 1.0
-# The variables that were removed from this process, with their values.
-removed: Dict[str, str] = {}
-
-
-def remove_placing() -> None:
-    """Remove the variables that place threads, before a framework reads them: workers are bound by --pin."""
-    removed.update({name: os.environ.pop(name) for name in PLACING if name in os.environ})
 
 
 @contextlib.contextmanager

@@ -15,9 +15,9 @@ import traceback
 from typing import Any, Callable, Dict, Iterator, List, Mapping
 
 from bench import calibration, run, workloads
+from bench import environment as variables
 from bench.cases.case import Settings
 from bench.cases.errors import Broken, Invalid, Lost, Refused, Unavailable, Wrong
-from bench.clock import conditions
 from bench.devices import cpu
 from bench.group import ALONE, Group, Member
 
@@ -36,8 +36,7 @@ def serve(channel: Any, spec: Mapping[str, Any]) -> None:
 
 def prepare(environment: Mapping[str, str], cores: List[int]) -> None:
     """Set the variables that a framework reads when it is imported, and bind this process to its cores."""
-    conditions.remove_placing()
-    os.environ.update(environment)
+    variables.use(environment)
     if cores:
         # The description is cached. A bound process sees only its own cores, so its records would describe a
         # different machine.

@@ -97,19 +97,6 @@ def test_a_case_that_a_quota_stopped_for_more_than_a_hundredth_is_invalid(monkey
     assert [text.startswith(expected) for text in raised] == ([] if valid else [True])
 
 
-def test_variables_that_place_threads_are_removed_and_kept_for_the_record(monkeypatch):
-    monkeypatch.setattr(conditions, "removed", {})
-    for name in conditions.PLACING:
-        monkeypatch.setenv(name, "0")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-
-    conditions.remove_placing()
-
-    assert conditions.removed == dict.fromkeys(conditions.PLACING, "0")
-    assert not set(conditions.PLACING) & set(os.environ)
-    assert os.environ["OMP_NUM_THREADS"] == "1"
-
-
 # A worker that loads torch with more threads than one, and tells on which cores each of its threads may run.
 PLACED = """
 import json, os, sys
