@@ -218,7 +218,7 @@ def _of_machine(records: Sequence[Record]) -> List[str]:
         notes.append(f"not passed on to workers, which are bound by --pin: {', '.join(removed)}")
     for threads, cores in sorted({(record["threads"], _cores(record)) for record in records}):
         if cores is not None and threads > cores:
-            notes.append(f"--threads {threads} on {cores} core{'s' if cores > 1 else ''}: the threads share them")
+            notes.append(f"warning: {threads} threads share {cores} core{'s' if cores > 1 else ''} (--threads, --pin)")
     return notes
 
 

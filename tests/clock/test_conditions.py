@@ -156,4 +156,4 @@ def test_two_threads_on_one_core_are_named(suite):
     result = suite.run(*SMALL, "--threads", "2", "--pin", str(cpu.usable_cores()[-1]))
 
     assert result.returncode == 0
-    assert "--threads 2 on 1 core: the threads share them" in result.text
+    assert "warning: 2 threads share 1 core (--threads, --pin)" in result.text

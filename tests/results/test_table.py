@@ -190,12 +190,12 @@ def test_variables_that_were_removed_are_one_line():
     [
         (1, "", 1, ""),
         (2, "0,1", 4, ""),
-        (2, "", 1, "--threads 2 on 1 core: the threads share them"),
-        (4, "0,3", 4, "--threads 4 on 2 cores: the threads share them"),
+        (2, "", 1, "warning: 2 threads share 1 core (--threads, --pin)"),
+        (4, "0,3", 4, "warning: 4 threads share 2 cores (--threads, --pin)"),
         (4, "", None, ""),
     ],
 )
 def test_more_threads_than_cores_are_one_line(threads, cores, present, line):
     rows = 2 * [(record_of(threads=threads, cores=cores, device_cores=present), None)]
 
-    assert [each for each in lines_of(*rows) if each.startswith("--threads")] == ([line] if line else [])
+    assert [each for each in lines_of(*rows) if each.startswith("warning")] == ([line] if line else [])
