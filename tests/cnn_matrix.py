@@ -127,7 +127,7 @@ def every():
         yield from ((model, "plain", mode, "fp32", *PLAIN) for mode in (MODES[:1] if model in LARGE else MODES))
     for model in VARIED:
         for variant in list(VARIANTS)[1:]:
-            if set(VARIANTS[variant]) <= {*workloads.load(model).DIMENSIONS}:
+            if set(VARIANTS[variant]) <= {*workloads.load(model).dimensions}:
                 yield model, variant, "inference", "fp32", *PLAIN
                 if (model, variant) in TRAINED or model == "resnet8":
                     yield model, variant, "training", "fp32", *PLAIN
@@ -145,8 +145,8 @@ def case_of(engine, key):
     model, variant, mode, precision, *_ = key
     module = workloads.load(model)
     first = next(iter(workloads.named_sizes(module).values()))
-    size = {**first, **module.TINY, **{**VARIANTS, **COMBINED}[variant]}
-    size = workloads.canonical(module, {name: size[name] for name in module.DIMENSIONS})
+    size = {**first, **module.tiny, **{**VARIANTS, **COMBINED}[variant]}
+    size = module.canonical({name: size[name] for name in module.dimensions})
     return Case(model, "tiny", size, mode, BATCH, precision, 1, engine, "cpu")
 
 

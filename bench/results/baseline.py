@@ -1,7 +1,7 @@
-"""Stored results, and the verdict: is this rate slower than it was?
+"""Baselines, and the verdict: is a case slower than its baseline?
 
-A baseline holds for its own machine, versions, settings and graph: if any of them differs, the answer is
-"changed", whatever the rate. The verdict is made here and nowhere else.
+A baseline is valid for its own machine, versions, settings and graph. If one of them differs, the verdict is "changed",
+whatever the rate.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bench.cases.case import RECORDED
 from bench.results.fields import FIELDS, SCHEMA
 from bench.results.record import Record, upgraded
 
-# What is compared by itself; settings are compared by their fingerprint.
+# Fields that must be equal. Settings are compared by their fingerprint.
 MATCHED = tuple(name for name, field in FIELDS.items() if field.matched and name not in RECORDED)
 NEEDED = tuple(name for name, field in FIELDS.items() if field.needed)
 
@@ -63,34 +63,34 @@ def judge(now: Record, base: Optional[Record], tolerance_percent: float) -> Verd
 
 
 def differences(now: Record, base: Record) -> List[str]:
-    """What makes two records incomparable, each as `what: before -> now`."""
+    """The fields that make two records incomparable, each as `field before -> now`."""
     devices = sorted(key for key in {*now, *base} if key.startswith("device_"))
     keys = [*MATCHED, *devices]
     different = [key for key in keys if now.get(key) != base.get(key)]
     if "settings" in different:
         tuned = sorted(key for key in {*now, *base} if key.startswith("tuned_"))
-        named = [*_different_settings(now, base), *(key for key in tuned if now.get(key) != base.get(key))]
-        different[different.index("settings") : different.index("settings") + 1] = named or ["settings"]
+        names = [*_different_settings(now, base), *(key for key in tuned if now.get(key) != base.get(key))]
+        different[different.index("settings") : different.index("settings") + 1] = names or ["settings"]
     return [f"{key} {base.get(key)} -> {now.get(key)}" for key in different]
 
 
 def _different_settings(now: Record, base: Record) -> List[str]:
-    """The settings that differ, by name, among those that have an effect on the case."""
-    # Beside others, which cores a case has is a matter of chance, and how many it has is not.
+    """The names of the settings that differ and have an effect on the case."""
+    # With parallel timing, a case runs on any free cores. Only their number must be equal.
     by_count = bool(now.get("parallel_timing") and base.get("parallel_timing"))
     different = []
-    for name, how in RECORDED.items():
-        values = [each.get(name) for each in (now, base)]
+    for name, setting in RECORDED.items():
+        values = [now.get(name), base.get(name)]
         if name == "cores" and by_count:
             values = [len(str(cores).split(",")) if cores else 0 for cores in values]
-        # An older record may lack a setting that came later.
-        if name in base and how.matters(now) and values[0] != values[1]:
+        # An older record may lack a newer setting.
+        if name in base and setting.matters(now) and values[0] != values[1]:
             different.append(name)
     return different
 
 
 def path_of(name: str, root: Path, machine: Mapping[str, Any]) -> Path:
-    """Where a baseline is: a file or folder of that name, else baselines/<machine class>/<name>.json."""
+    """The path of a baseline: an existing file or folder, else baselines/<machine class>/<name>.json."""
     with contextlib.suppress(OSError):
         if "/" in name or name.endswith(".json") or Path(name).exists():
             return Path(name)
@@ -98,7 +98,7 @@ def path_of(name: str, root: Path, machine: Mapping[str, Any]) -> Path:
 
 
 def machine_class(machine: Mapping[str, Any]) -> str:
-    """A folder's name for machines that are alike: model and number of cores."""
+    """The folder name of a class of machines: CPU model and number of cores."""
     text = f"{machine['model']} {machine['cores']} cores".lower()
     return re.sub(r"[^a-z0-9]+", "-", text).strip("-")
 
@@ -106,7 +106,7 @@ def machine_class(machine: Mapping[str, Any]) -> str:
 def load(path: Path) -> Dict[str, Record]:
     """The records of a file, or of every *.json in a folder, by id.
 
-    Raises ValueError in one line when it is missing, not JSON, or not made by this suite.
+    Raises ValueError, in one line, if the file is missing, not JSON, or not written by this suite.
     """
     if path.is_dir():
         files = sorted(path.glob("*.json"))
@@ -137,7 +137,7 @@ def load(path: Path) -> Dict[str, Record]:
 
 
 def _require_numbers(path: Path, info: Mapping[str, Any]) -> None:
-    """Raise ValueError when a verdict cannot be worked out from a record's numbers."""
+    """Raise ValueError if a record's rate or noise is no valid number."""
     for key in ("items_per_s", "noise_percent"):
         value = info.get(key)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not (value > 0 or key != "items_per_s"):
@@ -145,9 +145,9 @@ def _require_numbers(path: Path, info: Mapping[str, Any]) -> None:
 
 
 def require_own_machine(path: Path, records: Iterable[Record], devices: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raise ValueError when records of a present device come from another machine, all of them.
+    """Raise ValueError if all records of the devices of this machine come from other machines.
 
-    devices   what each device of this machine says of itself, by name
+    devices   the facts of each device of this machine, by name
     """
     known = [record for record in records if record["device"] in devices]
     if not known or any(_same_device(record, devices) for record in known):
@@ -162,32 +162,32 @@ def require_own_machine(path: Path, records: Iterable[Record], devices: Mapping[
 
 
 def accept(path: Path, records: Iterable[Record], who: str, why: str) -> List[Record]:
-    """Store records in a file, beside those of other cases that it has; who, when and why with them.
+    """Store records in a file, with who, when and why. Records of other cases stay in the file.
 
-    Returns what was left out: a record of a disturbed machine, or of none, is no baseline. Raises ValueError where two
-    records are of one case: a baseline holds one.
+    Returns the records that were not stored, because the machine was disturbed or nothing was measured.
+    Raises ValueError if two records are of the same case.
     """
     records = list(records)
     ids = [record["id"] for record in records]
-    twice = sorted({id for id in ids if ids.count(id) > 1})
-    if twice:
-        raise ValueError(f"several tests measured {', '.join(twice)}; select one of them (-k)")
-    accepted = [record for record in records if _counts(record)]
+    duplicates = sorted({id for id in ids if ids.count(id) > 1})
+    if duplicates:
+        raise ValueError(f"several tests measured {', '.join(duplicates)}; select one of them (-k)")
+    accepted = [record for record in records if _is_valid(record)]
     path.parent.mkdir(parents=True, exist_ok=True)
-    before = _parsed(path) if path.exists() else {"accepted": []}
+    stored = _parsed(path) if path.exists() else {"accepted": []}
     merged = load(path) if path.exists() else {}
     merged.update({record["id"]: record for record in accepted})
     when = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     entry = {"who": who, "when": when, "why": why, "cases": sorted(record["id"] for record in accepted)}
     content = {
-        "accepted": [*before.get("accepted", []), entry],
+        "accepted": [*stored.get("accepted", []), entry],
         "benchmarks": [{"extra_info": merged[key]} for key in sorted(merged)],
     }
     cache.write_whole(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
-    return [record for record in records if not _counts(record)]
+    return [record for record in records if not _is_valid(record)]
 
 
-def _counts(record: Record) -> bool:
+def _is_valid(record: Record) -> bool:
     return not record["disturbed"] and record["source"] == "measured"
 
 

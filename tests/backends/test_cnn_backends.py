@@ -62,7 +62,7 @@ def test_every_choice_of_a_network_s_dimensions_is_run():
     ran = {(name, value) for _, key in QUICK for name, value in every[key[1]].items()}
     there = {
         (name, choice)
-        for name, dimension in workloads.load("efficientnet_b0").DIMENSIONS.items()
+        for name, dimension in workloads.load("efficientnet_b0").dimensions.items()
         for choice in dimension.choices[1:]
     }
 
@@ -168,7 +168,7 @@ def test_the_image_weighs_more_than_a_16_bit_program_may_err(model):
     size that is measured; fewer pixels say less."""
     network = workloads.load(model)
     size = next(iter(workloads.named_sizes(network).values()))
-    graph = workloads.record(network, {name: size[name] for name in network.DIMENSIONS}, 1, "inference")
+    graph = workloads.record(network, {name: size[name] for name in network.dimensions}, 1, "inference")
     weights = draws.weights(graph, "float32")
 
     one, other = (evaluate(graph, weights, draws.inputs(graph, "float32", batch), "float64")[0] for batch in (1, 2))

@@ -61,8 +61,8 @@ def cases():
         module = workloads.load(name)
         for size, values in workloads.named_sizes(module).items():
             for mode in MODES:
-                if workloads.unsupported(module, mode, "fp32") is None:
-                    dimensions = {key: values[key] for key in module.DIMENSIONS}
+                if workloads.unsupported(name, mode, "fp32") is None:
+                    dimensions = {key: values[key] for key in module.dimensions}
                     yield Case(name, size, dimensions, mode, 2, "fp32", 1, "numpy", "cpu")
 
 

@@ -98,7 +98,7 @@ def test_named_sizes_and_all_sizes(plain: Suite) -> None:
     everything = collected(plain, "--sizes=all")
 
     assert {name.rsplit("-", 6)[0] for name in named} == {"dense-u128", "lstm-h1024_t25", "rnn-h1024_t25"}
-    assert len(everything) == len(set(everything)) == sum(len(workloads.load(name).SIZES) for name in workloads.names())
+    assert len(everything) == len(set(everything)) == sum(len(workloads.load(name).sizes) for name in workloads.names())
 
 
 def test_no_part_of_an_id_holds_a_hyphen(plain: Suite) -> None:

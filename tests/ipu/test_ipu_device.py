@@ -1,4 +1,4 @@
-"""IPUs as the SDK's tools show them, on a machine that a fake gc-info describes."""
+"""IPUs by the SDK's tools, with a fake gc-info."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TOOLS = str(Path(__file__).resolve().parents[1] / "fakes" / "bin")
 
 @pytest.fixture(autouse=True)
 def machine(monkeypatch):
-    """Four IPUs, the SDK enabled."""
+    """A machine with four IPUs and an enabled SDK."""
     ipu._list_of_devices.cache_clear()
     monkeypatch.setenv("PATH", TOOLS + os.pathsep + os.environ["PATH"])
     monkeypatch.setenv("POPLAR_SDK_ENABLED", "/opt/poplar_sdk-ubuntu_20_04-3.4.0")
@@ -29,7 +29,7 @@ def machine(monkeypatch):
 
 
 def fails(times):
-    """An attempt that finds no free device so many times, and what it was asked."""
+    """An attempt that finds no free device a number of times, and counts its calls."""
     left = [times]
 
     def attempt():
@@ -42,7 +42,7 @@ def fails(times):
 
 
 def test_four_ipus_are_seven_devices():
-    """Four of one, two of two, one of four."""
+    """Four devices of one IPU, two of two, one of four."""
     assert [device.ipus for device in ipu.listed()] == [1, 1, 1, 1, 2, 2, 4]
     assert [device.id for device in ipu.listed()] == [0, 1, 2, 3, 4, 5, 6]
 
@@ -59,7 +59,7 @@ def test_a_description_has_what_a_baseline_must_match():
 
 
 def test_the_peak_is_computed_from_tiles_and_clock_and_says_so():
-    """1472 tiles x 1.33 GHz x 128 FLOP in 16 bits, a quarter in 32."""
+    """1472 tiles x 1.33 GHz x 128 FLOP in 16 bits, and a quarter of that in 32 bits."""
     half, full = ipu.peak("fp16", 1), ipu.peak("fp32", 1)
 
     assert half["flops"] == pytest.approx(250.6e12, rel=1e-3)
@@ -146,7 +146,7 @@ def test_a_tool_that_hangs_or_fails_tells_nothing(machine, tmp_path):
 
 
 def test_a_held_device_has_no_chip_of_another_that_is_held(machine, tmp_path):
-    """Devices 4 and 5 are the chips 0 and 1, and 2 and 3."""
+    """Device 4 is chips 0 and 1, device 5 is chips 2 and 3."""
     machine.setenv("LAYERBENCH_CACHE", str(tmp_path))
 
     with ipu.held(1) as one, ipu.held(2) as two, ipu.held(1) as third:
@@ -171,11 +171,11 @@ def test_several_locks_are_taken_all_or_none(machine, tmp_path):
     machine.setenv("LAYERBENCH_CACHE", str(tmp_path))
 
     with contextlib.ExitStack() as other, contextlib.ExitStack() as own:
-        assert locks.taken(other, ["b"])
-        assert not locks.taken(own, ["a", "b"])
-        assert locks.taken(own, ["a"])
+        assert locks.take_if_free(other, ["b"])
+        assert not locks.take_if_free(own, ["a", "b"])
+        assert locks.take_if_free(own, ["a"])
         other.close()
-        assert locks.taken(own, ["b"])
+        assert locks.take_if_free(own, ["b"])
 
 
 def case_of(replicas=1):

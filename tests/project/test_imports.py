@@ -19,7 +19,7 @@ FLOORS = (
     ("check", "devices", "workloads"),
     ("backends", "clock"),
     ("results", "selection"),
-    ("real_data",),
+    ("real_data", "calibration"),
     ("run",),
     ("processes",),
     ("fixtures",),

@@ -21,6 +21,8 @@ FOUND = {
     "canary_slowdown_before": 1.0,
     "canary_slowdown_after": 1.1,
     "load_average_1min": 0.5,
+    "canary_kind": "arithmetic",
+    "core_hz": 2e9,
     "disturbed": False,
     "started_s": 1.7e9,
     "ended_s": 1.7e9 + 1,
@@ -47,7 +49,7 @@ LATER = set(
 def case_of(layer="dense", mode="inference", precision="fp32", batch_size=32, **size):
     module = workloads.load(layer)
     dimensions = {**next(iter(workloads.named_sizes(module).values())), **size}
-    kept = {key: dimensions[key] for key in module.DIMENSIONS}
+    kept = {key: dimensions[key] for key in module.dimensions}
     return Case(layer, "tiny", kept, mode, batch_size, precision, 1, "numpy", "cpu")
 
 

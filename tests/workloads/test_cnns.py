@@ -59,7 +59,7 @@ def sized(model, **changed):
     """A model's first size with some dimensions changed, settled."""
     module = workloads.load(model)
     values = {**next(iter(workloads.named_sizes(module).values())), **changed}
-    return workloads.canonical(module, {key: values[key] for key in module.DIMENSIONS})
+    return module.canonical({key: values[key] for key in module.dimensions})
 
 
 def recorded(model, mode="inference", batch_size=1, recipe=None, **changed):
