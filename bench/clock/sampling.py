@@ -31,6 +31,8 @@ STEADY = 0.05
 WARMUP_S = 2.0
 WARMUP_STEPS = 10
 BLOCKS = 6
+# Fewer samples show no noise: two that happen to agree would look like a quiet case.
+FEWEST = 5
 # With this noise, and a quarter of the time budget spent, more samples would not change what is read.
 QUIET_PERCENT = 0.5
 
@@ -96,6 +98,11 @@ def _no_collection() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
+
+
+def known_noise_percent(seconds: List[float]) -> Optional[float]:
+    """The noise; None for so few samples that they do not show it."""
+    return noise_percent(seconds) if len(seconds) >= FEWEST else None
 
 
 def noise_percent(seconds: List[float]) -> float:

@@ -15,6 +15,7 @@ import traceback
 from typing import Any, Callable, Dict, Iterator, List, Mapping
 
 from bench import calibration, run, workloads
+from bench import environment as variables
 from bench.cases.case import Settings
 from bench.cases.errors import Broken, Lost, Refused, Unavailable, Wrong
 from bench.devices import cpu
@@ -35,7 +36,7 @@ def serve(channel: Any, spec: Mapping[str, Any]) -> None:
 
 def prepare(environment: Mapping[str, str], cores: List[int]) -> None:
     """Set the variables that a framework reads when it is imported, and bind this process to its cores."""
-    os.environ.update(environment)
+    variables.use(environment)
     if cores:
         # The description is cached. A bound process sees only its own cores, so its records would describe a
         # different machine.

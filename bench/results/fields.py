@@ -11,11 +11,11 @@ import platform
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, Optional
 
-from bench import workloads
+from bench import environment, workloads
 from bench.cases.case import RECORDED, Case, Settings
 from bench.cases.precision import PRECISIONS
 from bench.clock.canary import DISTURBED
-from bench.clock.sampling import Samples, noise_percent
+from bench.clock.sampling import FEWEST, Samples, known_noise_percent
 from bench.graph import Graph
 from bench.graph.recording import SOURCES
 from bench.program import Step, throughput
@@ -201,9 +201,9 @@ _ROWS = (
     ),
     Field(
         "noise_percent",
-        "half the range of the medians of six blocks of samples, in percent of the median",
+        f"half the range of the medians of six blocks of samples; null below {FEWEST} samples",
         "%",
-        lambda m: noise_percent(m.samples.seconds),
+        lambda m: known_noise_percent(m.samples.seconds),
         rate=True,
         needed=True,
         column="noise",
@@ -324,6 +324,12 @@ _ROWS = (
     Field("batches_in_flight", "batches that run at once"),
     Field("host", "name of the worker's machine", value=lambda m: platform.node()),
     Field("framework_version", "version of the backend's framework", needed=True, matched=True),
+    Field(
+        "environment",
+        "variables of the environment that change a rate and that the suite did not set; null: none",
+        value=lambda m: environment.found(),
+        matched=True,
+    ),
     Field("python_version", "Python version of the worker", value=lambda m: platform.python_version()),
     Field("started_s", "start of the timed section, since 1970", "s"),
     Field("ended_s", "end of the timed section, since 1970", "s"),

@@ -150,9 +150,8 @@ def _change(record: Record, verdict: Optional[Verdict]) -> str:
 
 
 def _noise(record: Record, verdict: Optional[Verdict]) -> str:
-    # One sample has no noise: there is nothing to compare it with.
-    known = record["noise_percent"] is not None and record["samples"] != 1
-    return (f"{record['noise_percent']:.1f}%" if known else "") + ("!" if record["disturbed"] else "")
+    noise = record["noise_percent"]
+    return ("" if noise is None else f"{noise:.1f}%") + ("!" if record["disturbed"] else "")
 
 
 def seconds(value: float) -> str:
