@@ -138,7 +138,7 @@ def reached(library: str, device: str, precision: str, threads: int) -> Roofline
     """What one library reaches. In 16 bits its fp32 counts as well: a library may compute 16-bit products in fp32,
     where the processor has no units for them. Raises what the library raises."""
     engine = backends.load(library)
-    name = f"{library} {engine.version()}"
+    name = _versioned(library)
     best = roofline.empty()
     for kernel_precision in sorted({_plain(precision), "fp32"}):
         for case in _kernels(library, device, kernel_precision):
