@@ -27,11 +27,11 @@ def unsupported(precision: str, mode: str, device: str) -> Optional[str]:
 
 
 def environment(settings: Settings, device: str) -> Dict[str, str]:
-    # The size of the thread pools, which compile and compute, is read when the device is opened.
+    # The size of the thread pools, read when the device is opened. Older versions read NPROC only.
     threads = {"PJRT_NPROC": str(settings.threads), "NPROC": str(settings.threads)}
     # The workers of other backends stay alive, and need memory on the same GPU.
     memory = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-    return {**threads, "JAX_PLATFORMS": "cpu"} if device == "cpu" else {**threads, **memory}
+    return {**threads, **({"JAX_PLATFORMS": "cpu"} if device == "cpu" else memory)}
 
 
 def version() -> str:
