@@ -151,24 +151,22 @@ class Training(Inference):
         gradients, (output, loss, moved) = jax.grad(scaled, has_aux=True)(trained)
         if state["sums"]:
             gradients = {name: gradient + state["sums"][name] for name, gradient in gradients.items()}
-        moved = {name: new.astype(self.stored) for name, new in moved.items()}
-        weights = {**weights, **moved}
+        weights = {**weights, **{name: new.astype(self.stored) for name, new in moved.items()}}
         if not last:
             return (output, loss), weights, {**state, "sums": gradients}, key
-        count, slots = state["count"] + 1, {}
+        count, optimiser = state["count"] + 1, {}
         for name, gradient in gradients.items():
             exact = gradient.astype(jnp.float32) / self.scale
-            weights[name], slots[name] = optimisers.update(
-                self.recipe, weights[name], exact, rate, state["slots"][name], count
-            )
+            before = state["optimiser"][name]
+            weights[name], optimiser[name] = optimisers.update(self.recipe, weights[name], exact, rate, before, count)
         sums = {name: jnp.zeros_like(array) for name, array in state["sums"].items()}
-        return (output, loss), weights, {"slots": slots, "count": count, "sums": sums}, key
+        return (output, loss), weights, {"optimiser": optimiser, "count": count, "sums": sums}, key
 
     def load(self, weights: Mapping[str, Any]) -> None:
         super().load(weights)
         trained = {name: self.held[name] for name in self.trained}
         sums = {name: jnp.zeros_like(w) for name, w in trained.items()} if self.batches_per_update > 1 else {}
-        state = {"slots": optimisers.start(self.recipe, trained), "count": jnp.zeros(()), "sums": sums}
+        state = {"optimiser": optimisers.start(self.recipe, trained), "count": jnp.zeros(()), "sums": sums}
         self.state = jax.device_put(state, self.device)
 
     def wait(self) -> None:
