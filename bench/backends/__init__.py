@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, FrozenSet, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, FrozenSet, Mapping, Optional, Sequence, Tuple
 
 from bench import registry
 from bench.cases.case import Case, Settings
@@ -38,6 +40,8 @@ class Backend:
     extra        the extra of pyproject.toml that installs the package; empty: it has the backend's name
     all_reduce   whether `compile` also takes `group`, the replicas that average their gradients
     checkable    (case, settings): the settings of the program that is checked; None: those of the timed program
+    copies       (device, size): functions that copy or read `size` bytes and return when the device is done, on the
+                 threads of a case: they show the bandwidth of the device; None: the framework's products show it
     exported     (graph, weights): the bytes of an ONNX file of the graph; None: the backend uses no ONNX
     """
 
@@ -52,7 +56,20 @@ class Backend:
     extra: str = ""
     all_reduce: bool = False
     checkable: Optional[Callable[[Case, Settings], Settings]] = None
+    copies: Optional[Callable[[str, int], Sequence[Callable[[], Any]]]] = None
     exported: Optional[Callable[[Graph, Mapping[str, Any]], bytes]] = None
+
+
+def installed(name: str) -> str:
+    """The installed version of a backend's package; empty: not installed. Nothing is loaded.
+
+    The name of a package may differ from that of its module.
+    """
+    package = load(name).package
+    for distribution in (package, f"{package}-cpu", f"{package}-gpu"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(distribution)
+    return ""
 
 
 def names() -> Tuple[str, ...]:

@@ -1,6 +1,6 @@
-"""Weights from a file, checked against the graph: every name and every shape, or a line that says what is off.
+"""Weights from a file. Every name and shape is checked against the graph.
 
-numpy is imported inside of functions: the harness asks which files are weights at all, and must stay light.
+numpy is imported within functions: the harness checks the suffixes of files, and must start fast.
 """
 
 from __future__ import annotations
@@ -11,34 +11,34 @@ from typing import Any, Callable, Dict, List, Mapping
 from bench.graph import Graph
 
 Array = Any
-# What torch keeps beside the running statistics, and nothing here reads.
-EXTRA = ("num_batches_tracked",)
+# Counters that torch stores beside the running statistics; nothing here reads them.
+IGNORED = ("num_batches_tracked",)
 
 
 def load(path: Path, graph: Graph, dtype: str) -> Dict[str, Array]:
     """Return every weight of `graph` from a file (.safetensors, .pt, .pth or .npz), rounded to `dtype`.
 
-    The names are torchvision's. Raises ValueError in one line, naming the file and what is wrong with it: it cannot be
-    read, or the first weights that do not fit.
+    The names are torchvision's. Raises ValueError, in one line with the name of the file, if it cannot be read, or if
+    names, shapes or values of weights do not fit.
     """
     import numpy as np
 
     from bench.graph import draws
 
     require_suffix(path)
-    found = {name: array for name, array in _read(path).items() if not name.endswith(EXTRA)}
-    wanted = {weight.name: weight.shape for weight in graph.weights}
-    _require_none(path, "lacks", [name for name in wanted if name not in found])
-    _require_none(path, "has, and the network does not,", [name for name in found if name not in wanted])
-    wrong = [f"{n} {found[n].shape} for {shape}" for n, shape in wanted.items() if tuple(found[n].shape) != shape]
+    arrays = {name: array for name, array in _read(path).items() if not name.endswith(IGNORED)}
+    shapes = {weight.name: weight.shape for weight in graph.weights}
+    _require_none(path, "lacks", [name for name in shapes if name not in arrays])
+    _require_none(path, "has, and the network does not,", [name for name in arrays if name not in shapes])
+    wrong = [f"{n} {arrays[n].shape} for {shape}" for n, shape in shapes.items() if tuple(arrays[n].shape) != shape]
     _require_none(path, "has in another shape", wrong)
-    _require_none(path, "has no real numbers in", [name for name in wanted if found[name].dtype.kind not in "fiu"])
-    _require_none(path, "has numbers that are not finite in", [n for n in wanted if not np.isfinite(found[n]).all()])
-    return {name: draws.rounded(found[name], dtype) for name in wanted}
+    _require_none(path, "has no real numbers in", [name for name in shapes if arrays[name].dtype.kind not in "fiu"])
+    _require_none(path, "has numbers that are not finite in", [n for n in shapes if not np.isfinite(arrays[n]).all()])
+    return {name: draws.rounded(arrays[name], dtype) for name in shapes}
 
 
 def require_suffix(path: Path) -> None:
-    """Raise ValueError where no reader takes a file of such a name."""
+    """Raise ValueError for a file whose suffix no reader knows."""
     if path.suffix not in READERS:
         raise ValueError(
             f"{path}: weights come as {', '.join(READERS)}, not {path.suffix or 'a file without a suffix'}"
@@ -46,14 +46,14 @@ def require_suffix(path: Path) -> None:
 
 
 def _read(path: Path) -> Mapping[str, Array]:
-    """The arrays of a file by name. A file of nonsense makes its reader raise anything."""
+    """The arrays of a file by name. A corrupt file makes its reader raise any exception, which becomes a ValueError."""
     try:
         return READERS[path.suffix](path)
     except ImportError:
         raise
     except Exception as error:  # noqa: BLE001 - pickles, archives and headers all fail in their own ways
-        told = str(error).strip().splitlines() or [type(error).__name__]
-        raise ValueError(f"{path} cannot be read: {told[0]}") from None
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise ValueError(f"{path} cannot be read: {lines[0]}") from None
 
 
 def _require_none(path: Path, what: str, names: List[str]) -> None:
@@ -72,8 +72,8 @@ def _npz(path: Path) -> Mapping[str, Array]:
 def _safetensors(path: Path) -> Mapping[str, Array]:
     from safetensors.numpy import load_file
 
-    found: Dict[str, Array] = load_file(str(path))
-    return found
+    arrays: Dict[str, Array] = load_file(str(path))
+    return arrays
 
 
 def _torch(path: Path) -> Mapping[str, Array]:

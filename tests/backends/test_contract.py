@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import backends, registry, workloads
+from bench import backends, devices, registry, workloads
 from bench.backends._onnx import primitives
 from bench.cases.case import Case
 from bench.graph import Graph, reference
@@ -61,15 +61,15 @@ def cases():
         module = workloads.load(name)
         for size, values in workloads.named_sizes(module).items():
             for mode in MODES:
-                if workloads.unsupported(module, mode, "fp32") is None:
-                    dimensions = {key: values[key] for key in module.DIMENSIONS}
+                if workloads.unsupported(name, mode, "fp32") is None:
+                    dimensions = {key: values[key] for key in module.dimensions}
                     yield Case(name, size, dimensions, mode, 2, "fp32", 1, "numpy", "cpu")
 
 
-def test_every_backend_has_the_primitives_of_the_suite_s_workloads():
+def test_the_reference_has_the_primitives_of_the_suite_s_workloads():
     needed = frozenset().union(*(workloads.primitives(case) for case in cases()))
 
-    assert needed <= backends.CORE
+    assert needed <= backends.load("numpy").primitives
 
 
 @pytest.mark.parametrize("name", [name for name in backends.names() if "cpu" in backends.load(name).devices])
@@ -82,8 +82,10 @@ def test_an_extra_of_the_project_installs_each_backend_of_the_processor(name):
     assert found.package == "numpy" or f'"{found.package}' in extras[found.extra or name]
 
 
-@pytest.mark.parametrize("name", backends.names())
-def test_every_backend_has_the_primitives_of_the_core(name):
+@pytest.mark.parametrize(
+    "name", ["numpy", "torch", "tensorflow", "onnxruntime", "openvino", *devices.load("ipu").backends]
+)
+def test_a_backend_of_the_suite_has_the_primitives_of_the_core(name):
     assert backends.load(name).primitives >= backends.CORE
 
 

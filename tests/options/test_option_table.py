@@ -30,7 +30,7 @@ def test_every_setting_is_set_by_an_option_or_worked_out() -> None:
 
 def test_a_name_stands_in_one_row() -> None:
     rows = [option for group in table.GROUPS.values() for option in group]
-    names = [name for option in rows for name in (option.spelt, *option.spellings, *option.shorthands)]
+    names = [name for option in rows for name in (option.spelling, *option.spellings, *option.shorthands)]
 
     assert len(OPTIONS) == len(rows)
     assert len(set(names)) == len(names)
@@ -55,6 +55,6 @@ def test_a_choice_that_there_is_not_is_answered_with_all_of_them(name: str) -> N
     assert isinstance(option.parse, tuple)
 
     with pytest.raises(ValueError, match="is not one of") as refusal:
-        option.value("xyz", parsing.HERE)
+        option.value("xyz", parsing.LOCAL_HOST)
 
-    assert str(refusal.value) == f"{option.spelt}: 'xyz' is not one of {', '.join(option.parse)}"
+    assert str(refusal.value) == f"{option.spelling}: 'xyz' is not one of {', '.join(option.parse)}"

@@ -143,7 +143,7 @@ OURS = """
 from bench import workloads
 model = workloads.load("regnet_x_400mf")
 size = next(iter(workloads.named_sizes(model).values()))
-graph = workloads.record(model, {name: size[name] for name in model.DIMENSIONS}, 1, "inference")
+graph = workloads.record(model, {name: size[name] for name in model.dimensions}, 1, "inference")
 print(graph.parameters, *sorted(weight.name for weight in graph.weights))
 """
 THEIRS = """

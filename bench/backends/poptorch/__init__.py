@@ -1,6 +1,6 @@
-"""PopTorch, PyTorch on Graphcore's IPUs, of Poplar's SDK 3.4: torch's own lowering, compiled by the SDK.
+"""PopTorch, which is PyTorch for Graphcore's IPUs (Poplar SDK 3.4): the lowering of torch, compiled by the SDK.
 
-One call runs all batches of a step, on all replicas. Compiling comes first and is not part of any call.
+One call runs all batches of a step, on all replicas. The program is compiled before its first call.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ Tuning   best: channels-last images and inference mode. An image network is comp
 
 from __future__ import annotations
 
-from typing import Any, Dict, Mapping, Optional, Sequence
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
 from bench.cases.case import Case, Settings
 from bench.cases.errors import Unavailable
@@ -36,6 +36,25 @@ def version() -> str:
     import torch
 
     return str(torch.__version__)
+
+
+def copies(device: str, size: int) -> List[Callable[[], Any]]:
+    import torch
+
+    source = torch.ones(size // 8, device=device)
+    target = torch.empty_like(source)
+    matrix = torch.ones(size // 4 // 256, 256, device=device)
+    vector = torch.ones(256, device=device)
+
+    def waited(call: Callable[..., Any], *arguments: Any) -> Callable[[], None]:
+        def run() -> None:
+            call(*arguments)
+            if device == "cuda":
+                torch.cuda.synchronize()
+
+        return run
+
+    return [waited(target.copy_, source), waited(torch.mv, matrix, vector)]
 
 
 def compile(
