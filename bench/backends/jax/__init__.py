@@ -27,7 +27,7 @@ def unsupported(precision: str, mode: str, device: str) -> Optional[str]:
 
 
 def environment(settings: Settings, device: str) -> Dict[str, str]:
-    # The size of the thread pools, read when the device is opened. Older versions read NPROC only.
+    # The size of the thread pools: XLA reads PJRT_NPROC, or else NPROC, when the device is opened.
     threads = {"PJRT_NPROC": str(settings.threads), "NPROC": str(settings.threads)}
     # The workers of other backends stay alive, and need memory on the same GPU.
     memory = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
