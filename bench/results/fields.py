@@ -273,7 +273,10 @@ _ROWS = (
         "1e12 FLOP/s",
     ),
     Field("peak_gbytes_per_s", "fastest copy or read in calibration, of a working set of this size", "1e9 bytes/s"),
-    Field("peak_library", "what reached the tighter of the two: a library and its kernel, or a case that raised it"),
+    Field(
+        "peak_library",
+        "what reached the tighter of the two, a library and its kernel or a case that raised it, and the rate",
+    ),
     Field("peak_raised", "whether this case was faster than the measured peak and raised it"),
     Field("core_hz", "clock of a core, measured before and after the case; the higher one", "Hz"),
     # Replicas.

@@ -190,6 +190,7 @@ def _notes(rows: Sequence[Row]) -> List[str]:
     for name in dict.fromkeys(record["protocol"] for record, _ in rows if record["protocol"] in PROGRAMS):
         notes.append(f"theirs: the rate as the program {name} has it")
     notes += _disturbances([record for record, _ in rows if record["disturbed"]])
+    notes += sorted({f"peak of {record['peak_library']}" for record, _ in rows if record["peak_library"]})
     raised = sorted(record["id"] for record, _ in rows if record["peak_raised"])
     if raised:
         notes += ["above the measured peak, which was raised:", *(f"  {name}" for name in raised)]
