@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, Callable, Dict, List, Tuple
 
 from bench.cases.case import Settings
-from bench.clock import canary, frequency, memory
+from bench.clock import canary, frequency, memory, neighbours
 from bench.clock.sampling import Samples, measure
 from bench.group import Group
 from bench.job import Job
@@ -29,11 +29,14 @@ def beside_canaries(
     before, core_hz = _canary(job, working_set), frequency.hz()
     started_s = time.time()
     resets = memory.forget_peak()
+    others = neighbours.watch(job.settings.cores)
     samples, seen = timed()
-    seen = {**seen, "memory_peak_bytes": memory.peak_bytes() if resets else None}
+    others_percent = max((share for share in job.group.all_gather(others()) if share is not None), default=None)
+    seen = {**seen, "memory_peak_bytes": memory.peak_bytes() if resets else None, "others_percent": others_percent}
     ended_s = time.time()
     after = _canary(job, working_set)
     seen = {**seen, **canary.fields(before, after, job.canary_s or {}), "load_average_1min": load}
+    seen["disturbed"] = seen["disturbed"] or (others_percent or 0) > neighbours.MOST_PERCENT
     seen["core_hz"] = max((hz for hz in (core_hz, frequency.hz()) if hz), default=None)
     return samples, {**seen, "started_s": started_s, "ended_s": ended_s, "canary_s": canary.best(before, after)}
 

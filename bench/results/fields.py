@@ -15,6 +15,7 @@ from bench import environment, workloads
 from bench.cases.case import RECORDED, Case, Settings
 from bench.cases.precision import PRECISIONS
 from bench.clock.canary import DISTURBED
+from bench.clock.neighbours import MOST_PERCENT
 from bench.clock.sampling import FEWEST, Samples, known_noise_percent
 from bench.graph import Graph
 from bench.graph.recording import SOURCES
@@ -306,8 +307,13 @@ _ROWS = (
         "canary_kind", "the kernel that was slowed down most: arithmetic, level2, level3, memory, latency or threads"
     ),
     Field(
+        "others_percent",
+        "what other processes and a hypervisor took of the cores in the warm-up and the timed section; null: not known",
+        "%",
+    ),
+    Field(
         "disturbed",
-        f"a canary was more than {DISTURBED} times slower than known: no verdict, no baseline",
+        f"a canary was {DISTURBED} times slower than known, or others took {MOST_PERCENT:g} % of the cores",
         needed=True,
         junit=True,
     ),

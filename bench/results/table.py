@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench import workloads
-from bench.clock import canary
+from bench.clock import canary, neighbours
 from bench.clock.protocol import PROGRAMS
 from bench.results import baseline
 from bench.results.baseline import Verdict
@@ -230,13 +230,20 @@ def _cores(record: Record) -> Optional[int]:
 
 
 def _disturbances(records: Sequence[Record]) -> List[str]:
-    """For each kind of canary, its largest slowdown, and the disturbed cases."""
+    """What disturbed which cases: how much slower each kind of canary was, and what others took of the cores."""
+    reasons: Dict[str, List[Tuple[float, str]]] = {}
+    for record in records:
+        slowdown = max(record["canary_slowdown_before"] or 0, record["canary_slowdown_after"] or 0)
+        if slowdown > canary.DISTURBED:
+            reason = f"{canary.KINDS[record['canary_kind']]} up to {{:.2g}} times slower than known"
+            reasons.setdefault(reason, []).append((slowdown, record["id"]))
+        if (record["others_percent"] or 0) > neighbours.MOST_PERCENT:
+            reason = "others took up to {:.0f} % of the cores"
+            reasons.setdefault(reason, []).append((record["others_percent"], record["id"]))
     notes = []
-    for kind in sorted({record["canary_kind"] for record in records}):
-        disturbed = [record for record in records if record["canary_kind"] == kind]
-        worst = max(max(record["canary_slowdown_before"], record["canary_slowdown_after"]) for record in disturbed)
-        notes.append(f"! the machine was disturbed: {canary.KINDS[kind]} up to {worst:.2g} times slower than known:")
-        notes += sorted(f"  {record['id']}" for record in disturbed)
+    for reason, cases in sorted(reasons.items()):
+        notes.append(f"! the machine was disturbed: {reason.format(max(cases)[0])}:")
+        notes += sorted(f"  {name}" for _, name in cases)
     return notes
 
 

@@ -22,6 +22,7 @@ FOUND = {
     "canary_slowdown_after": 1.1,
     "load_average_1min": 0.5,
     "canary_kind": "arithmetic",
+    "others_percent": 0.5,
     "core_hz": 2e9,
     "disturbed": False,
     "started_s": 1.7e9,

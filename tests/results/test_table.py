@@ -63,6 +63,9 @@ def test_disturbed_and_unsteady_cases_are_marked():
 
     assert "2.0%!" in text
     assert f"disturbed: the memory up to 2.3 times slower than known:\n  {record_of('a-1')['id']}\n" in text
+    busy = table.render([(record_of("a-1", disturbed=True, canary_slowdown_after=1.0, others_percent=37.4), None)])
+    assert f"disturbed: others took up to 37 % of the cores:\n  {record_of('a-1')['id']}" in busy
+    assert "times slower" not in busy
     assert f"not steady after the warm-up:\n  {record_of('b-1')['id']}" in text
     assert "!" not in table.render([(record_of(), None)])
 
