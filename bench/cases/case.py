@@ -90,6 +90,7 @@ class Settings:
     min_warmup_s       warm up at least so long
     timed              False: compile and check only
     data_dir, data_workers, data_errors   real images: where, how many processes decode, stop or skip
+    first_label        the label of the first class in TFRecords and tars; None: as usual in the format
     weights            a file of weights; empty: drawn
     validation         count hits behind --epochs
     export_onnx        a folder for the ONNX models; empty: none
@@ -158,6 +159,7 @@ class Settings:
     data_dir: str = ""
     data_workers: Optional[int] = None
     data_errors: str = "stop"
+    first_label: Optional[int] = None
     weights: str = ""
     validation: bool = True
     export_onnx: str = ""

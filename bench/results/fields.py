@@ -281,6 +281,7 @@ _ROWS = (
     Field("tolerance", "what `relative_error` may be"),
     Field("checked_rows", "rows of the batch that were checked"),
     Field("checked_size", "shape of the first input that was checked"),
+    Field("weights_note", "how the names in the file of --weights differ from the network's; null: they do not"),
     # Real images.
     Field("data_dir", "folder of the set of images; real images only, as are the next eleven"),
     Field("images_skipped", "bad images left out, over all replicas"),

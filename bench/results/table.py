@@ -181,6 +181,8 @@ def _notes(rows: Sequence[Row]) -> List[str]:
             )
         if record["bound_by"]:
             notes.append(f"{record['id']}: {record['bound_by']}")
+        if record["weights_note"]:
+            notes.append(f"{record['id']}: {record['weights_note']}")
         if record["images_skipped"]:
             notes.append(f"{record['id']}: {record['images_skipped']} bad images left out")
     for name in dict.fromkeys(record["protocol"] for record, _ in rows if record["protocol"] in PROGRAMS):
