@@ -1,6 +1,6 @@
 import pytest
 
-# Before the first of them is imported: they import each other.
+# Before the first import of these modules, since they import each other.
 pytest.register_assert_rewrite("fixtures")
 
 pytest_plugins = [

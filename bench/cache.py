@@ -1,4 +1,4 @@
-"""What is kept per user and machine: what calibration found; files written whole, and fingerprints."""
+"""The cache folder of a user on a machine, atomic writes of files, and fingerprints."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from typing import Any, Dict, Optional, Union
 
 
 def folder() -> Path:
-    """$LAYERBENCH_CACHE, else layerbench in the user's cache folder, else in the temporary one."""
+    """$LAYERBENCH_CACHE, or `layerbench` in the user's cache folder, or if that is read-only in the temporary one.
+
+    Raises ValueError if it cannot be written.
+    """
     named = os.environ.get("LAYERBENCH_CACHE")
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     for path in [Path(named)] if named else [Path(base) / "layerbench", Path(tempfile.gettempdir()) / _private()]:
@@ -24,7 +27,7 @@ def folder() -> Path:
 
 
 def read(name: str) -> Optional[Dict[str, Any]]:
-    """What is kept under a name, or None; a damaged file counts as none."""
+    """The cached value of a name; None if it is missing or damaged."""
     try:
         content = json.loads((folder() / f"{name}.json").read_text())
     except (OSError, ValueError):
@@ -33,12 +36,12 @@ def read(name: str) -> Optional[Dict[str, Any]]:
 
 
 def write(name: str, value: Dict[str, Any]) -> None:
-    """Keep a value under a name, whole or not at all."""
+    """Cache a value under a name."""
     write_whole(folder() / f"{name}.json", json.dumps(value, indent=1))
 
 
 def write_whole(path: Path, content: Union[str, bytes]) -> None:
-    """Write a file whole or not at all: a full disk or a kill leaves what was there before."""
+    """Write a file atomically: on a full disk or a kill, the old file stays."""
     data = content.encode() if isinstance(content, str) else content
     handle, temporary = tempfile.mkstemp(dir=str(path.parent), prefix=f".{path.name}.")
     try:
@@ -59,5 +62,5 @@ def _private() -> str:
 
 
 def fingerprint(value: Any) -> str:
-    """Twelve hex digits of a plain value."""
+    """A hash of a JSON value, as twelve hex digits."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]

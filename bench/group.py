@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import threading
 import time
 from multiprocessing import AuthenticationError
@@ -154,6 +155,13 @@ class Hub:
                     self._members[_receive(connection)] = connection
             while True:
                 self._round()
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        """Let members that still ask for an answer raise Lost at once. What was sent to them arrives before that."""
+        for connection in list(self._members.values()):
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as end:
+                end.shutdown(socket.SHUT_WR)
 
     def _round(self) -> None:
         """One all-gather. A member that finishes the case early waits until all have finished."""
@@ -185,8 +193,12 @@ class Hub:
                 (replies if kind == "end" else values)[rank] = value
 
     def _broadcast(self, message: Any, only: Optional[int] = None) -> None:
-        """Send a message to all members, or to rank `only`."""
-        for rank, connection in self._members.items():
+        """Send a message to all members, or to rank `only`.
+
+        Rank 0 is the last: it may run in this process, and its next step may be a call that waits for the other
+        members and holds the GIL all the while, as TensorFlow's does when it joins a cluster.
+        """
+        for rank, connection in sorted(self._members.items(), reverse=True):
             if only in (None, rank):
                 with contextlib.suppress(OSError):
                     _send(connection, message)

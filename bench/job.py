@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, field
-from typing import Callable, Mapping, Optional
+from typing import Callable, Dict, Mapping, Optional
 
 from bench.cases.case import Case, Settings
 from bench.group import ALONE, Group
@@ -21,7 +21,7 @@ class Job:
 
     group      the replicas of the case; each has a job
     tell       callback that gets the name of each phase when it begins
-    canary_s   seconds that the canary takes on this machine when it is quiet; None: not known
+    canary_s   seconds of each kind of canary on this machine when it is quiet; None: not known
     images     the data sets that the case reads, by split
     compiling  holds the lock for compiling until timing starts
     """
@@ -30,7 +30,7 @@ class Job:
     settings: Settings
     group: Group = ALONE
     tell: Callable[[str], None] = silent
-    canary_s: Optional[float] = None
+    canary_s: Optional[Dict[str, float]] = None
     images: Mapping[str, Dataset] = field(default_factory=dict)
     compiling: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 

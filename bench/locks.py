@@ -1,10 +1,11 @@
-"""Who may compile, who may time, and who has which device: locks between all runs of this user on this machine.
+"""Locks for compiling, timing and devices, between all runs of this user on this machine.
 
-Compile in parallel, time alone: `compiling` is shared, `timing` excludes it and itself. Whoever waits does so in a
-queue, in the order of arrival: a timed section is not starved by compiles, nor a large request by small ones. The
-locks are the kernel's (flock on files in the cache's folder), so that the dead hold nothing, however they died.
+Cases compile in parallel and are timed alone: `compiling` takes a shared lock on the machine, `timing` an exclusive
+one. Both wait in the order of arrival (a ticket lock), so compiles cannot starve a timed section, and small requests
+cannot starve a large one. The locks are the kernel's (flock on files in the cache folder), which frees them when a
+process dies, for whatever reason.
 
-Order   devices by count (`some`), the room, cores, one device (`alone`): there is no circle, so no deadlock
+Order   `any_of` several devices, the machine, cores, `alone` one device: always in this order, so no deadlock
 """
 
 from __future__ import annotations
@@ -20,21 +21,21 @@ from bench import cache
 
 Blocked = Callable[[], None]
 SHARED, EXCLUSIVE = fcntl.LOCK_SH, fcntl.LOCK_EX
-# How often somebody who wants any few of several devices looks again; all others sleep in the kernel.
+# Seconds between two attempts of `any_of`. All other waits sleep in the kernel.
 POLL_S = 0.1
-# How this process holds the room: it must neither wait for itself nor take what it has.
+# The modes in which this process holds the machine's lock, so that it does not wait for itself.
 _held: Set[str] = set()
 
 
-def _unsaid() -> None:
+def _ignore() -> None:
     pass
 
 
 @contextlib.contextmanager
-def compiling(cores: Sequence[int] = (), blocked: Blocked = _unsaid) -> Iterator[None]:
-    """Load, compile and check beside others who do, and never beside a timed section.
+def compiling(cores: Sequence[int] = (), blocked: Blocked = _ignore) -> Iterator[None]:
+    """Load, compile and check, while others do the same but none is timed.
 
-    cores     those that the work is bound to; none: all of them
+    cores     the cores that the work is bound to; empty: all cores
     blocked   is called before a wait
     """
     if _held:
@@ -47,9 +48,12 @@ def compiling(cores: Sequence[int] = (), blocked: Blocked = _unsaid) -> Iterator
 
 
 @contextlib.contextmanager
-def timing(cores: Sequence[int] = (), blocked: Blocked = _unsaid) -> Iterator[None]:
-    """Time by the host's clock while nobody compiles or times: nobody at all, or, where the user accepts others
-    beside, nobody on these `cores`."""
+def timing(cores: Sequence[int] = (), blocked: Blocked = _ignore) -> Iterator[None]:
+    """Time by the host's clock, while nothing compiles or is timed: on the machine, or with --parallel-timing on these
+    `cores`.
+
+    Raises RuntimeError if this process holds `compiling`.
+    """
     if "shared" in _held:
         raise RuntimeError("this process compiles: it would wait for itself")
     if _held:
@@ -63,98 +67,99 @@ def timing(cores: Sequence[int] = (), blocked: Blocked = _unsaid) -> Iterator[No
 
 
 @contextlib.contextmanager
-def beside(blocked: Blocked = _unsaid) -> Iterator[None]:
-    """Time by a device's own clock: beside compiles and others of its kind, not beside the host's clock."""
+def timing_on_device(blocked: Blocked = _ignore) -> Iterator[None]:
+    """Time a device that runs by itself, while others compile or do the same but none is timed by the host's clock."""
     with _all_of("room", [("room", SHARED)], blocked):
         yield
 
 
 @contextlib.contextmanager
-def alone(name: str, blocked: Blocked = _unsaid) -> Iterator[None]:
-    """Hold one thing by name."""
+def alone(name: str, blocked: Blocked = _ignore) -> Iterator[None]:
+    """Hold an exclusive lock by name."""
     with _lock(name, EXCLUSIVE, blocked):
         yield
 
 
 @contextlib.contextmanager
 def alone_with(file: Path) -> Iterator[None]:
-    """Hold a file, which may lie outside the cache's folder; it is made where it is not there."""
-    with _flock(file, EXCLUSIVE, _unsaid):
+    """Hold an exclusive lock on a file, inside or outside of the cache folder. Creates the file if it is missing."""
+    with _flock(file, EXCLUSIVE, _ignore):
         yield
 
 
 @contextlib.contextmanager
-def some(kind: str, wanted: int, count: int, blocked: Blocked = _unsaid) -> Iterator[List[int]]:
-    """Hold any `wanted` of the first `count` devices of a kind, all or none, and yield their numbers.
+def any_of(kind: str, wanted: int, count: int, blocked: Blocked = _ignore) -> Iterator[List[int]]:
+    """Hold any `wanted` of the first `count` devices of a kind, and yield their numbers.
 
-    Only the first in the queue collects, so that two who want many never wait for each other's.
+    Only the first in the queue takes devices, so that two large requests cannot wait for each other's devices.
+    Raises ValueError if `wanted` exceeds `count`.
     """
     if wanted > count:
         raise ValueError(f"{wanted} of {count} {kind}: there are not so many")
     with contextlib.ExitStack() as stack:
-        held: List[int] = []
-        with _turn(kind, blocked) if wanted else contextlib.nullcontext():
-            while len(held) < wanted:
+        numbers: List[int] = []
+        with _ticket(kind, blocked) if wanted else contextlib.nullcontext():
+            while len(numbers) < wanted:
                 for number in range(count):
-                    if number not in held and len(held) < wanted and _taken(stack, f"{kind}{number}"):
-                        held.append(number)
-                if len(held) < wanted:
+                    if number not in numbers and len(numbers) < wanted and _take_if_free(stack, f"{kind}{number}"):
+                        numbers.append(number)
+                if len(numbers) < wanted:
                     blocked()
                     time.sleep(POLL_S)
-        yield held
+        yield numbers
 
 
-def taken(stack: contextlib.ExitStack, names: Sequence[str]) -> bool:
-    """Hold several things by name until `stack` ends, if nobody holds one of them; do not wait."""
-    with contextlib.ExitStack() as tried:
-        if all([_taken(tried, name) for name in names]):
-            stack.enter_context(tried.pop_all())
+def take_if_free(stack: contextlib.ExitStack, names: Sequence[str]) -> bool:
+    """Hold exclusive locks by name until `stack` ends, if all of them are free. Does not wait."""
+    with contextlib.ExitStack() as taken:
+        if all([_take_if_free(taken, name) for name in names]):
+            stack.enter_context(taken.pop_all())
             return True
     return False
 
 
-def _taken(stack: contextlib.ExitStack, name: str) -> bool:
-    """Take a lock that is free, until `stack` ends."""
+def _take_if_free(stack: contextlib.ExitStack, name: str) -> bool:
     try:
-        stack.enter_context(_lock(name, EXCLUSIVE | fcntl.LOCK_NB, _unsaid))
+        stack.enter_context(_lock(name, EXCLUSIVE | fcntl.LOCK_NB, _ignore))
         return True
     except BlockingIOError:
         return False
 
 
 @contextlib.contextmanager
-def _holding(how: str) -> Iterator[None]:
-    _held.add(how)
+def _holding(mode: str) -> Iterator[None]:
+    _held.add(mode)
     try:
         yield
     finally:
-        _held.discard(how)
+        _held.discard(mode)
 
 
 @contextlib.contextmanager
 def _all_of(queue: str, wanted: Sequence[Tuple[str, int]], blocked: Blocked) -> Iterator[None]:
-    """Hold several locks; wait for them as the first of a queue, which is left once they are held."""
+    """Hold several locks. Waits in a queue, which it leaves once it has all of them."""
     with contextlib.ExitStack() as stack:
-        with _turn(queue, blocked):
+        with _ticket(queue, blocked):
             for name, mode in wanted:
                 stack.enter_context(_lock(name, mode, blocked))
         yield
 
 
 @contextlib.contextmanager
-def _turn(queue: str, blocked: Blocked) -> Iterator[None]:
-    """Be the first of a queue: a ticket is a locked file with a number, and one waits for all lower numbers.
+def _ticket(queue: str, blocked: Blocked) -> Iterator[None]:
+    """Wait until this process is the first of a queue. A ticket is a locked file named by a number, and a process waits
+    for all lower numbers.
 
-    A file that nobody holds is what a dead process left.
+    A file without a lock is stale: its process has died.
     """
     folder = _folder() / f"{queue}.queue"
     folder.mkdir(exist_ok=True)
     with contextlib.ExitStack() as stack:
-        with _lock(f"{queue}.tickets", EXCLUSIVE, _unsaid):
+        with _lock(f"{queue}.tickets", EXCLUSIVE, _ignore):
             before = sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
             ticket = folder / str(before[-1] + 1 if before else 0)
-            stack.enter_context(_flock(ticket, EXCLUSIVE, _unsaid))
-        # Before the lock is let go: nobody is to find a ticket that is free and not stale.
+            stack.enter_context(_flock(ticket, EXCLUSIVE, _ignore))
+        # The file is removed before its lock is released, because a file without a lock counts as stale.
         stack.callback(_remove, ticket)
         for number in before:
             with contextlib.suppress(FileNotFoundError), _flock(folder / str(number), SHARED, blocked, create=False):
@@ -180,7 +185,7 @@ def _flock(path: Path, mode: int, blocked: Blocked, create: bool = True) -> Iter
         try:
             yield
         finally:
-            # Said, not only closed: a process that was forked meanwhile has the file open as well.
+            # Closing is not enough: a process forked meanwhile has the file open as well.
             fcntl.flock(file, fcntl.LOCK_UN)
     finally:
         os.close(file)

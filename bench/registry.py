@@ -1,4 +1,4 @@
-"""Folders are registries: a layer, a backend or a device is one file or one folder, found by being there."""
+"""Folders are registries: each file or folder in them is a layer, a backend or a device."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Contract = TypeVar("Contract")
 
 
 def names(package: str) -> List[str]:
-    """The modules of a package, sorted; those whose names start with an underscore are shared by several."""
+    """The modules of a package, sorted, without those whose name starts with an underscore: they hold shared code."""
     path = importlib.import_module(package).__path__
     return sorted(module.name for module in pkgutil.iter_modules(path) if not module.name.startswith("_"))
 
 
 @functools.lru_cache(maxsize=None)
 def load(package: str, name: str) -> ModuleType:
-    """Import one module of a package. Raises ValueError with the choices when it is not there."""
+    """Import one module of a package. Raises ValueError, with the choices, for an unknown name."""
     if name not in names(package):
         kind = package.rsplit(".", 1)[-1][:-1]
         raise ValueError(f"{kind} {unknown(name, names(package))}")
@@ -29,16 +29,16 @@ def load(package: str, name: str) -> ModuleType:
 
 
 def unknown(name: str, known: Sequence[str]) -> str:
-    """What to say of a name that is not known: the nearest that is, and all of them."""
-    nearest = difflib.get_close_matches(name, known, 1)
-    hint = f" (did you mean {nearest[0]}?)" if nearest else ""
+    """The text of an error for an unknown name: the closest known name, and all known names."""
+    closest = difflib.get_close_matches(name, known, 1)
+    hint = f" (did you mean {closest[0]}?)" if closest else ""
     return f"{name!r}{hint} is not one of {', '.join(known)}"
 
 
-def filled(kind: Type[Contract], module: ModuleType) -> Contract:
-    """A dataclass of what a module holds: its functions by their names, its constants in capitals.
+def filled(kind: Type[Contract], module: Any) -> Contract:
+    """Return a dataclass filled from a module: functions have the names of the fields, constants are in capitals.
 
-    Raises TypeError, naming them, where the module lacks fields that have no default.
+    Raises TypeError, with their names, if the module lacks fields that have no default.
     """
     values: Dict[str, Any] = {}
     missing: List[str] = []
@@ -46,7 +46,7 @@ def filled(kind: Type[Contract], module: ModuleType) -> Contract:
         name = field.name if "Callable" in str(field.type) else field.name.upper()
         if hasattr(module, name):
             values[field.name] = getattr(module, name)
-        elif field.default is MISSING:
+        elif field.default is MISSING and field.default_factory is MISSING:
             missing.append(name)
     if missing:
         raise TypeError(f"{module.__name__} lacks {', '.join(missing)}: see {kind.__name__} in {kind.__module__}")

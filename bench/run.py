@@ -39,7 +39,7 @@ def run(
     case: Case,
     settings: Settings,
     tell: Callable[[str], None],
-    canary_s: Optional[float] = None,
+    canary_s: Optional[Dict[str, float]] = None,
     group: Group = ALONE,
 ) -> Reply:
     """Compile, check and time one case, or one replica of `group`. Returns `record` and `samples` (seconds); the record
@@ -176,7 +176,7 @@ def _feed(job: Job, stack: contextlib.ExitStack, program: Program, weights: Mapp
     case, settings, graph = job.case, job.settings, program.graph
     if program.training:
         program.load(weights)
-        program.set_learning_rate(workloads.load(case.workload).LEARNING_RATE)  # type: ignore[attr-defined]
+        program.set_learning_rate(workloads.load(case.workload).learning_rate)
     if settings.data == "real" and not job.learns:
         from bench.real_data import feeding
 
@@ -202,8 +202,10 @@ def _timed_record(job: Job, program: Program, facts: Facts, opened: Any) -> Repl
     """
     case, settings, images = job.case, job.settings, job.images
     latencies: List[float] = []
+    working_set = _working_set(program.graph, case)
+    runs = 1 if program.device_loop else program.batches_per_step
     step = Step(
-        repeat(surroundings.noting(program, latencies), 1 if program.device_loop else program.batches_per_step),
+        repeat(surroundings.noting(program, latencies), runs),
         batch_items=workloads.items(case) * settings.recipe.batches_per_update(case.mode),
         replicas=case.replicas,
         iterations=program.batches_per_step * program.batches_in_flight,
@@ -214,15 +216,17 @@ def _timed_record(job: Job, program: Program, facts: Facts, opened: Any) -> Repl
             from bench.real_data import epochs
 
             step = step if program.device_loop else replace(step, iterations=1)
-            samples, around = surroundings.beside_canaries(settings, job.canary_s, lambda: epochs.train(program, job))
+            samples, around = surroundings.beside_canaries(job, working_set, lambda: epochs.train(program, job))
         else:
+            uncounted = repeat(program.run, runs)
             samples, around = surroundings.beside_canaries(
-                settings, job.canary_s, lambda: (measure(step.run, settings, group=job.group), {})
+                job, working_set, lambda: (measure(step.run, settings, group=job.group, uncounted=uncounted), {})
             )
             around.update(surroundings.all_reduce_share(program, samples, settings))
         samples, rates = surroundings.merged(samples, step, job.group)
         check.require_finite(program)
         _require_plausible(program, case)
+        canary_s = around.pop("canary_s")
         facts = {**facts, **around, **rates, **_facts(program)}
         if opened is not None and program.source == "measured":
             # Within the stack: this times as well, and needs the device.
@@ -231,7 +235,15 @@ def _timed_record(job: Job, program: Program, facts: Facts, opened: Any) -> Repl
     fields = record.build(case, settings, program.graph, step, samples, facts)
     if program.source == "measured":
         fields.update(_latency(job, samples, latencies, step))
-    return {"record": fields, "samples": samples.seconds}
+    return {"record": fields, "samples": samples.seconds, "canary_s": canary_s}
+
+
+def _working_set(graph: Graph, case: Case) -> float:
+    """Bytes of a batch's weights and activations; unlimited for an input pipeline, whose images are anywhere."""
+    if not graph.operations:
+        return math.inf
+    elements = graph.parameters + sum(math.prod(shape) for node in graph.nodes for shape in node.shapes)
+    return PRECISIONS[case.precision].bytes * elements
 
 
 def _facts(program: Program) -> Facts:
@@ -295,7 +307,7 @@ def _require_memory(graph: Graph, case: Case) -> None:
 
 def _require_plausible(program: Program, case: Case) -> None:
     """Raise Wrong if the workload finds the output implausible: a step that draws random numbers has no reference."""
-    judge = getattr(workloads.load(case.workload), "implausible", None)
+    judge = workloads.load(case.workload).implausible
     if judge is not None:
         reason = judge(program.outputs()["output"], **case.dimensions)
         if reason:

@@ -1,4 +1,4 @@
-"""Which cases a command line selects, the same on every machine, and which of them can run here."""
+"""Which cases a command line selects, independent of the machine, and which of them can run on this one."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from bench.cases import dimension
 from bench.cases.case import Case
 from bench.cases.dimension import Dimension, Value
 from bench.cases.errors import Unavailable
+from bench.images import pipelines
 from bench.workloads import host_pipeline, network, own
 
 
 def require_possible(case: Case) -> None:
-    """Raise ValueError, naming workload and value, when a case's size is impossible, or when a workload that is not
-    one of the suite's does not build."""
-    module = workloads.load(case.workload)
+    """Raise ValueError, with workload and value, if the size of a case is impossible or a user's workload fails."""
+    workload = workloads.load(case.workload)
     try:
-        workloads.record(module, case.dimensions, 1, case.mode if case.own and hasattr(module, "loss") else "inference")
+        workloads.record(workload, case.dimensions, 1, case.mode if case.own and workload.loss else "inference")
     except ValueError as error:
         raise ValueError(f"{case.workload}: {error}") from None
     except Exception as error:
@@ -32,11 +32,13 @@ def require_possible(case: Case) -> None:
 
 @dataclass(frozen=True)
 class Selection:
-    """The axes of a run. `sizes`: ["first"], ["all"] or names; `batch_sizes` None: each size's own.
+    """The axes of a run.
 
-    dimensions   what the command line sets, over the values of each selected size
+    sizes             ["first"], ["all"] or names
+    batch_sizes       None: the default of each size
+    dimensions        values from the command line, which override those of each selected size
     half_resolution   image networks train on images of about half the pixels
-    backends_named    False: backends that exist for one device are for that one only, and others for other devices
+    backends_named    False: a backend that exists for one device runs only there, and the others only on other devices
     """
 
     workloads: Sequence[str]
@@ -52,9 +54,9 @@ class Selection:
     backends_named: bool = True
 
     def cases(self) -> Iterator[Case]:
-        """Every case once; the backends of one workload side by side. A workload that has none of the sizes has none.
+        """Every case once, in order; the backends of a case are consecutive.
 
-        Raises ValueError, naming workload and value, for an impossible size.
+        Raises ValueError, with workload and value, for an impossible size.
         """
         for name in self.workloads:
             for size, dimensions, batch_size in self._sizes(name):
@@ -67,19 +69,19 @@ class Selection:
                     yield Case(name, size, dimensions, mode, batch, precision, replicas, backend, device)
 
     def _sizes(self, name: str) -> Iterator[Tuple[str, Dict[str, Value], int]]:
-        module = workloads.load(name)
-        seen = set()
+        workload = workloads.load(name)
+        names = set()
         for values in self._selected(name):
             batch_size = int(values["batch_size"])
             if self.half_resolution and "image_size" in values:
                 values = network.halved(name, values)
-            for set_here in self._overrides(module.DIMENSIONS):
-                dimensions = {key: {**values, **set_here}[key] for key in module.DIMENSIONS}
-                dimensions = workloads.canonical(module, dimensions)
-                size = dimension.name(module.DIMENSIONS, dimensions)
-                if size in seen:
+            for overrides in self._overrides(workload.dimensions):
+                dimensions = {key: {**values, **overrides}[key] for key in workload.dimensions}
+                dimensions = workload.canonical(dimensions)
+                size = dimension.name(workload.dimensions, dimensions)
+                if size in names:
                     continue
-                seen.add(size)
+                names.add(size)
                 yield size, dimensions, batch_size
 
     def _selected(self, name: str) -> List[Dict[str, Value]]:
@@ -96,7 +98,7 @@ class Selection:
             yield dict(zip(keys, values))
 
     def require_known_sizes(self) -> None:
-        """Raise ValueError, with examples, for a size that no workload has."""
+        """Raise ValueError, with examples, for a size that no selected workload has."""
         if list(self.sizes) in (["first"], ["all"]):
             return
         known = {name: list(workloads.named_sizes(workloads.load(name))) for name in self.workloads}
@@ -107,7 +109,7 @@ class Selection:
 
 
 def require(case: Case) -> None:
-    """Raise Unavailable, with one of the three reasons, when a case cannot run here."""
+    """Raise Unavailable, with one of its three reasons, if a case cannot run on this machine."""
     backend = backends.load(case.backend)
     if importlib.util.find_spec(backend.package) is None:
         raise Unavailable(f"not installed: {backend.package} ({_source(case.backend)})")
@@ -116,13 +118,13 @@ def require(case: Case) -> None:
         raise Unavailable(f"not supported: {case.backend} runs on {', '.join(backend.devices)} here, not {case.device}")
     if case.mode not in backend.modes:
         raise Unavailable(f"not supported: {case.backend} runs {' and '.join(backend.modes)}, not {case.mode}")
-    if case.workload == host_pipeline.NAME and case.backend not in host_pipeline.BACKENDS:
-        owners = " and ".join(host_pipeline.BACKENDS)
+    if case.workload == host_pipeline.NAME and case.backend not in pipelines.names():
+        owners = " and ".join(sorted(pipelines.names(), reverse=True))
         raise Unavailable(f"not supported: {case.backend} has no input pipeline of its own, as {owners} have")
-    apart = case.replicas > 1 and not devices.load(case.device).replicates
-    if apart and case.mode == "training" and not backend.all_reduce:
+    processes = case.replicas > 1 and not devices.load(case.device).replicates
+    if processes and case.mode == "training" and not backend.all_reduce:
         raise Unavailable(f"not supported: {case.backend} does not train replicas together")
-    reason = workloads.unsupported(workloads.load(case.workload), case.mode, case.precision)
+    reason = workloads.unsupported(case.workload, case.mode, case.precision)
     reason = reason or backend.unsupported(case.precision, case.mode, case.device)
     if reason:
         raise Unavailable(f"not supported: {reason}")
@@ -132,9 +134,8 @@ def require(case: Case) -> None:
 
 
 def _source(name: str) -> str:
-    """Where the package of a backend comes from."""
+    """How to install the package of a backend."""
     for device in map(devices.load, backends.load(name).devices):
         if name in device.backends:
             return device.source
-    extra = {"onnxruntime": "onnx", "numpy": "test"}.get(name, name)
-    return f"pip install -e '.[{extra}]' -c constraints/cpu.txt"
+    return f"pip install -e '.[{backends.load(name).extra or name}]' -c constraints/cpu.txt"

@@ -1,7 +1,7 @@
 """A short set of benchmarks for CI: `python scripts/bench_ci.py FOLDER [options of pytest]`.
 
-The first run on a kind of machine stores its rates in FOLDER; later runs are held against them, and a case that got
-slower fails. With --baseline-accept WHY a run stores its rates anew.
+The first run on a class of machines stores its rates in FOLDER. Later runs are compared with them, and a slower case
+fails. With --baseline-accept WHY a run replaces the stored rates.
 """
 
 from __future__ import annotations
@@ -27,14 +27,9 @@ def main(folder: str, *more: str) -> int:
     file = Path(folder).absolute() / f"{baseline.machine_class(cpu.describe())}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     arguments: List[str] = [*CASES, "--baseline", str(file)]
-    if not _stored(file) and not any(each.startswith("--baseline-accept") for each in more):
+    if not file.exists() and not any(option.startswith("--baseline-accept") for option in more):
         arguments += ["--baseline-accept", FIRST]
     return subprocess.call([sys.executable, "-m", "pytest", "bench", *arguments, *more], cwd=str(ROOT))
-
-
-def _stored(file: Path) -> bool:
-    """Whether there is a baseline; one that was stored while the machine was disturbed has no case."""
-    return file.exists() and bool(baseline.load(file))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
-"""What the harness costs: its rate against a bare perf_counter loop, and lowered layers against idioms.
+"""Measures the cost of the harness against a plain loop, and lowered layers against hand-written code.
 
     python scripts/harness_cost.py [--repeats 10] [--only cost|idioms]
 
-Both sides of every ratio run in one process, in turn (A B B A), and the median over the repeats is shown
-with its range. `cost` times a spin of known length through bench.clock.sampling and through a bare loop. `idioms`
-times what the suite makes of a layer against what a user of the framework would write by hand; each
-framework has a process of its own.
+Both sides of each ratio run in one process, in turn (A B B A). The output is the median and range over the repeats.
+`cost` times a spin loop of known length with bench.clock.sampling and with a plain loop. `idioms` times the suite's
+program of a layer against hand-written code. Each framework has its own process.
 """
 
 from __future__ import annotations
@@ -30,23 +29,23 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--only", choices=("cost", "idioms"))
     parser.add_argument("--backend", help=argparse.SUPPRESS)
-    given = parser.parse_args()
+    options = parser.parse_args()
     sys.path.insert(0, str(ROOT))
-    if given.backend:
-        idioms(given.backend, given.repeats)
+    if options.backend:
+        idioms(options.backend, options.repeats)
         return
-    if given.only != "idioms":
-        cost(given.repeats)
-    if given.only != "cost":
+    if options.only != "idioms":
+        cost(options.repeats)
+    if options.only != "cost":
         for backend in BACKENDS:
-            command = [sys.executable, __file__, "--backend", backend, "--repeats", str(given.repeats)]
+            command = [sys.executable, __file__, "--backend", backend, "--repeats", str(options.repeats)]
             subprocess.run(
                 command, check=False, env={**os.environ, "OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
             )
 
 
 def bare(run: Callable[[], Any], seconds: float) -> float:
-    """The median step of a loop as one would write it, in seconds."""
+    """The median step of a plain loop, in seconds."""
     samples: List[float] = []
     end = perf_counter() + seconds
     while perf_counter() < end:
@@ -57,7 +56,7 @@ def bare(run: Callable[[], Any], seconds: float) -> float:
 
 
 def harness(run: Callable[[], Any], seconds: float) -> float:
-    """The median step as the suite measures it, in seconds."""
+    """The median step that the suite measures, in seconds."""
     from bench.cases.case import Settings
     from bench.clock.sampling import measure
 
@@ -74,7 +73,7 @@ def cost(repeats: int) -> None:
 
 
 def spin(seconds: float) -> Callable[[], None]:
-    """A step of fixed work that takes about so long: sums, so that no clock is read inside."""
+    """A step of fixed work that takes about this time. It adds numbers and reads no clock."""
     numbers = range(max(1, int(seconds / per_number())))
     return lambda: sum(numbers) and None  # type: ignore[func-returns-value]
 
@@ -89,14 +88,14 @@ def per_number() -> float:
     return min(times) / len(numbers)
 
 
-def paired(theirs: Callable[[], float], ours: Callable[[], float], repeats: int) -> List[float]:
-    """Ratios theirs / ours of median steps, so ours / theirs of rates, in alternating order."""
+def paired(first: Callable[[], float], second: Callable[[], float], repeats: int) -> List[float]:
+    """The ratios first / second of median steps, measured in alternating order. They are second / first of rates."""
     ratios = []
     for turn in range(repeats):
         if turn % 2:
-            a, b = theirs(), ours()
+            a, b = first(), second()
         else:
-            b, a = ours(), theirs()
+            b, a = second(), first()
         ratios.append(a / b)
     return ratios
 
@@ -106,10 +105,10 @@ def show(name: str, ratios: List[float]) -> None:
 
 
 def idioms(backend: str, repeats: int) -> None:
-    from scripts import idioms as written
+    from scripts import idioms as idioms_of_layers
 
     print(f"lowered / hand-written idiom, rate, {backend} (batch {BATCH})", flush=True)
-    for name, lowered, by_hand in written.pairs(backend, BATCH):
+    for name, lowered, by_hand in idioms_of_layers.pairs(backend, BATCH):
         for run in (lowered, by_hand, lowered, by_hand):
             bare(run, 0.1)
         show(name, paired(lambda r=by_hand: bare(r, 0.3), lambda r=lowered: bare(r, 0.3), repeats))

@@ -1,4 +1,4 @@
-"""What a user of each framework writes by hand, beside what the suite makes of the same layer."""
+"""Hand-written layers in each framework, next to the suite's programs of the same layers."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ SMALLER = {"conv": {"input_width": 240, "input_height": 135}}
 
 
 def pairs(backend: str, batch: int) -> Iterator[Tuple[str, Run, Run]]:
-    """Per layer and mode: its name, what the suite lowered, what one writes by hand; both ready to run
-    until the next pair is asked for."""
+    """For each layer and mode: its name, a step of the suite's program, and a step of the hand-written layer.
+
+    The steps are valid until the next pair.
+    """
     import os
 
     from bench import backends, workloads
@@ -28,7 +30,7 @@ def pairs(backend: str, batch: int) -> Iterator[Tuple[str, Run, Run]]:
         for mode in ("inference", "training"):
             if mode not in backends.load(backend).modes:
                 continue
-            size = dimension.name(module.DIMENSIONS, dims)
+            size = dimension.name(module.dimensions, dims)
             case = Case(name, size, dims, mode, batch, "fp32", 1, backend, "cpu")
             graph = workloads.of_case(case)
             weights, inputs = draws.weights(graph, "float32"), draws.inputs(graph, "float32")
@@ -135,25 +137,25 @@ def tensorflow_hand(name: str, graph: Any, weights: Any, inputs: Any, mode: str)
 def onnx_hand(name: str, graph: Any, weights: Any, inputs: Any, mode: str) -> Any:
     import onnxruntime as ort
 
-    from bench.backends._onnx import model as _onnx_model
+    from bench.backends._onnx import model as onnx_model
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
-    session = ort.InferenceSession(_onnx_model.model(graph, weights).SerializeToString(), options)
-    native = {key: _onnx_model.native(value, "float32") for key, value in inputs.items()}
+    session = ort.InferenceSession(onnx_model.model(graph, weights).SerializeToString(), options)
+    native = {key: onnx_model.native(value, "float32") for key, value in inputs.items()}
     return lambda: session.run(None, native)
 
 
 def openvino_hand(name: str, graph: Any, weights: Any, inputs: Any, mode: str) -> Any:
     import openvino as ov
 
-    from bench.backends._onnx import model as _onnx_model
+    from bench.backends._onnx import model as onnx_model
 
     core = ov.Core()
-    model = core.read_model(_onnx_model.model(graph, weights).SerializeToString())
+    model = core.read_model(onnx_model.model(graph, weights).SerializeToString())
     options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
     compiled = core.compile_model(model, "CPU", options)
-    native = {key: _onnx_model.native(value, "float32") for key, value in inputs.items()}
+    native = {key: onnx_model.native(value, "float32") for key, value in inputs.items()}
     request = compiled.create_infer_request()
     return lambda: request.infer(native, share_inputs=True)
 

@@ -1,10 +1,10 @@
-"""Make tests/fakes/facts.json, the facts about the IPU API, from the full description of that API.
+"""Write tests/fakes/facts.json, the facts about the IPU API, from the full description of that API.
 
     python scripts/ipu_facts.py PATH_TO_JSON [OUTPUT]
 
-The description names every source line and explains in prose; what the fakes need is names, signatures and
-values. A parameter is `"name"`, `["name", default]` or `["name", {"expr": "text"}]`; its name starts with `/`
-where it is positional only, `!` where it is keyword only, `*` or `**` where it takes the rest.
+The fakes need only the names, signatures and values of the description. A parameter is `"name"`, `["name", default]` or
+`["name", {"expr": "text"}]`. Its name starts with `/` if it is positional only, with `!` if it is keyword only,
+with `*` or `**` if it takes the remaining arguments.
 """
 
 from __future__ import annotations
@@ -20,20 +20,31 @@ SECTIONS = (
     "versions absent errors environment command_line poplar_engine_options poplar_runtime_options poplibs_options "
     "popdist onnx_support popart_session_option_keys_via_poptorch"
 ).split()
-KEPT = ("type", "default", "writable", "attributes", "dict_keys", "target", "deprecated", "members", "bases", "raises")
+COPIED_KEYS = (
+    "type",
+    "default",
+    "writable",
+    "attributes",
+    "dict_keys",
+    "target",
+    "deprecated",
+    "members",
+    "bases",
+    "raises",
+)
 MARKS = {"POSITIONAL_ONLY": "/", "KEYWORD_ONLY": "!", "VAR_POSITIONAL": "*", "VAR_KEYWORD": "**"}
 OPTIONS = "poptorch.Options"
 FREEZING = ("poptorch.DataLoader", "poptorch.inferenceModel", "poptorch.trainingModel")
 
 Entry = Dict[str, Any]
 
-# What the guide to the description says and its entries lack.
-SAID: List[Entry] = [
+# Facts from the guide to the description that its entries lack.
+EXTRA_ENTRIES: List[Entry] = [
     {"name": "popart.Builder.aiGraphcore", "kind": "property", "returns": "popart.AiGraphcoreOpset1"},
     {"name": "ipu_tensorflow_addons.keras.layers.LSTM", "kind": "alias", "target": "PopnnLSTM"},
     {"name": "ipu_tensorflow_addons.keras.layers.GRU", "kind": "alias", "target": "PopnnGRU"},
 ]
-# The closed popdist: its section has words for parameters, these are the ones that need reading.
+# Parameters of popdist, whose source is closed. The description has them as prose only.
 POPDIST = {
     "popdist.getDeviceId": [["ipus_per_replica", None]],
     "popdist.execute_on_instances": ["instances", "func", "*args", "**kwargs"],
@@ -43,23 +54,23 @@ POPDIST = {
 }
 
 
-def parameter(index: int, given: Entry) -> Any:
+def parameter(index: int, entry: Entry) -> Any:
     """Return one parameter in the short form."""
-    name = MARKS.get(given["kind"], "") + (given["name"] or f"arg{index}")
-    if "default" in given:
-        return [name, given["default"]]
-    if "default_expr" in given:
-        return [name, {"expr": given["default_expr"]}]
-    assert given["required"] or given["kind"].startswith("VAR"), given
+    name = MARKS.get(entry["kind"], "") + (entry["name"] or f"arg{index}")
+    if "default" in entry:
+        return [name, entry["default"]]
+    if "default_expr" in entry:
+        return [name, {"expr": entry["default_expr"]}]
+    assert entry["required"] or entry["kind"].startswith("VAR"), entry
     return name
 
 
-def parameters(given: List[Entry]) -> List[Any]:
-    return [parameter(index, one) for index, one in enumerate(given)]
+def parameters(entries: List[Entry]) -> List[Any]:
+    return [parameter(index, entry) for index, entry in enumerate(entries)]
 
 
 def returned(entry: Entry, owners: Dict[str, Entry]) -> Optional[str]:
-    """Return what a call gives: "self", "copy", "None", "=parameter" or a class; None where nothing is said."""
+    """Return the result of a call: "self", "copy", "None", "=parameter" or a class. None if it is unknown."""
     if entry.get("returns_none"):
         return "None"
     returns = entry.get("returns")
@@ -75,7 +86,7 @@ def returned(entry: Entry, owners: Dict[str, Entry]) -> Optional[str]:
 
 
 def rule(allowed: Any, enums: Dict[str, List[str]]) -> Entry:
-    """Return what a value must be, in a form that a program checks."""
+    """Return the rule for a value in a form that a program can check."""
     if isinstance(allowed, dict):
         return {"proportions": allowed["keys"]}
     if isinstance(allowed, str):
@@ -87,62 +98,64 @@ def rule(allowed: Any, enums: Dict[str, List[str]]) -> Entry:
         if allowed[0].endswith("Execution"):
             return {"classes": allowed}
         short = [value.rpartition(".")[2] for value in allowed]
-        found = [name for name, members in enums.items() if members == short]
-        if found:
-            return {"enum": found[0]}
+        names = [name for name, members in enums.items() if members == short]
+        if names:
+            return {"enum": names[0]}
     return {"values": allowed}
 
 
 def rules(entry: Entry, enums: Dict[str, List[str]]) -> Entry:
-    """Return the rule of each parameter of `entry` that has one."""
+    """Return the rules of the parameters of `entry` that have one."""
     allowed = entry["allowed"]
     if isinstance(allowed, dict) and "keys" not in allowed:
         return {name: rule(values, enums) for name, values in allowed.items()}
-    first = next(one["name"] for one in entry["params"] if one["name"] != "self")
+    first = next(each["name"] for each in entry["params"] if each["name"] != "self")
     return {first: rule(allowed, enums)}
 
 
 def shorten(entry: Entry, owners: Dict[str, Entry], enums: Dict[str, List[str]]) -> Entry:
-    """Return what the fakes need of one entry."""
-    kept: Entry = {"name": entry["name"], "kind": entry["kind"]}
+    """Return one entry, shortened to what the fakes need."""
+    short_entry: Entry = {"name": entry["name"], "kind": entry["kind"]}
     initial = owners.get(entry["name"].rpartition(".")[0], {}).get("initial_values")
     if "params" in entry:
-        kept["params"] = parameters(entry["params"])
+        short_entry["params"] = parameters(entry["params"])
     for old, new in (("overloads", "overloads"), ("init_overloads", "init")):
         if old in entry:
-            kept[new] = [parameters(one) for one in entry[old]]
+            short_entry[new] = [parameters(overload) for overload in entry[old]]
     if returned(entry, owners) is not None:
-        kept["returns"] = returned(entry, owners)
-    kept.update({key: entry[key] for key in KEPT if key in entry and not (key == "type" and entry[key] is None)})
-    if "allowed" in entry and ("params" in kept or "init" in kept):
-        kept["allowed"] = rules(entry, enums)
+        short_entry["returns"] = returned(entry, owners)
+    short_entry.update(
+        {key: entry[key] for key in COPIED_KEYS if key in entry and not (key == "type" and entry[key] is None)}
+    )
+    if "allowed" in entry and ("params" in short_entry or "init" in short_entry):
+        short_entry["allowed"] = rules(entry, enums)
     elif entry["kind"] == "method" and initial:
         same = {p["name"]: type(initial[p["name"]]).__name__ for p in entry["params"] if p["name"] in initial}
         typed = {name: {"type": text} for name, text in same.items() if text in ("int", "bool", "str")}
         if typed:
-            kept["allowed"] = typed
+            short_entry["allowed"] = typed
     if "case-insensitive" in entry.get("note", ""):
-        kept["ignore_case"] = True
+        short_entry["ignore_case"] = True
     if "write" in entry.get("note", "") and entry["kind"] == "attribute":
-        kept["live"] = True
+        short_entry["live"] = True
     if "mixed_into" in entry:
-        kept["mixed_into"] = entry["mixed_into"]
+        short_entry["mixed_into"] = entry["mixed_into"]
     if any("contextmanager" in text for text in entry.get("decorators", ())):
-        kept["context"] = True
+        short_entry["context"] = True
     if entry["name"] in FREEZING:
-        kept["freezes"] = "options"
+        short_entry["freezes"] = "options"
     if entry["name"] == OPTIONS:
-        kept["frozen"] = True
+        short_entry["frozen"] = True
     if entry["name"] == "poptorch.set_available_memory":
-        kept["allowed"] = {"available_memory_proportion": {"proportion": True}}
-    return kept
+        short_entry["allowed"] = {"available_memory_proportion": {"proportion": True}}
+    return short_entry
 
 
 def closed(section: Entry) -> List[Entry]:
-    """Return entries for popdist, which has none."""
+    """Return entries for popdist, which the description does not have."""
     entries = []
     for name, words in section["functions"].items():
-        entry = {"name": name, "kind": "function", "params": POPDIST.get(name, [word for word in words])}
+        entry = {"name": name, "kind": "function", "params": POPDIST.get(name, list(words))}
         if name.endswith(".Options"):
             refused = ["useIpuId", "replicationFactor", "Distributed"]
             entry.update(kind="class", bases=[OPTIONS], refuses=refused)
@@ -165,8 +178,8 @@ def make(description: Entry) -> str:
     }
     facts = {"source": source, **{section: description[section] for section in SECTIONS}}
     lines = [f'"{key}": {json.dumps(value)}' for key, value in facts.items()]
-    every = sorted(short + SAID + closed(description["popdist"]), key=lambda entry: str(entry["name"]))
-    body = ",\n".join(json.dumps(entry) for entry in every)
+    all_entries = sorted(short + EXTRA_ENTRIES + closed(description["popdist"]), key=lambda entry: str(entry["name"]))
+    body = ",\n".join(json.dumps(entry) for entry in all_entries)
     return "{\n" + ",\n".join(lines) + ',\n"entries": [\n' + body + "\n]\n}\n"
 
 

@@ -1,7 +1,7 @@
-"""Generate images that stand in for ImageNet: python -m scripts.make_images --images 1000 --out DIR
+"""Generate a set of images in place of ImageNet: python -m scripts.make_images --images 1000 --out DIR
 
 Formats: folder (DIR/<class>/*.jpg), tfrecord (train-*-of-*, labels from 1) and webdataset (*.tar).
-The set is written beside DIR and moved there when it is whole; DIR must be empty or not be there.
+The set is written to a temporary folder next to DIR and then renamed. DIR must be empty or not exist.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ EVERY_S = 0.5
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
-    """Exit code 0 when the set is there, 1 when it could not be made, 130 after Ctrl-C."""
+    """Write the set. Returns exit code 0 after success, 1 after an error, 130 after Ctrl-C."""
     options = parser().parse_args(arguments)
     width, height = options.size
     out = Path(options.out)
@@ -53,14 +53,14 @@ def main(arguments: Optional[List[str]] = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--images", type=int, default=64, metavar="N", help="how many (default: %(default)s)")
-    made.add_argument("--classes", type=int, default=8, metavar="K", help="of how many classes (default: %(default)s)")
-    made.add_argument("--size", type=size, default="500x375", metavar="WxH", help="pixels (default: %(default)s)")
-    made.add_argument("--format", choices=FORMATS, default="folder", help="default: %(default)s")
-    made.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
-    made.add_argument("--out", required=True, metavar="DIR", help="an empty folder, or a new one")
-    return made
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=64, metavar="N", help="number of images (default: %(default)s)")
+    parser.add_argument("--classes", type=int, default=8, metavar="K", help="number of classes (default: %(default)s)")
+    parser.add_argument("--size", type=size, default="500x375", metavar="WxH", help="pixels (default: %(default)s)")
+    parser.add_argument("--format", choices=FORMATS, default="folder", help="default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
+    parser.add_argument("--out", required=True, metavar="DIR", help="an empty folder, or a new one")
+    return parser
 
 
 def size(text: str) -> Tuple[int, int]:
@@ -71,14 +71,14 @@ def size(text: str) -> Tuple[int, int]:
 
 
 def progress(images: int) -> Callable[[int], None]:
-    """A line that is written over on a terminal; in a file, one line at the end."""
+    """A function that shows the number of images: on a terminal in one changing line, else in one line at the end."""
     last = [0.0]
 
-    def tell(made: int) -> None:
+    def tell(count: int) -> None:
         now = time.monotonic()
-        if made == images or (sys.stderr.isatty() and now - last[0] >= EVERY_S):
+        if count == images or (sys.stderr.isatty() and now - last[0] >= EVERY_S):
             last[0] = now
-            print(f"\r{made}/{images} images", end="\n" if made == images else "", file=sys.stderr, flush=True)
+            print(f"\r{count}/{images} images", end="\n" if count == images else "", file=sys.stderr, flush=True)
 
     return tell
 

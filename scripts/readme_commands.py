@@ -1,12 +1,12 @@
-"""The commands of five READMEs: write the page, check it, or run the lines for a CPU.
+"""The commands of five READMEs: write the page, check it, or run the commands for a CPU.
 
     python -m scripts.readme_commands           write docs/readme-commands.md from docs/readme_commands.json
-    python -m scripts.readme_commands --check   only say whether the page is up to date
+    python -m scripts.readme_commands --check   check whether the page is up to date
     python -m scripts.readme_commands --run     run the CPU line of every command, one after another
 
-The JSON is data: per README of Graphcore's examples its command lines, ours for the same on an IPU, on any device, and
-a smaller one for a CPU, and what ours must select. `size` holds facts, not names: `size_name` makes the name, in one
-place. docs/original_settings.json says what the programs set.
+The JSON has the commands of each README of Graphcore's examples, their equivalents for an IPU, for any device and,
+smaller, for a CPU, and the cases that these select. A `size` is a set of facts; `size_name` builds its name.
+docs/original_settings.json has the settings of the original programs.
 """
 
 from __future__ import annotations
@@ -16,20 +16,23 @@ import json
 import re
 import sys
 import textwrap
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Union
 
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
+
+from scripts import readme_runs  # noqa: E402
+from scripts.readme_runs import Line  # noqa: E402
+
 DATA = ROOT / "docs" / "readme_commands.json"
 SETTINGS = ROOT / "docs" / "original_settings.json"
 PAGE = ROOT / "docs" / "readme-commands.md"
 SIDES = ("ipu", "ours", "cpu")
 WIDTH = 116
-# The value of each fact that goes without saying in the name of a size, in the order of the name.
-UNNAMED: Dict[str, Any] = {
+# The default of each fact. The name of a size has only facts with other values, in this order.
+DEFAULTS: Dict[str, Any] = {
     "group_dim": 1,
     "expand_ratio": 6,
     "norm_type": "batch",
@@ -85,24 +88,12 @@ is in the layerbench command for an IPU.
 """
 
 
-@dataclass(frozen=True)
-class Line:
-    """One line of ours. `command` and `side` find it in the data: README, number of the command there, and which of
-    its lines. `expect` is what it selects, `original` the command as it stands in the README."""
-
-    command: str
-    side: str
-    line: str
-    expect: Mapping[str, Any]
-    original: str
-
-
 def load() -> Any:
     return json.loads(DATA.read_text())
 
 
 def lines(data: Any) -> Iterator[Line]:
-    """Every line of ours: of a command that for an IPU, that for any device, that for a CPU."""
+    """Every command line of the suite: for each original command those for an IPU, for any device, and for a CPU."""
     for readme in data["readmes"]:
         for number, command in enumerate(readme["commands"], 1):
             for pair in command["lines"]:
@@ -113,15 +104,15 @@ def lines(data: Any) -> Iterator[Line]:
 
 
 def expected(pair: Any, side: str) -> Dict[str, Any]:
-    """What a line selects; nothing where it is that of another command. A CPU's line says only what differs."""
+    """The cases that a line selects; empty if another command lists the line. A CPU's entry has the differences."""
     if "ours" not in pair:
         return {}
-    whole: Dict[str, Any] = pair["ours"]["expect"]
-    return {**whole, **pair["cpu"]["expect"]} if side == "cpu" else whole
+    expect: Dict[str, Any] = pair["ours"]["expect"]
+    return {**expect, **pair["cpu"]["expect"]} if side == "cpu" else expect
 
 
 def prefixes(expect: Mapping[str, Any]) -> List[str]:
-    """The names of the cases that are expected, without backend and device."""
+    """The names of the expected cases, without backend and device."""
     facts = {**expect, "size": size_name(expect["size"])}
     return [
         "{workload}-{size}-{mode}-b{batch}-{precision}-x{replicas}".format(batch=batch, **facts)
@@ -130,12 +121,12 @@ def prefixes(expect: Mapping[str, Any]) -> List[str]:
 
 
 def size_name(size: Union[str, Mapping[str, Any]]) -> str:
-    """The name of a size: that of a layer as it is, that of a network made of its facts."""
+    """The name of a size. A layer's size is its name; a network's size is a set of facts."""
     if isinstance(size, str):
         return size
     parts = [f"i{size['image_size']}"]
-    for fact, unnamed in UNNAMED.items():
-        if fact in size and size[fact] != unnamed:
+    for fact, default in DEFAULTS.items():
+        if fact in size and size[fact] != default:
             parts.append(LETTERS.get(fact, "{}").format(size[fact]))
     return "_".join(parts)
 
@@ -176,17 +167,17 @@ def _command(command: Any) -> str:
 
 
 def _others(pairs: List[Any]) -> List[str]:
-    """In which other frameworks the lines for an IPU can be run; said once for pairs that are alike."""
-    told: Dict[str, List[str]] = {}
+    """The other frameworks that can run the lines for an IPU, with one text for lines that have the same frameworks."""
+    texts: Dict[str, List[str]] = {}
     for pair in pairs:
         ways = [
             f"`--backend {name}`" + (f" without `{without}`" if without else "")
             for name, without in pair["ipu"]["others"].items()
         ]
         never = "".join(f"; not {name}: {why}" for name, why in pair["ipu"].get("never", {}).items())
-        told.setdefault(" or ".join(ways) + never, []).append(pair["what"])
-    several = len(told) > 1
-    return [f"On an IPU in another framework{_of(names) if several else ''}: {text}." for text, names in told.items()]
+        texts.setdefault(" or ".join(ways) + never, []).append(pair["what"])
+    several = len(texts) > 1
+    return [f"On an IPU in another framework{_of(names) if several else ''}: {text}." for text, names in texts.items()]
 
 
 def _of(names: List[str]) -> str:
@@ -210,9 +201,9 @@ def _selects(pair: Any) -> str:
 
 
 def _options(rows: List[List[str]]) -> str:
-    found = ["| original | layerbench | |", "|---|---|---|"]
-    found += [f"| {_code(theirs)} | {_code(ours) or 'none'} | {note} |" for theirs, ours, note in rows]
-    return "\n".join(found) + "\n"
+    table = ["| original | layerbench | |", "|---|---|---|"]
+    table += [f"| {_code(original)} | {_code(ours) or 'none'} | {note} |" for original, ours, note in rows]
+    return "\n".join(table) + "\n"
 
 
 def _code(text: str) -> str:
@@ -220,7 +211,7 @@ def _code(text: str) -> str:
 
 
 def folded(line: str) -> str:
-    """A command line over several rows, broken in front of options only."""
+    """A command line as several rows, broken only before options."""
     words = re.findall(r"""(?:[^\s"']|"[^"]*"|'[^']*')+""", line)
     groups: List[str] = []
     for word in words:
@@ -238,11 +229,9 @@ def folded(line: str) -> str:
 
 
 def main(arguments: List[str]) -> int:
-    """Exit code 1 for a page that is out of date, and for a line that failed."""
+    """Returns exit code 1 for a page that is out of date, and for a line that failed."""
     options = parser().parse_args(arguments)
     if options.run:
-        from scripts import readme_runs
-
         return readme_runs.main(list(lines(load())), options.only, options.out)
     page = render(load(), json.loads(SETTINGS.read_text()))
     if not options.check:
@@ -254,12 +243,12 @@ def main(arguments: List[str]) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--check", action="store_true", help="only say whether the page is up to date")
-    made.add_argument("--run", action="store_true", help="run the lines for a CPU")
-    made.add_argument("--only", metavar="REGEX", help="with --run: commands or lines in which this is found")
-    made.add_argument("--out", metavar="FILE", type=Path, help="with --run: the table as FILE.json or FILE.md")
-    return made
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="only check whether the page is up to date")
+    parser.add_argument("--run", action="store_true", help="run the lines for a CPU")
+    parser.add_argument("--only", metavar="REGEX", help="with --run: only commands and lines that match")
+    parser.add_argument("--out", metavar="FILE", type=Path, help="with --run: the table as FILE.json or FILE.md")
+    return parser
 
 
 if __name__ == "__main__":

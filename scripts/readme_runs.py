@@ -1,7 +1,7 @@
-"""Run the lines for a CPU of every command of the READMEs, one after another, and say what came of each.
+"""Run the CPU line of every command of the READMEs, one after another, and report the result of each.
 
-A line that trains runs a second time on TFRecords, which are made for it in a temporary folder. Commands whose lines
-are the same share one run. What is done is written to --out after every line, so that an interruption loses nothing.
+A line that trains runs a second time on generated TFRecords in a temporary folder. Commands with the same line share a
+run. The results so far are written to --out after every line.
 """
 
 from __future__ import annotations
@@ -18,18 +18,17 @@ import time
 import xml.etree.ElementTree as ElementTree
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Dict, List, Optional, Sequence, TextIO
+from typing import Any, Dict, List, Mapping, Optional, Sequence, TextIO
 
 from bench.cache import write_whole
-
-if TYPE_CHECKING:
-    from scripts.readme_commands import Line
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = [sys.executable, "-m"]
 INTERRUPTED = 130
-# How long an interrupted run has to end, and what is shown of one that failed.
-PATIENCE_S, SHOWN = 30.0, 25
+# Seconds that an interrupted run has to end.
+END_TIMEOUT_S = 30.0
+# Lines of the log that are shown of a failed run.
+SHOWN_LINES = 25
 GENERATED, REAL = "--data generated", "--data real --data-dir {}"
 # Pictures for the second run of a line that trains.
 TFRECORDS = "--images 16 --classes 4 --size 96x72 --format tfrecord"
@@ -37,8 +36,25 @@ COLUMNS = ("command", "result", "passed", "skipped", "failed", "exit code", "sec
 
 
 @dataclass(frozen=True)
+class Line:
+    """One command line of the suite.
+
+    command    README, number of the original command there, and name of the line
+    side       ipu, ours (any device) or cpu
+    expect     the cases that it selects
+    original   the original command
+    """
+
+    command: str
+    side: str
+    line: str
+    expect: Mapping[str, Any]
+    original: str
+
+
+@dataclass(frozen=True)
 class Task:
-    """One run: the commands that it stands for, and its line, in which {} is the folder of TFRecords."""
+    """One run: the names of its commands, and its line, in which {} is the folder of TFRecords."""
 
     commands: str
     line: str
@@ -46,7 +62,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a run. A line of which nothing passed has not run."""
+    """The result of a run. A line has run only if a test passed."""
 
     commands: str
     line: str
@@ -71,7 +87,7 @@ class Result:
 
 
 def main(lines: Sequence[Line], only: Optional[str], out: Optional[Path]) -> int:
-    """Exit code 0 where every line ran, 1 where one did not, 2 where there is nothing to run, 130 after Ctrl-C."""
+    """Returns exit code 0 if every line ran, 1 if one did not, 2 if there is nothing to run, 130 after Ctrl-C."""
     try:
         tasks = chosen(tasks_of(lines), only)
         require_writable(out)
@@ -93,36 +109,38 @@ def main(lines: Sequence[Line], only: Optional[str], out: Optional[Path]) -> int
     if interrupted:
         tell(f"interrupted: {len(results)} of {len(tasks)} lines are done")
         return INTERRUPTED
-    lost = [result for result in results if not result.ran]
-    tell(f"{len(results) - len(lost)} of {len(results)} lines ran, {minutes(sum(each.seconds for each in results))}")
-    return 1 if lost else 0
+    failed = [result for result in results if not result.ran]
+    seconds = sum(result.seconds for result in results)
+    tell(f"{len(results) - len(failed)} of {len(results)} lines ran, {minutes(seconds)}")
+    return 1 if failed else 0
 
 
 def tasks_of(lines: Sequence[Line]) -> List[Task]:
     """The runs, in the order of the page."""
-    named: Dict[str, List[str]] = {}
+    commands_of: Dict[str, List[str]] = {}
     for line in lines:
         if line.side != "cpu":
             continue
-        named.setdefault(line.line, []).append(line.command)
+        commands_of.setdefault(line.line, []).append(line.command)
         if "--mode training" in line.line and GENERATED in line.line:
-            named.setdefault(line.line.replace(GENERATED, REAL), []).append(f"{line.command} on TFRecords")
-    return [Task(", ".join(commands), line) for line, commands in named.items()]
+            real = line.line.replace(GENERATED, REAL)
+            commands_of.setdefault(real, []).append(f"{line.command} on TFRecords")
+    return [Task(", ".join(commands), line) for line, commands in commands_of.items()]
 
 
 def chosen(tasks: List[Task], only: Optional[str]) -> List[Task]:
-    """The tasks that --only leaves. Raises ValueError where these are none, and for what is no pattern."""
+    """The tasks that match --only. Raises ValueError if there are none, and for an invalid pattern."""
     try:
-        found = [task for task in tasks if re.search(only or "", f"{task.commands}: {task.line}")]
+        matching = [task for task in tasks if re.search(only or "", f"{task.commands}: {task.line}")]
     except re.error as error:
         raise ValueError(f"--only {only}: no regular expression: {error}") from None
-    if not found:
+    if not matching:
         raise ValueError(f"--only {only}: found in none of {len(tasks)} lines; commands are 000/1 lstm, 002/3 ...")
-    return found
+    return matching
 
 
 def require_writable(out: Optional[Path]) -> None:
-    """Raise ValueError for a file that could not be written in the end."""
+    """Raise ValueError for a file that cannot be written."""
     if out is not None and out.suffix not in (".json", ".md"):
         raise ValueError(f"--out {out}: a file that ends in .json or .md is needed")
     if out is not None and not os.access(out.absolute().parent, os.W_OK):
@@ -145,12 +163,12 @@ def run(task: Task, folder: Path) -> Result:
     counts = _counts(report)
     result = Result(task.commands, task.line.format("DIR"), *counts, code, time.monotonic() - start)
     if not result.ran:
-        tell("\n".join(f"    | {text}" for text in log.read_text(errors="replace").splitlines()[-SHOWN:]))
+        tell("\n".join(f"    | {text}" for text in log.read_text(errors="replace").splitlines()[-SHOWN_LINES:]))
     return result
 
 
 def _process(command: List[str], file: TextIO) -> int:
-    """The exit code. Ctrl-C is handed on once, so that what runs can put away what it has begun."""
+    """Run a command and return its exit code. Ctrl-C is forwarded to the command once, so that it can clean up."""
     process = subprocess.Popen(
         command, cwd=str(ROOT), stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
     )
@@ -159,20 +177,20 @@ def _process(command: List[str], file: TextIO) -> int:
     except KeyboardInterrupt:
         process.send_signal(signal.SIGINT)
         try:
-            process.wait(PATIENCE_S)
+            process.wait(END_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
         raise
 
 
 def _counts(report: Path) -> List[int]:
-    """How many passed, were skipped, failed; zeros where the run came to none."""
+    """The numbers of passed, skipped and failed tests; zeros if the run wrote no report."""
     if not report.exists():
         return [0, 0, 0]
     suites = list(ElementTree.parse(str(report)).getroot().iter("testsuite"))
-    told = {key: sum(int(suite.get(key, 0)) for suite in suites) for key in ("tests", "skipped", "failures", "errors")}
-    failed = told["failures"] + told["errors"]
-    return [told["tests"] - told["skipped"] - failed, told["skipped"], failed]
+    keys = ("tests", "skipped", "failures", "errors")
+    tests, skipped, failures, errors = (sum(int(suite.get(key, 0)) for suite in suites) for key in keys)
+    return [tests - skipped - failures - errors, skipped, failures + errors]
 
 
 def summary(result: Result) -> str:
@@ -181,9 +199,9 @@ def summary(result: Result) -> str:
 
 
 def left(results: List[Result], count: int) -> str:
-    """How long the others take, if they take as long as those that are done."""
-    each = sum(result.seconds for result in results) / len(results)
-    return f"about {minutes(each * (count - len(results)))} left"
+    """An estimate of the remaining time, from the mean time of a line."""
+    mean_s = sum(result.seconds for result in results) / len(results)
+    return f"about {minutes(mean_s * (count - len(results)))} left"
 
 
 def minutes(seconds: float) -> str:
@@ -191,7 +209,7 @@ def minutes(seconds: float) -> str:
 
 
 def table(results: List[Result]) -> str:
-    """The table for a terminal: without the lines, which are long and stand above."""
+    """The table for a terminal. It has no column for the lines, which are printed before."""
     rows = [list(COLUMNS[:-1]), *(result.row[:-1] for result in results)]
     widths = [max(map(len, column)) for column in zip(*rows)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
@@ -208,8 +226,8 @@ def write(out: Optional[Path], results: List[Result], count: int) -> None:
     if out.suffix == ".md":
         text = markdown(results)
     else:
-        found = [{**asdict(result), "result": result.word} for result in results]
-        text = json.dumps({"lines": count, "done": len(results), "results": found}, indent=2) + "\n"
+        rows = [{**asdict(result), "result": result.word} for result in results]
+        text = json.dumps({"lines": count, "done": len(results), "results": rows}, indent=2) + "\n"
     write_whole(out.absolute(), text.encode())
 
 

@@ -15,31 +15,29 @@ PAGE = ROOT / "docs" / "record.md"
 HEAD = """\
 # The record
 
-Every measured case stores one flat dictionary as pytest-benchmark's `extra_info`. Besides these keys there are the
-backend's own facts (`tuned_*`) and the device's (`device_*`: model, cores or driver). Every record has every key; what
-does not apply to a case is null. The samples themselves are in `stats.data`, in seconds.
+Every measured case stores one flat dictionary as pytest-benchmark's `extra_info`. Besides these keys, it has the
+facts of the backend (`tuned_*`) and of the device (`device_*`: model, cores or driver). Every record has every key. The
+value is null if it does not apply to the case. The samples are in `stats.data`, in seconds.
 
-A baseline must have the keys that are marked "needed". Two records are compared only where those that are marked
-"match", and the `device_*` and `tuned_*` facts, are the same; settings count where they have an effect on the case.
+A baseline must have the keys that are marked "needed". Two records are compared only if the keys that are marked
+"match" and the `device_*` and `tuned_*` facts are equal. Settings without an effect on the case are ignored.
 """
 TAIL = """
-Records of earlier versions are read as well, in baselines and by `--benchmark-compare`:
+Baselines and `--benchmark-compare` also read records of earlier versions:
 
-| schema | what was different |
+| schema | difference |
 |---|---|
 """
 
 
 def page() -> str:
-    """The text of docs/record.md. It is written from `bench/results/fields.py` by this script."""
+    """The text of docs/record.md, from the rows of `bench/results/fields.py`."""
     lines = [HEAD, "| key | unit | meaning | in a baseline |", "|---|---|---|---|"]
     for field in FIELDS.values():
         uses = [use for use, on in (("needed", field.needed), ("match", field.matched)) if on]
         lines.append(f"| `{field.name}` | {field.unit} | {field.text} | {', '.join(uses)} |")
     old = [f"`{field.schema_1}` for `{field.name}`" for field in FIELDS.values() if field.schema_1]
-    lines += [
-        TAIL + f"| 1 | other names: {', '.join(old)}; zero or empty text in some places for what does not apply |"
-    ]
+    lines += [TAIL + f"| 1 | other names: {', '.join(old)}; some values that do not apply are zero or empty |"]
     return "\n".join([*lines, f"| {SCHEMA} | this page, written by `python -m scripts.record_page` |", ""])
 
 

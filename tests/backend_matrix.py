@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 
 import numpy as np
@@ -21,8 +22,8 @@ def keys(engine):
     """Every case that a backend claims to run: (layer, variant, mode, precision, data, tuning)."""
     for key in every(engine):
         layer, _, mode, precision, _, _ = key
-        module, made = workloads.load(layer), backends.load(engine)
-        refused = workloads.unsupported(module, mode, precision) or made.unsupported(precision, mode, "cpu")
+        made = backends.load(engine)
+        refused = workloads.unsupported(layer, mode, precision) or made.unsupported(precision, mode, "cpu")
         if mode in made.modes and not refused:
             yield key
 
@@ -45,7 +46,7 @@ def every(engine):
 def variants(layer):
     """The ways to run a layer that its dimensions with choices offer, one at a time; the first is plain."""
     found = ["plain"]
-    for name, dimension in workloads.load(layer).DIMENSIONS.items():
+    for name, dimension in workloads.load(layer).dimensions.items():
         found += [f"{name}={choice}" for choice in dimension.choices[1:]]
     return found
 
@@ -55,12 +56,13 @@ def case_of(engine, key):
     module = workloads.load(layer)
     first = next(iter(workloads.named_sizes(module).values()))
     changed = dict([variant.split("=")]) if "=" in variant else {}
-    size = {**first, **module.TINY, **changed}
-    dimensions = {name: size[name] for name in module.DIMENSIONS}
+    size = {**first, **module.tiny, **changed}
+    dimensions = {name: size[name] for name in module.dimensions}
     return Case(layer, "tiny", dimensions, mode, BATCH, precision, 1, engine, "cpu")
 
 
 def outcome_of(engine, key):
+    print(engine, *key, file=sys.stderr, flush=True)  # The last line says where a process ended.
     case, settings = case_of(engine, key), Settings(data=key[4], tuning=key[5])
     try:
         selection.require(case)

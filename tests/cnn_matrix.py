@@ -11,23 +11,32 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import sys
 import traceback
 
 import numpy as np
 
-from bench import backends, check, selection, workloads
+from bench import backends, check, registry, selection, workloads
 from bench.cases.case import MODES, Case, Settings
 from bench.cases.errors import Unavailable, Wrong
 from bench.cases.precision import PRECISIONS
 from bench.cases.recipe import Recipe
 from bench.graph import Graph, draws
 from bench.graph.reference import evaluate
+from bench.workloads import network
 
 # Images of 33 pixels in 5 classes; odd, so that paddings and strides have an end to be wrong at.
 BATCH = 3
+KNOWN = ("resnet", "resnext", "mobilenet", "efficientnet")
+# The first model of a new family.
+NEW = tuple(
+    next(iter(registry.load(network.PACKAGE, name).MODELS))
+    for name in registry.names(network.PACKAGE)
+    if name not in KNOWN
+)
 FAMILIES = (
     *("resnet8", "resnet50", "resnext14_32x4d", "resnext50_32x4d"),
-    *("mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0"),
+    *("mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", *NEW),
 )
 VARIED = ("resnet8", "mobilenet_v3_small", "efficientnet_b0")
 # The large ones take their time; the small ones of their families have all that is trained in them.
@@ -57,7 +66,7 @@ COMBINED = {
     "group pad4": {**VARIANTS["group"], **VARIANTS["pad4"]},
     "fast device": {**VARIANTS["fast"], **VARIANTS["device"]},
 }
-QUICK_MODELS = ("resnet8", "resnext14_32x4d", "mobilenet_v3_small", "efficientnet_b0")
+QUICK_MODELS = ("resnet8", "resnext14_32x4d", "mobilenet_v3_small", "efficientnet_b0", *NEW)
 # Model, variant and mode; uint8 is run with generated data.
 QUICK_VARIANTS = (
     ("mobilenet_v2", "plain", "inference"),
@@ -118,7 +127,7 @@ def every():
         yield from ((model, "plain", mode, "fp32", *PLAIN) for mode in (MODES[:1] if model in LARGE else MODES))
     for model in VARIED:
         for variant in list(VARIANTS)[1:]:
-            if set(VARIANTS[variant]) <= {*workloads.load(model).DIMENSIONS}:
+            if set(VARIANTS[variant]) <= {*workloads.load(model).dimensions}:
                 yield model, variant, "inference", "fp32", *PLAIN
                 if (model, variant) in TRAINED or model == "resnet8":
                     yield model, variant, "training", "fp32", *PLAIN
@@ -136,8 +145,8 @@ def case_of(engine, key):
     model, variant, mode, precision, *_ = key
     module = workloads.load(model)
     first = next(iter(workloads.named_sizes(module).values()))
-    size = {**first, **module.TINY, **{**VARIANTS, **COMBINED}[variant]}
-    size = workloads.canonical(module, {name: size[name] for name in module.DIMENSIONS})
+    size = {**first, **module.tiny, **{**VARIANTS, **COMBINED}[variant]}
+    size = module.canonical({name: size[name] for name in module.dimensions})
     return Case(model, "tiny", size, mode, BATCH, precision, 1, engine, "cpu")
 
 
@@ -165,9 +174,13 @@ def drawn(graph, case, dtype):
 
 
 def outcome_of(engine, key):
+    print(engine, *key, file=sys.stderr, flush=True)  # The last line says where a process ended.
     case, settings = case_of(engine, key), settings_of(key)
     try:
         selection.require(case)
+    except Unavailable as error:
+        return {"outcome": "skipped", "text": str(error)}
+    try:
         return {"outcome": "passed", **tried(case, settings)}
     except Unavailable as error:
         return {"outcome": "unavailable", "text": str(error)}

@@ -70,7 +70,7 @@ def sized(job):
     model, _, changed = job
     module = workloads.load(model)
     first = next(iter(workloads.named_sizes(module).values()))
-    return workloads.canonical(module, {key: {**first, **changed}[key] for key in module.DIMENSIONS})
+    return module.canonical({key: {**first, **changed}[key] for key in module.dimensions})
 
 
 def given(job):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List
 
 import pytest
-from suite import SMALL, Suite, relax
+from forking import Forks
+from suite import SMALL, Suite, calibrate
 
 # One thread of arithmetic a process: several run side by side, and threads that wait for a core burn another.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -27,7 +29,6 @@ LONGEST = (
     "processes/test_launchers.py",
     "runs/test_device_fixtures.py",
     "training/test_learning.py",
-    "options/test_bad_input.py",
     "real_data/test_real_data.py",
     "workloads/test_pipelines.py",
     "runs/test_undecided.py",
@@ -36,7 +37,7 @@ LONGEST = (
     "processes/test_faults.py",
     "project/test_readme_commands.py",
     "runs/test_own_tests.py",
-    "options/test_option_refusals.py",
+    "options/test_bad_input.py",
     "runs/test_baselines_in_runs.py",
     "real_data/test_real_data_faults.py",
     "workloads/test_cnn_oracles.py",
@@ -48,6 +49,7 @@ TOGETHER = ("tests/backends/", "tests/ipu/")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--thorough", action="store_true", help="also run the tests that take minutes")
+    parser.addoption("--first-parameters", type=int, metavar="N", help="run each test with its first N parameters only")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -72,15 +74,29 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: List[pytest.Item]) -> None:
     """Leave out the tests that take minutes, unless they are asked for; start with the files that take longest."""
-    left_out = [] if config.option.thorough else [item for item in items if item.get_closest_marker("thorough")]
-    if left_out:
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in left_out]
+    wanted = [item for item in items if config.option.thorough or not item.get_closest_marker("thorough")]
+    if config.option.first_parameters is not None:
+        wanted = _with_the_first_parameters(config.option.first_parameters, wanted)
+    if len(wanted) < len(items):
+        config.hook.pytest_deselected(items=list(set(items) - set(wanted)))
+        items[:] = wanted
     for item in items:
         if "calibrated" in getattr(item, "fixturenames", ()):
             item.add_marker("runs")
     places = {str(TESTS / name): place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(str(item.fspath), len(places)))
+
+
+def _with_the_first_parameters(count: int, items: List[pytest.Item]) -> List[pytest.Item]:
+    """Each test with the first `count` of its sets of parameters."""
+    seen: Dict[str, int] = Counter()
+    first = []
+    for item in items:
+        test = item.nodeid.split("[")[0]
+        seen[test] += 1
+        if seen[test] <= count:
+            first.append(item)
+    return first
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -110,9 +126,9 @@ def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Suite:
     """A suite that ran once: its cache holds the machine's calibration and its folder bytecode, paid for once."""
     folder = tmp_path_factory.mktemp("calibrated")
     first = Suite(folder / "suite", folder / "cache")
+    calibrate(first.cache)
     result = first.run(*SMALL, PYTHONDONTWRITEBYTECODE="")
     assert result.returncode == 0, result.text
-    relax(first.cache)
     return first
 
 
@@ -145,14 +161,22 @@ def history(new_suite: Callable[[], Suite]) -> Suite:
     return made
 
 
+@pytest.fixture(scope="module")
+def forks(history: Suite) -> Iterator[Forks]:
+    """Runs of that copy, for a file that has many short ones."""
+    runs = Forks(history)
+    yield runs
+    runs.close()
+
+
 @pytest.fixture
-def refused(history: Suite) -> Callable[..., str]:
+def refused(history: Suite, forks: Forks) -> Callable[..., str]:
     """Return a function that runs arguments, requires one line and exit code 4, and returns that line."""
 
     def run(*args: str, **env: str) -> str:
         before = history.digests()
 
-        result = history.run(*args, **env)
+        result = forks.run(*args, **env)
 
         assert result.returncode == 4, result.text
         assert "Traceback" not in result.text

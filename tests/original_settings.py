@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Tuple
 
-from bench import workloads
 from bench.backends._ipu import variables
 from bench.cases import poplar
 from bench.cases.case import Case
+from bench.workloads import network
 from fixtures import options
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -301,7 +301,7 @@ def _one(values: Tuple[Any, ...]) -> Any:
 
 def _epsilon(ours: Ours) -> float:
     text = ours.size("norm_eps")
-    return float(workloads.load(ours.case.workload).family.EPS if text == "family" else text)  # type: ignore[attr-defined]
+    return float(network.models()[ours.case.workload].family.EPS if text == "family" else text)
 
 
 def _smoothed_over(ours: Ours) -> str:

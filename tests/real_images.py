@@ -35,8 +35,8 @@ def network(norm_type: str) -> Dict[str, Any]:
     """
     module = workloads.load("resnet8")
     (size, *_) = workloads.named_sizes(module).values()
-    size = {**{name: size[name] for name in module.DIMENSIONS}, "image_size": 16, "classes": 6, "norm_type": norm_type}
-    graph = workloads.record(module, workloads.canonical(module, size), 1, "inference")
+    size = {**{name: size[name] for name in module.dimensions}, "image_size": 16, "classes": 6, "norm_type": norm_type}
+    graph = workloads.record(module, module.canonical(size), 1, "inference")
     found = {weight.name: np.zeros(weight.shape, np.float32) for weight in graph.weights}
     for name, array in found.items():
         if name.endswith("bias") and not name.startswith("fc"):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, FrozenSet, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, FrozenSet, Mapping, Optional, Sequence, Tuple
 
 from bench import registry
 from bench.cases.case import Case, Settings
 from bench.graph import Graph
 from bench.program import Program
 
-# The primitives that every backend lowers. A backend with more of them sets PRIMITIVES = CORE | {"layer_norm"}.
+# The primitives that every backend lowers. A backend with more of them sets PRIMITIVES.
 CORE = frozenset(
     (
         *("dense", "rnn", "lstm", "gru", "rnn_cell", "lstm_cell", "gru_cell", "scan", "last"),
@@ -35,8 +37,11 @@ class Backend:
     compile      (graph, weights, inputs, case, settings): the program of `graph` for `case`. In training one run is one
                  weight update, and the learning rate is set later. Raises Unavailable if the framework cannot run it
     primitives   the primitives that it lowers
+    extra        the extra of pyproject.toml that installs the package; empty: it has the backend's name
     all_reduce   whether `compile` also takes `group`, the replicas that average their gradients
     checkable    (case, settings): the settings of the program that is checked; None: those of the timed program
+    copies       (device, size): functions that copy or read `size` bytes and return when the device is done, on the
+                 threads of a case: they show the bandwidth of the device; None: the framework's products show it
     exported     (graph, weights): the bytes of an ONNX file of the graph; None: the backend uses no ONNX
     """
 
@@ -48,9 +53,23 @@ class Backend:
     version: Callable[[], str]
     compile: Callable[..., Program]
     primitives: FrozenSet[str] = CORE
+    extra: str = ""
     all_reduce: bool = False
     checkable: Optional[Callable[[Case, Settings], Settings]] = None
+    copies: Optional[Callable[[str, int], Sequence[Callable[[], Any]]]] = None
     exported: Optional[Callable[[Graph, Mapping[str, Any]], bytes]] = None
+
+
+def installed(name: str) -> str:
+    """The installed version of a backend's package; empty: not installed. Nothing is loaded.
+
+    The name of a package may differ from that of its module.
+    """
+    package = load(name).package
+    for distribution in (package, f"{package}-cpu", f"{package}-gpu"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(distribution)
+    return ""
 
 
 def names() -> Tuple[str, ...]:

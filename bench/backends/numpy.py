@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterable, Mapping, Optional, Sequence, Tuple
+from functools import partial
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 from bench.cases.case import Case, Settings
 from bench.graph import Graph
-from bench.graph.reference import evaluate
+from bench.graph.reference import PRIMITIVES, evaluate
 from bench.program import Program
 
-PACKAGE = "numpy"
+__all__ = ["DEVICES", "EXTRA", "MODES", "PACKAGE", "PRIMITIVES", "compile", "environment", "unsupported", "version"]
+
+PACKAGE, EXTRA = "numpy", "test"
 DEVICES = ("cpu",)
 MODES = ("inference", "eval")
 
@@ -21,13 +24,22 @@ def unsupported(precision: str, mode: str, device: str) -> Optional[str]:
 
 
 def environment(settings: Settings, device: str) -> Dict[str, str]:
-    return {}
+    return dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(settings.threads))
 
 
 def version() -> str:
     import numpy as np
 
     return str(np.__version__)
+
+
+def copies(device: str, size: int) -> List[Callable[[], Any]]:
+    import numpy as np
+
+    source: Any = np.ones(size // 8, np.float32)
+    matrix: Any = np.ones((size // 4 // 256, 256), np.float32)
+    vector: Any = np.ones(256, np.float32)
+    return [partial(np.copyto, np.empty_like(source), source), partial(np.matmul, matrix, vector)]
 
 
 def compile(

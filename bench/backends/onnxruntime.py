@@ -11,16 +11,17 @@ from __future__ import annotations
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 from bench.backends._onnx import exported
+from bench.backends._onnx.primitives import PRIMITIVES
 from bench.cases.case import Case, Settings
 from bench.cases.errors import Unavailable
 from bench.graph import Graph
 from bench.program import Arrays, Program
 
-PACKAGE = "onnxruntime"
+PACKAGE, EXTRA = "onnxruntime", "onnx"
 DEVICES = ("cpu", "cuda")
 MODES = ("inference", "eval")
 
-__all__ = ["DEVICES", "MODES", "PACKAGE", "compile", "environment", "exported", "unsupported", "version"]
+__all__ = ["DEVICES", "MODES", "PACKAGE", "PRIMITIVES", "compile", "environment", "exported", "unsupported", "version"]
 
 
 def unsupported(precision: str, mode: str, device: str) -> Optional[str]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
 
 from bench.backends._onnx import exported
+from bench.backends._onnx.primitives import PRIMITIVES
 from bench.cases.case import Case, Settings
 from bench.cases.errors import Unavailable
 from bench.cases.precision import PRECISIONS
@@ -22,7 +23,7 @@ PACKAGE = "openvino"
 DEVICES = ("cpu",)
 MODES = ("inference", "eval")
 
-__all__ = ["DEVICES", "MODES", "PACKAGE", "compile", "environment", "exported", "unsupported", "version"]
+__all__ = ["DEVICES", "MODES", "PACKAGE", "PRIMITIVES", "compile", "environment", "exported", "unsupported", "version"]
 
 THROUGHPUT_BELOW_BATCH = 8
 # The nodes that do nearly all arithmetic, by the names of OpenVINO's CPU plugin.

@@ -1,1 +1,1 @@
-"""What is asked: a case, its dimensions, its precision, how it is trained, what an IPU is told. Plain data."""
+"""The case and its settings: dimensions, precision, recipe of training and options of IPUs. Plain data."""

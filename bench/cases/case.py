@@ -1,9 +1,9 @@
-"""One point of the matrix, and how it is to be measured. Plain data: it crosses to the worker."""
+"""One point of the matrix, and the settings with which it is measured. Plain data, which is sent to the worker."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Callable, Dict, List, Mapping, Optional
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 from bench.cases.dimension import Value
 from bench.cases.poplar import DEFAULT_POPLAR, Poplar
@@ -12,14 +12,16 @@ from bench.cases.recipe import DEFAULT_RECIPE, Recipe
 MODES = ("inference", "eval", "training")
 DATA = ("synthetic", "generated", "real")
 TUNINGS = ("best", "default")
+# The devices on which the settings of IPUs have an effect.
+IPU = ("ipu",)
 AXES = ("workload", "size", "mode", "batch_size", "precision", "replicas", "backend", "device")
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is measured. `dimensions` are the values behind the name `size`; `batch_size` is per replica.
+    """What is measured. `size` is the name of `dimensions`; `batch_size` is per replica.
 
-    own   where the workload comes from that is not one of the suite's: what `bench/workloads/own.py` tells of it
+    own   the file of a user's workload, as `bench/workloads/own.py` sends it; empty for the suite's workloads
     """
 
     workload: str
@@ -45,56 +47,48 @@ class Case:
         return asdict(self)
 
 
-def _everywhere(axes: Mapping[str, Any]) -> bool:
-    return True
-
-
-def _in_training(axes: Mapping[str, Any]) -> bool:
-    return bool(axes["mode"] == "training")
-
-
-def _on_ipus(axes: Mapping[str, Any]) -> bool:
-    return bool(axes["device"] == "ipu")
-
-
-def _as_it_is(value: Any) -> Any:
-    return value
-
-
 @dataclass(frozen=True)
 class Recorded:
-    """How a setting stands in a record. A baseline must match it.
+    """How a setting is recorded. A baseline must match it.
 
-    text      what it says, for docs/record.md
-    matters   whether it has an effect on a case of these axes: without one it is recorded as empty, and not matched
-    stored    what of its value stands in the record
+    text            the explanation in docs/record.md
+    training_only   it has an effect in training only
+    devices         the devices on which it has an effect; empty: all
+    stored          makes the value in the record from that of the setting
     """
 
     text: str
-    matters: Callable[[Mapping[str, Any]], bool] = _everywhere
-    stored: Callable[[Any], Any] = _as_it_is
+    training_only: bool = False
+    devices: Tuple[str, ...] = ()
+    stored: Callable[[Any], Any] = lambda value: value
+
+    def matters(self, axes: Mapping[str, Any]) -> bool:
+        """Whether it has an effect on a case of these axes. If not, it is recorded as empty and not matched."""
+        if self.training_only and axes["mode"] != "training":
+            return False
+        return not self.devices or axes["device"] in self.devices
 
 
-def _recorded(text: str, **how: Any) -> Dict[str, Recorded]:
+def _recorded(text: str, **options: Any) -> Dict[str, Recorded]:
     """The metadata of a setting that is recorded, and that a baseline must match."""
-    return {"recorded": Recorded(text, **how)}
+    return {"recorded": Recorded(text, **options)}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How cases are measured. What is recorded says so itself; the others are
+    """How cases are measured. The texts of the recorded settings explain these; the others are
 
-    compile_cores      where to compile, beside others who do on cores of their own; empty: on `cores`
-    steps              exactly so many timed steps; None: until the noise or the time budget says stop
-    max_time_s, min_rounds   that budget, and the fewest samples
-    min_warmup_s       warm up at least so long
+    compile_cores      the cores on which to compile while other cases compile on other cores; empty: `cores`
+    steps              the exact number of timed steps; None: until the noise is low or the time budget is spent
+    max_time_s, min_rounds   that budget in seconds, and the least number of samples
+    min_warmup_s       the least time of the warm-up in seconds
     timed              False: compile and check only
-    data_dir, data_workers, data_errors   real images: where, how many processes decode, stop or skip
-    first_label        the label of the first class in TFRecords and tars; None: as usual in the format
-    weights            a file of weights; empty: drawn
-    validation         count hits behind --epochs
+    data_dir, data_workers, data_errors   real images: the folder, the number of processes that decode, stop or skip
+    first_label        the label of the first class in TFRecords and tars; None: the format's usual one
+    weights            a file of weights; empty: random weights
+    validation         compute the accuracy after --epochs
     export_onnx        a folder for the ONNX models; empty: none
-    ipus_held          IPUs that the process that runs pytest holds for this case already
+    ipus_held          the number of IPUs that the harness already holds for this case
     """
 
     data: str = field(
@@ -104,7 +98,7 @@ class Settings:
         ),
     )
     zero_values: bool = field(default=False, metadata=_recorded("inputs of zeros when timed"))
-    batches_per_step: int = field(default=1, metadata=_recorded("batches behind one blocking call"))
+    batches_per_step: int = field(default=1, metadata=_recorded("batches of one blocking call"))
     tuning: str = field(
         default="best", metadata=_recorded("best: the fastest honest settings known; default: the framework's own")
     )
@@ -118,36 +112,37 @@ class Settings:
     recipe: Recipe = field(
         default=DEFAULT_RECIPE,
         metadata=_recorded(
-            "how it is trained: what differs from the default recipe",
-            matters=_in_training,
+            "the non-default values of the recipe of training",
+            training_only=True,
             stored=lambda recipe: recipe.non_defaults,
         ),
     )
     min_latency: bool = field(
-        default=False, metadata=_recorded("one batch in flight, whatever that costs in throughput")
+        default=False, metadata=_recorded("one batch in flight, for the lowest latency at the cost of throughput")
     )
     half_partial: bool = field(
         default=False, metadata=_recorded("16-bit sums in 16-bit products, where the device has a choice")
     )
     protocol: str = field(
-        default="median", metadata=_recorded("median, or the program that was timed as: what is warmed up and dropped")
+        default="median",
+        metadata=_recorded("median, or the original program whose warm-up and dropped samples are imitated"),
     )
     all_reduce: bool = field(
         default=True, metadata=_recorded("replicas average their gradients; false: each trains by itself")
     )
     pipeline_splits: str = field(
-        default="", metadata=_recorded("where an IPU's pipeline is cut; empty elsewhere", matters=_on_ipus)
+        default="", metadata=_recorded("where an IPU's pipeline is cut; empty elsewhere", devices=IPU)
     )
     poplar: Poplar = field(
         default=DEFAULT_POPLAR,
         metadata=_recorded(
-            "what an IPU is told: what differs from the defaults",
-            matters=_on_ipus,
+            "the non-default options of an IPU",
+            devices=IPU,
             stored=lambda poplar: poplar.non_defaults,
         ),
     )
     parallel_timing: bool = field(
-        default=False, metadata=_recorded("others were timed beside, on other cores (--parallel-timing)")
+        default=False, metadata=_recorded("other cases were timed at the same time, on other cores (--parallel-timing)")
     )
 
     compile_cores: List[int] = field(default_factory=list)
@@ -166,7 +161,7 @@ class Settings:
     ipus_held: int = 0
 
     def __post_init__(self) -> None:
-        if isinstance(self.recipe, dict):  # it crossed to a worker
+        if isinstance(self.recipe, dict):  # it was sent to a worker
             object.__setattr__(self, "recipe", Recipe(**self.recipe))
         if isinstance(self.poplar, dict):
             object.__setattr__(self, "poplar", Poplar(**self.poplar))
@@ -175,25 +170,30 @@ class Settings:
         return asdict(self)
 
     def recorded(self, axes: Mapping[str, Any]) -> Dict[str, Any]:
-        """The settings of a case of these axes as they stand in its record."""
-        return {name: how.stored(getattr(self, name)) if how.matters(axes) else "" for name, how in RECORDED.items()}
+        """The settings of a case of these axes, as they are recorded."""
+        return {
+            name: setting.stored(getattr(self, name)) if setting.matters(axes) else ""
+            for name, setting in RECORDED.items()
+        }
 
     def matched(self, axes: Mapping[str, Any]) -> Dict[str, Any]:
-        """What two results of these axes must share of the settings to be compared; its fingerprint is stored, so
-        that the value of a setting that nobody has set must stay as it is."""
+        """The settings in which two comparable results of these axes agree.
+
+        Their fingerprint is stored, so the default of a setting must not change.
+        """
         plain = self.plain()
-        values = {name: plain[name] for name, how in RECORDED.items() if how.matters(axes)}
+        values = {name: plain[name] for name, setting in RECORDED.items() if setting.matters(axes)}
         if "poplar" in values:
             values["poplar"] = self.poplar.non_defaults
         if self.parallel_timing:
-            # Which cores a case has is then a matter of chance.
+            # A case then gets any free cores, so only their number is matched.
             return {**values, "cores": len(self.cores)}
-        # Left out where it is off, as in the fingerprints that are older than this option.
+        # Left out if it is off, as in fingerprints from before this option.
         del values["parallel_timing"]
         return values
 
 
-# How the settings that are recorded, and that a baseline must match, stand in a record.
+# The recorded settings by name.
 RECORDED: Dict[str, Recorded] = {
-    each.name: each.metadata["recorded"] for each in fields(Settings) if "recorded" in each.metadata
+    setting.name: setting.metadata["recorded"] for setting in fields(Settings) if "recorded" in setting.metadata
 }

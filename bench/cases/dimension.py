@@ -1,4 +1,4 @@
-"""The dimensions of a workload: what a command line may set, and how a size gets its name."""
+"""The dimensions of a workload, which are options of the command line, and the names of sizes."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Value = Union[int, str]
 class Dimension:
     """One dimension: `abbreviation` stands for it in names, `help` explains it in --help.
 
-    choices   the values that it takes; none: whole numbers from `minimum` to `maximum`. A flag takes off and on, and is
-              named by its abbreviation alone
-    default   the value that is left out of names: the first choice, or a number. 0 stands for the workload's own
-              number. None: every size names its value
+    choices   the allowed values; empty: integers from `minimum` to `maximum`. The name of a flag, whose choices are off
+              and on, is its abbreviation alone
+    default   the value that names leave out: the first choice, or a number. 0 means that the workload sets it. None:
+              there is no default
     aliases   other spellings of the choices
     """
 
@@ -42,14 +42,14 @@ class Dimension:
         return replace(self, default=default)
 
     def name_part(self, value: Value) -> str:
-        """What a value adds to a name."""
+        """The part of a size's name for a value."""
         if value == self.default:
             return ""
         # A hyphen separates the parts of an id.
         return self.abbreviation if self.flag else f"{self.abbreviation}{value}".replace("-", "m")
 
     def parse(self, text: str) -> Value:
-        """Return the value that `text` means. Raises ValueError saying what is allowed."""
+        """Return the value of `text`. Raises ValueError with the allowed values."""
         if self.choices:
             text = self.aliases.get(text, text)
             if text not in self.choices:
@@ -68,9 +68,9 @@ HIDDEN_SIZE = Dimension("h", "units in the state of a recurrent layer", maximum=
 TIMESTEPS = Dimension("t", "time steps of a sequence")
 INPUT_SIZE = Dimension("i", "features of a time step, or pixels on a side of an image", maximum=65536)
 KERNEL_SIZE = Dimension("k", "pixels on a side of a convolution's kernel", maximum=1024)
-STRIDE = Dimension("s", "pixels that a convolution moves", maximum=1024)
-FILTER_IN = Dimension("c", "channels that come in", maximum=65536)
-FILTER_OUT = Dimension("f", "channels that go out", maximum=65536)
+STRIDE = Dimension("s", "stride of a convolution in pixels", maximum=1024)
+FILTER_IN = Dimension("c", "input channels", maximum=65536)
+FILTER_OUT = Dimension("f", "output channels", maximum=65536)
 FILTERS_PER_GROUP = Dimension("g", "filters in a group of a grouped convolution", maximum=65536)
 BIAS = Dimension("bias", "a bias in the layer", choices=("on", "off"))
 RNN_IMPL = Dimension(
@@ -81,14 +81,14 @@ RNN_IMPL = Dimension(
 def name(dimensions: Mapping[str, Dimension], values: Mapping[str, Value]) -> str:
     """The name of a size: `h128_t5`, `h32_t1_biasoff`.
 
-    Derived from the values, so that one size has one name however it was asked for.
+    Equal sizes have equal names, however they were selected.
     """
     parts = (dimension.name_part(values[key]) for key, dimension in dimensions.items())
     return "_".join(part for part in parts if part)
 
 
 def with_defaults(dimensions: Mapping[str, Dimension], values: Mapping[str, Value]) -> Dict[str, Value]:
-    """`values` in the order of `dimensions`, with the defaults of those that are left out."""
+    """`values` in the order of `dimensions`, with defaults for missing ones."""
     return {key: values[key] if key in values else default_of(dimension) for key, dimension in dimensions.items()}
 
 

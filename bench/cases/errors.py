@@ -1,24 +1,24 @@
-"""What can go wrong with a case: five exceptions, each with a fate of its own."""
+"""The five exceptions of a case. Each has a different outcome in pytest."""
 
 from __future__ import annotations
 
 
 class Unavailable(Exception):
-    """A case cannot run here. The text starts with one of three reasons: not installed, not present,
-    not supported."""
+    """A case cannot run on this machine. The text starts with one of three reasons: not installed, not present, not
+    supported."""
 
 
 class Broken(Exception):
-    """A framework is installed and does not load."""
+    """A framework is installed but does not load."""
 
 
 class Lost(Exception):
-    """A replica cannot go on, since another one is gone."""
+    """A replica cannot continue, because another one ended."""
 
 
 class Refused(Exception):
-    """What a case was given to work on is at fault: its images, or its weights. One line."""
+    """An input of a case is at fault: its images, its weights or its file. The text is one line."""
 
 
 class Wrong(Exception):
-    """A case ran and its numbers are not to be trusted: it fails, and nothing of it is recorded."""
+    """A case ran and its results are wrong: it fails and is not recorded."""

@@ -1,5 +1,7 @@
-"""The rules that Poplar's SDK 3.4 has for an IPU case: how many IPUs it takes, and what is refused. Nothing here needs
-the SDK."""
+"""The rules of Poplar's SDK 3.4 for an IPU case: how many IPUs it takes, and which cases are refused.
+
+Nothing here needs the SDK.
+"""
 
 from __future__ import annotations
 
@@ -8,27 +10,26 @@ from typing import Tuple
 from bench.cases.case import Case, Settings
 from bench.cases.poplar import FEWEST_IO_TILES, MOST_IO_TILES, Poplar, option
 
-# The backends that take a number of batches which is a multiple of their schedule's length; others take any number
-# that fills the pipeline.
+# The backends whose number of batches must be a multiple of the schedule's length. Others need only fill the pipeline.
 WHOLE_SCHEDULES = ("tensorflow_ipu",)
-# Those whose pipelines take a share of memory for each stage forward, and then for each backward.
+# The backends whose pipelines take a share of memory for the forward and for the backward pass of each stage.
 SHARES_BACKWARD = ("tensorflow_ipu",)
 
 
 def stages(settings: Settings) -> int:
-    """IPUs of one replica: the stages of its pipeline."""
+    """The number of IPUs of one replica: one for each stage of its pipeline."""
     return len(settings.pipeline_splits.split(",")) + 1 if settings.pipeline_splits else 1
 
 
 def ipus(case: Case, settings: Settings) -> int:
-    """IPUs that a case takes."""
+    """The number of IPUs that a case takes."""
     return case.replicas * stages(settings)
 
 
 def pipeline_unit(backend: str, schedule: str, stages: int, training: bool) -> Tuple[int, int]:
-    """The fewest batches that fill a pipeline, and what their number must be a multiple of.
+    """Return the least number of batches that fills a pipeline, and the number of which it must be a multiple.
 
-    In training these are batches of one weight update, in inference of one call.
+    In training these are the batches of one weight update, in inference those of one call.
     """
     if stages == 1 or schedule == "sequential":
         return 1, 1
@@ -39,15 +40,15 @@ def pipeline_unit(backend: str, schedule: str, stages: int, training: bool) -> T
 
 
 def require(case: Case, settings: Settings) -> None:
-    """Raise ValueError, naming the rule, for a combination that the SDK refuses, before any device is touched."""
-    poplar, wanted = settings.poplar, ipus(case, settings)
-    if wanted & (wanted - 1):
+    """Raise ValueError, with the rule, for a combination that the SDK refuses. No device is used."""
+    poplar, count = settings.poplar, ipus(case, settings)
+    if count & (count - 1):
         raise ValueError(
-            f"{case.replicas} replicas x {stages(settings)} IPUs are {wanted} IPUs; devices come in powers of two"
+            f"{case.replicas} replicas x {stages(settings)} IPUs are {count} IPUs; devices come in powers of two"
         )
     shares = poplar.available_memory_proportion
-    twice = 2 if case.backend in SHARES_BACKWARD and case.mode == "training" else 1
-    if len(shares) > 1 and len(shares) not in (stages(settings), twice * stages(settings)):
+    passes = 2 if case.backend in SHARES_BACKWARD and case.mode == "training" else 1
+    if len(shares) > 1 and len(shares) not in (stages(settings), passes * stages(settings)):
         raise ValueError(
             f"--available-memory-proportion has {len(shares)} values; give one, or one for each"
             f" of the {stages(settings)} IPUs of a replica"
@@ -68,7 +69,7 @@ def require(case: Case, settings: Settings) -> None:
 
 
 def refusal(case: Case, settings: Settings) -> str:
-    """What `require` says of a case; empty where it says nothing."""
+    """The error of `require` as a text; empty if the SDK takes the case."""
     try:
         require(case, settings)
     except ValueError as error:

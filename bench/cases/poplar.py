@@ -1,6 +1,6 @@
-"""The options that only an IPU has: one set for all frameworks, with the names and values of SDK 3.4.
+"""The options of IPUs: one set for all frameworks, with the names and values of SDK 3.4.
 
-Plain data: it crosses to the worker. `bench/cases/ipu_rules.py` has the SDK's rules for them.
+Plain data, which is sent to the worker. `bench/cases/ipu_rules.py` has the SDK's rules for them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ RUNTIME_OPTIONS = tuple(
     streamCallbacks.multiThreadMode streamCallbacks.numaAware streamCallbacks.numWorkerThreads
     """.split()
 )
-# TensorFlow for IPU ends the process at a flag that it does not know.
+# TensorFlow for IPU ends the process if a flag is unknown.
 TF_FLAGS = tuple(
     """
     help use_synthetic_data synthetic_data_categories synthetic_data_initializer use_ipu_model ipu_model_tiles
@@ -48,33 +48,33 @@ TF_FLAGS = tuple(
 
 @dataclass(frozen=True)
 class Poplar:
-    """Options of an IPU case. The second group says how and where it is run, and is not part of what a baseline
-    must match.
+    """Options of an IPU case. Those of the second group say how and where it runs; a baseline need not match them.
 
-    available_memory_proportion   share of a tile's memory that products may use for temporaries: one for all
-                               IPUs of a replica, or one for each; TensorFlow's pipelines in training take
-                               one for each stage forward and then backward as well
+    available_memory_proportion   the share of a tile's memory for temporaries of products: one for all IPUs of a
+                               replica, or one for each. TensorFlow's pipelines in training also take one for each
+                               stage forward, and then one for each backward
     partials_type_matmul, partials_type_conv   half or float: the type of partial sums
     internal_exchange_target   cycles, balanced or memory: what the exchange between tiles is optimised for
-    prefetch                   False: no batch is fetched ahead, for the least latency
+    prefetch                   False: no batch is fetched ahead, for the lowest latency
     num_io_tiles               tiles that only move data, while the others compute; 0: none
     stochastic_rounding        of 16-bit results; None: the SDK's default
-    stable_norm                variance in two passes
-    conv_dithering             spread convolutions over tiles that the others leave free
+    stable_norm                compute variances in two passes
+    conv_dithering             start convolutions on different tiles, to spread their memory
     variable_offloading        optimiser state in remote memory; None: the SDK's default
-    replicated_tensor_sharding each replica keeps a share of what all hold
+    replicated_tensor_sharding each replica holds a shard of the state that replicas share
     pipeline_schedule          grouped, interleaved or sequential; empty: the framework's default
-    output_mode                all, final or sum: what comes back of the batches of a call; empty: as the mode needs
+    output_mode                all, final or sum: the outputs that a call of several batches returns; empty: depends on
+                               the mode
     max_cross_replica_buffer_size   bytes of gradients that are summed over replicas at once
-    engine_options, runtime_options   of Poplar, key to text
-    cycle_count                read the device's own cycle counter
+    engine_options, runtime_options   Poplar's options, texts by key
+    cycle_count                read the cycle counter of the device
 
-    ipu_model                  simulate: checked, never a rate
+    ipu_model                  simulate: the case is checked but not timed
     compile_only               the architecture to compile for, without a device; empty: run
     executable_cache           a folder of compiled programs; empty: none
-    device_id                  the device, as `gc-info -l` numbers it; None: any of the right size
-    wait_s                     how long to wait for a free one, seconds
-    profile                    a folder for PopVision's report; nothing is timed then
+    device_id                  the number of the device in `gc-info -l`; None: any of the right size
+    wait_s                     seconds to wait for a free device
+    profile                    a folder for PopVision's report; the case is then not timed
     """
 
     available_memory_proportion: Tuple[float, ...] = ()
@@ -104,11 +104,12 @@ class Poplar:
 
     @property
     def non_default_names(self) -> List[str]:
-        return [each.name for each in fields(self) if getattr(self, each.name) != getattr(DEFAULT_POPLAR, each.name)]
+        names = [field.name for field in fields(self)]
+        return [name for name in names if getattr(self, name) != getattr(DEFAULT_POPLAR, name)]
 
     @property
     def non_defaults(self) -> str:
-        """What differs from the defaults among what a baseline must match, as `name=value`."""
+        """The non-default options that a baseline must match, as `name=value`."""
         names = [name for name in self.non_default_names if name not in UNMATCHED]
         return ", ".join(f"{name}={getattr(self, name)}" for name in names)
 
@@ -118,13 +119,15 @@ DEFAULT_POPLAR = Poplar()
 
 
 def option(name: str) -> str:
-    """A field of Poplar as the command line has it, without its unit."""
+    """The option of the command line for a field of Poplar: without the unit."""
     return "--" + (name[:-2] if name.endswith("_s") else name).replace("_", "-")
 
 
 def options_of(text: str, known: Sequence[str], variable: str) -> Dict[str, str]:
-    """A JSON object of options, every value as the text that Poplar takes. Raises ValueError for a key that is not
-    `known`; one that is missing there can go through the environment."""
+    """Parse a JSON object of options; each value becomes the text that Poplar takes.
+
+    Raises ValueError for a key that is not `known`. The error names the environment variable for other options.
+    """
     options = json_texts("the value", text)
     for key in options:
         if key not in known:
@@ -133,11 +136,11 @@ def options_of(text: str, known: Sequence[str], variable: str) -> Dict[str, str]
 
 
 def json_texts(what: str, text: str) -> Dict[str, str]:
-    """The texts of a JSON object. Raises ValueError, naming `what`, for anything else."""
+    """The values of a JSON object as texts. Raises ValueError, with `what`, for any other JSON."""
     try:
-        read: Any = json.loads(text)
+        options: Any = json.loads(text)
     except ValueError:
-        read = None
-    if not isinstance(read, dict) or any(isinstance(value, (dict, list)) for value in read.values()):
+        options = None
+    if not isinstance(options, dict) or any(isinstance(value, (dict, list)) for value in options.values()):
         raise ValueError(f"{what} {text!r} is not a JSON object of texts")
-    return {key: json.dumps(value) if isinstance(value, bool) else str(value) for key, value in read.items()}
+    return {key: json.dumps(value) if isinstance(value, bool) else str(value) for key, value in options.items()}

@@ -1,4 +1,4 @@
-"""How a network is trained: what makes one weight update. Plain data, part of the settings of a run."""
+"""The recipe of training: all that makes one weight update. Plain data, part of the settings of a run."""
 
 from __future__ import annotations
 
@@ -11,25 +11,27 @@ from bench.training.schedule import Schedule, base_rate
 
 OPTIMISERS = ("sgd", "momentum", "rmsprop", "rmsprop_tf", "adam", "adamw", "lars")
 RECOMPUTE = ("none", "auto", "manual")
-# What an optimiser adds to a root or a norm, unless told otherwise; LARS's trust in a layer's own rate.
+# The default epsilon of each optimiser.
 EPSILONS = {"rmsprop": 1e-8, "rmsprop_tf": 1e-3, "adam": 1e-8, "adamw": 1e-8, "lars": 1e-9}
+# The trust coefficient of LARS.
 LARS_TRUST = 1e-3
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One weight update, and how the rate changes from one to the next.
+    """One weight update, and the schedule of the learning rate.
 
-    optimiser          its rule; momentum, rmsprop_decay, optimiser_epsilon are its constants
-    weight_decay       on weights of more than one dimension: not on biases and norms
-    gradient_accumulation   batches whose gradients are averaged into one update
-    recompute          none; auto: every block runs again in the backward pass instead of keeping its
-                       results; manual: the blocks whose names match `recompute_layers`
-    label_smoothing    the share that the labelled class loses, `label_smoothing_definition` says to whom
-    mixup_alpha, cutmix_*   images blended with others of the batch (`bench/training/mixing.py`); 0 and 1 are off
-    loss_scaling       the factor on the loss; None: as the precision needs
-    learning_rate      of the base; None: the workload's. base_learning_rate_exponent: 2^x times the
-                       global batch instead
+    optimiser          one of OPTIMISERS; momentum, rmsprop_decay and optimiser_epsilon are its constants
+    weight_decay       of weights of more than one dimension: not of biases and norms
+    gradient_accumulation   the number of batches whose gradients are averaged into one update
+    recompute          none; auto: all blocks are computed again in the backward pass, to save memory; manual: only
+                       blocks whose names match `recompute_layers`
+    label_smoothing    the share of the target that moves from the labelled class to those of
+                       `label_smoothing_definition`
+    mixup_alpha, cutmix_*   mixing of the images of a batch (`bench/training/mixing.py`)
+    loss_scaling       the factor on the loss; None: depends on the precision
+    learning_rate      the base rate; None: that of the workload
+    base_learning_rate_exponent   the base rate is 2 to this power times the global batch
     """
 
     optimiser: str = "sgd"
@@ -60,7 +62,7 @@ class Recipe:
     epochs: float = 0.0
 
     def batches_per_update(self, mode: str) -> int:
-        """Batches behind one run: in training those whose gradients are averaged into one update."""
+        """The number of batches of one run: in training those of one weight update."""
         return self.gradient_accumulation if mode == "training" else 1
 
     @property
@@ -71,8 +73,7 @@ class Recipe:
 
     @property
     def linear(self) -> bool:
-        """Whether an update is proportional to the gradient, so that a factor on the loss can be taken out
-        of the rate."""
+        """Whether an update is proportional to the gradient, so that the rate can undo a factor on the loss."""
         return self.optimiser in ("sgd", "momentum") and not self.weight_decay
 
     @property
@@ -85,36 +86,36 @@ class Recipe:
 
     @property
     def blends(self) -> Tuple[str, ...]:
-        """How images are blended, in order."""
+        """The kinds of mixing, in order."""
         return tuple(name for name, on in (("mixup", self.mixup), ("cutmix", self.cutmix)) if on)
 
     def recomputes(self, block: str) -> bool:
-        """Whether a block of that name runs again in the backward pass."""
+        """Whether the block of this name is recomputed in the backward pass."""
         if self.recompute == "manual":
             return bool(block) and re.search(self.recompute_layers, block) is not None
         return bool(block) and self.recompute == "auto"
 
     def smoothed(self, classes: int) -> Tuple[float, float]:
-        """The targets of the labelled class and of each other: see `bench/training/mixing.py`."""
+        """The targets of the labelled class and of each other class: see `bench/training/mixing.py`."""
         return smoothing(self.label_smoothing, classes, self.label_smoothing_definition)
 
-    def schedule(self, global_batch: int, own_rate: float) -> Schedule:
-        """The rate of each weight update; `own_rate`: the workload's, where the recipe has none."""
-        base = own_rate
+    def schedule(self, global_batch: int, default_rate: float) -> Schedule:
+        """The schedule of the learning rate. `default_rate` is the workload's base rate."""
+        base = default_rate
         if self.learning_rate is not None or self.base_learning_rate_exponent is not None:
             base = base_rate(self.learning_rate, self.base_learning_rate_exponent, global_batch)
-        changed: Dict[str, Any] = {}
+        options: Dict[str, Any] = {}
         if self.lr_schedule == "stepped":
-            changed = {"drop_epochs": self.lr_epoch_decay, "drop_factor": self.lr_decay}
+            options = {"drop_epochs": self.lr_epoch_decay, "drop_factor": self.lr_decay}
         if self.lr_schedule == "exponential":
-            changed = {"decay_epochs": next(iter(self.lr_epoch_decay), None), "decay_factor": self.lr_decay}
-            changed["drops"] = self.lr_drops
-        given = {name: value for name, value in changed.items() if value is not None}
-        return Schedule(self.lr_schedule, base, warmup_epochs=self.warmup_epochs, **given)
+            options = {"decay_epochs": next(iter(self.lr_epoch_decay), None), "decay_factor": self.lr_decay}
+            options["drops"] = self.lr_drops
+        options = {name: value for name, value in options.items() if value is not None}
+        return Schedule(self.lr_schedule, base, warmup_epochs=self.warmup_epochs, **options)
 
     @property
     def mixing(self) -> Mixing:
-        """What to draw for each batch of images."""
+        """The distribution of the mixing of a batch."""
         if self.cutmix_lambda_high:
             return Mixing(
                 "torch", self.mixup_alpha, self.cutmix_lambda_low, self.cutmix_lambda_high, self.cutmix_disable_prob
@@ -123,21 +124,20 @@ class Recipe:
 
     @property
     def non_defaults(self) -> str:
-        """What differs from the plain recipe, as `name=value`, in order."""
-        plain = {field.name: field.default for field in fields(self)}
+        """The non-default fields, as `name=value`, in order."""
+        defaults = {field.name: field.default for field in fields(self)}
         return ", ".join(
-            f"{name}={getattr(self, name)}" for name, value in plain.items() if getattr(self, name) != value
+            f"{name}={getattr(self, name)}" for name, value in defaults.items() if getattr(self, name) != value
         )
 
     @property
     def checkable(self) -> Recipe:
-        """The same with the one optimiser whose update tells the gradient."""
+        """The same recipe with plain SGD: its update is the gradient times the learning rate."""
         return replace(self, optimiser="sgd", weight_decay=0.0)
 
     def global_batch(self, batch_size: int, replicas: int) -> int:
-        """Items behind one weight update, over all replicas."""
+        """The number of items of one weight update, over all replicas."""
         return batch_size * self.gradient_accumulation * replicas
 
 
-# How layers and networks are trained unless told otherwise.
 DEFAULT_RECIPE = Recipe()

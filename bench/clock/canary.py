@@ -1,51 +1,158 @@
-"""A kernel of known time, run before and after every case: is the machine as fast as it was?
+"""Kernels of known time, run before and after a case: is the machine as fast as it was?
 
-A whole matrix was once measured four times too slow with nothing to show it. The canary hashes a fixed
-buffer on as many threads as the case has (hashlib releases the GIL), on the same cores, so that a busy
-neighbour on any of them shows. It needs no framework.
+Each kind shows one way in which a neighbour slows a case down. They run on as many threads as the case has, on the
+same cores, and take a few milliseconds each:
+
+    arithmetic   the largest of numbers in the first cache, in vector units
+    level2       the same in half of a core's second cache
+    level3       the same in four times the second cache
+    memory       the same in twice the last cache, a part for each thread
+    latency      reads of single numbers anywhere in that memory
+    threads      handing work to each thread and waiting for all
+
+A case depends on the kinds up to the level that its data fit in. numpy releases the GIL in all of them; it is loaded
+where they run.
 """
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import os
+import re
 import statistics
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
+from pathlib import Path
 from time import perf_counter
-from typing import Iterator, List
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple
 
-BUFFER = bytes(1 << 20)
+# Seconds of a round, by kind.
+Times = Dict[str, float]
+
+# What each kind is called in the table.
+KINDS = {
+    "arithmetic": "arithmetic",
+    "level2": "the second cache",
+    "level3": "the third cache",
+    "memory": "the memory",
+    "latency": "the latency of memory",
+    "threads": "the start of threads",
+}
 ROUNDS = 9
-# A canary this much slower than the best one known says that the machine is disturbed.
-DISTURBED = 1.5
+# A canary this much slower than the best that is known says that the machine is disturbed.
+DISTURBED = 1.25
+
+# The numbers in the first cache, and how often a round reads them.
+ROW_BYTES = 1 << 14
+ROWS = 512
+# What a round reads of the second and the third cache.
+READ_BYTES = 1 << 25
+READS = 1 << 14
+# Sizes of the second and the last cache where the kernel does not tell, and what is measured of a very large one.
+UNKNOWN_CACHES = (1 << 20, 1 << 25)
+LARGEST_BYTES = 1 << 28
 
 
-def seconds(threads: int) -> List[float]:
-    """Seconds of each of a few rounds; a round hashes one buffer a thread, side by side."""
-    rounds = []
+def kinds(threads: int, working_set: float) -> List[str]:
+    """The kinds that a case depends on, by its threads and the bytes of its data."""
+    second, last = caches()
+    reached = ["level3"] if working_set > second else []
+    reached += ["memory", "latency"] if working_set > last else []
+    return ["arithmetic", "level2", *reached, *(["threads"] if threads > 1 else [])]
+
+
+def seconds(threads: int, wanted: Iterable[str] = tuple(KINDS)) -> Times:
+    """The median time of a round, by kind."""
     cores = itertools.cycle(sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else [-1])
-    with ThreadPoolExecutor(threads, initializer=_settle, initargs=(cores,)) as pool:
-        list(pool.map(_hash, range(threads)))
-        for _ in range(ROUNDS):
-            start = perf_counter()
-            list(pool.map(_hash, range(threads)))
-            rounds.append(perf_counter() - start)
+    kernels = _kernels(threads, wanted)
+    with ThreadPoolExecutor(threads, initializer=_bind, initargs=(cores,)) as pool:
+        return {kind: statistics.median(_rounds(pool, *kernels[kind])) for kind in wanted}
+
+
+def slowdown(now: Mapping[str, float], known: Mapping[str, float]) -> Tuple[Optional[float], str]:
+    """How many times slower than known the slowest kind is now, and that kind; None and empty where none is known."""
+    ratios = [(now_s / known[kind], kind) for kind, now_s in now.items() if kind in known]
+    return max(ratios) if ratios else (None, "")
+
+
+def fields(before: Times, after: Times, known: Times) -> Dict[str, Any]:
+    """The fields of a record that say what the canaries saw before and after a case."""
+    first, first_kind = slowdown(before, known)
+    second, second_kind = slowdown(after, known)
+    worst = max(first or 0.0, second or 0.0)
+    return {
+        "canary_slowdown_before": first,
+        "canary_slowdown_after": second,
+        "canary_kind": (first_kind if (first or 0) >= (second or 0) else second_kind) or None,
+        "disturbed": worst > DISTURBED,
+    }
+
+
+def best(*occasions: Mapping[str, float]) -> Times:
+    """The shortest time of each kind over several occasions."""
+    seen = {kind: [times[kind] for times in occasions if kind in times] for kind in KINDS}
+    return {kind: min(times) for kind, times in seen.items() if times}
+
+
+def caches() -> Tuple[int, int]:
+    """Bytes of a core's second cache and of the last cache."""
+    sizes: Dict[int, int] = {}
+    for folder in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
+        try:
+            size = re.fullmatch(r"(\d+)K", (folder / "size").read_text().strip())
+            if size and (folder / "type").read_text().strip() != "Instruction":
+                sizes[int((folder / "level").read_text())] = int(size.group(1)) << 10
+        except (OSError, ValueError):
+            continue
+    second, last = UNKNOWN_CACHES
+    return sizes.get(2, second), max(sizes.values()) if set(sizes) & {2, 3, 4} else last
+
+
+def _kernels(threads: int, wanted: Iterable[str]) -> Dict[str, Tuple[Callable[[Any], Any], List[Any]]]:
+    """A function by kind, and its argument for each thread."""
+    import numpy as np
+
+    second, last = caches()
+    whole = {"memory", "latency"} & set(wanted)
+    memory: Any = np.ones(min(2 * last, LARGEST_BYTES) // 4 if whole else threads, np.float32)
+    chance = np.random.default_rng(0)
+    return {
+        **{
+            kind: (
+                np.max,
+                [_repeated(np.ones(size // 4, np.float32), rows or READ_BYTES // size) for _ in range(threads)],
+            )
+            for kind, size, rows in (
+                ("arithmetic", ROW_BYTES, ROWS),
+                ("level2", second // 2, 0),
+                ("level3", 4 * second, 0),
+            )
+        },
+        "memory": (np.max, np.array_split(memory, threads)),
+        "latency": (memory.take, [chance.integers(0, memory.size, READS) for _ in range(threads)]),
+        "threads": (int, threads * [0]),
+    }
+
+
+def _repeated(row: Any, times: int) -> Any:
+    """A matrix whose rows are all the same memory."""
+    import numpy as np
+
+    return np.lib.stride_tricks.as_strided(row, (max(1, times), row.size), (0, row.itemsize))
+
+
+def _rounds(pool: Executor, run: Callable[[Any], Any], arguments: List[Any]) -> List[float]:
+    list(pool.map(run, arguments))
+    rounds: List[float] = []
+    while len(rounds) < ROUNDS:
+        start = perf_counter()
+        list(pool.map(run, arguments))
+        rounds.append(perf_counter() - start)
     return rounds
 
 
-def slowdown(threads: int, known_s: float) -> float:
-    """How many times slower than known the canary is now, by its median."""
-    return statistics.median(seconds(threads)) / known_s
-
-
-def _settle(cores: Iterator[int]) -> None:
+def _bind(cores: Iterator[int]) -> None:
     """Bind this thread to the next core: new threads start on one core together, and look twice as slow
     until the kernel has spread them."""
     core = next(cores)
     if core >= 0:
         os.sched_setaffinity(0, [core])
-
-
-def _hash(_: int) -> bytes:
-    return hashlib.sha256(BUFFER).digest()

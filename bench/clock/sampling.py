@@ -4,6 +4,7 @@ Sample   seconds of one step, by perf_counter in the process that works; below 2
          a sample, and it is their mean
 Steady   the median of a window of steps is no more than 5 % below that of the window before, which has
          half as many; at least two steps, at most two seconds or ten steps, whichever ends later
+Resumed  the members of a group have met after the warm-up; steps that are not counted follow, for 10 ms or one step
 Noise    half the range of the medians of six consecutive blocks of samples, in percent of the median.
          If blocks were independent, that range would hold the true median in 31 of 32 cases. Rounds
          inside one process are not quite independent, and processes differ: read it as a lower bound
@@ -11,22 +12,27 @@ Noise    half the range of the medians of six consecutive blocks of samples, in 
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import math
 import statistics
 from dataclasses import dataclass, replace
 from time import perf_counter
-from typing import Callable, List
+from typing import Callable, Iterator, List, Optional
 
 from bench.cases.case import Settings
 from bench.clock.protocol import PROGRAMS
 from bench.group import ALONE, Group
 
 SAMPLE_S = 20e-6
+# Steps that are not counted, for at least so long, follow whatever comes between the warm-up and the first sample.
+RESUME_S = 0.01
 STEADY = 0.05
 WARMUP_S = 2.0
 WARMUP_STEPS = 10
 BLOCKS = 6
+# Fewer samples show no noise: two that happen to agree would look like a quiet case.
+FEWEST = 5
 # With this noise, and a quarter of the time budget spent, more samples would not change what is read.
 QUIET_PERCENT = 0.5
 
@@ -47,37 +53,56 @@ class Samples:
 
 
 def measure(
-    run: Callable[[], None], settings: Settings, clock: Callable[[], float] = perf_counter, group: Group = ALONE
+    run: Callable[[], None],
+    settings: Settings,
+    clock: Callable[[], float] = perf_counter,
+    group: Group = ALONE,
+    uncounted: Optional[Callable[[], None]] = None,
 ) -> Samples:
     """Time `run`, warmed up: exactly `settings.steps` samples where that is given, else adaptively.
 
     The members of a group take the same steps: each decision is that of all of them. They start together.
-    Raises ValueError when the clock did not move.
+    `uncounted`, called after a pause, is `run` without what it notes. Raises ValueError when the clock did not move.
     """
     program = PROGRAMS.get(settings.protocol)
-    warm = _calls(run, program.warmup_calls, clock) if program else _warm_up(run, settings, clock, group)
-    if warm.steps and not warm.step_s > 0:
-        raise ValueError(f"a step took {warm.step_s} s; the clock did not move")
-    alone = settings.steps or program
-    inner = 1 if alone else max(group.all_gather(max(1, math.ceil(SAMPLE_S / max(warm.step_s, 1e-9)))))
-    least = max(settings.min_rounds, program.dropped + 1 if program else 1)
     seconds: List[float] = []
-    collecting = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    group.all_gather("start")
-    try:
+    with _no_collection():
+        warm = _calls(run, program.warmup_calls, clock) if program else _warm_up(run, settings, clock, group)
+        if warm.steps and not warm.step_s > 0:
+            raise ValueError(f"a step took {warm.step_s} s; the clock did not move")
+        alone = settings.steps or program
+        inner = 1 if alone else max(group.all_gather(max(1, math.ceil(SAMPLE_S / max(warm.step_s, 1e-9)))))
+        # A program that the suite re-creates made no other steps than its own.
+        longest_s = 0.0 if program else max(group.all_gather(warm.step_s))
+        resume = _Resume(uncounted or run, longest_s, clock)
+        group.all_gather("start")
+        resume.after_warm_up()
         if settings.steps:
             _sample(run, inner, settings.steps, seconds, clock)
         else:
-            settings = replace(settings, min_rounds=least)
-            _sample_until_quiet(run, inner, warm.step_s, settings, seconds, clock, group)
-    finally:
-        if collecting:
-            gc.enable()
+            least = max(settings.min_rounds, program.dropped + 1 if program else 1)
+            _sample_until_quiet(run, inner, replace(settings, min_rounds=least), seconds, clock, group, resume)
     if not min(seconds) > 0:
         raise ValueError(f"a step took {min(seconds)} s; the clock did not move")
-    return Samples(seconds, inner, warm.steps, warm.seconds, warm.steady)
+    return Samples(seconds, inner, warm.steps + resume.steps, warm.seconds + resume.seconds, warm.steady)
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Collect garbage now, and then not before the end of the block."""
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def known_noise_percent(seconds: List[float]) -> Optional[float]:
+    """The noise; None for so few samples that they do not show it."""
+    return noise_percent(seconds) if len(seconds) >= FEWEST else None
 
 
 def noise_percent(seconds: List[float]) -> float:
@@ -121,6 +146,31 @@ def _warm_up(run: Callable[[], None], settings: Settings, clock: Callable[[], fl
         size = min(group.all_gather(max(1, min(2 * size, int(WARMUP_S / 4 / max(now, 1e-9)), 10000))))
 
 
+class _Resume:
+    """Steps that are not counted, after a pause in which caches and threads may have cooled down.
+
+    step_s   seconds of a step, the same for all members of a group: they run equally many; 0: none is run
+    """
+
+    def __init__(self, run: Callable[[], None], step_s: float, clock: Callable[[], float]) -> None:
+        self.run, self.clock = run, clock
+        self.first = math.ceil(RESUME_S / max(step_s, 1e-6)) if step_s else 0
+        self.later = int(RESUME_S / 10 / max(step_s, 1e-6)) if step_s else 0
+        self.steps, self.seconds = 0, 0.0
+
+    def after_warm_up(self) -> None:
+        self._run(self.first)
+
+    def between_chunks(self) -> None:
+        self._run(self.later)
+
+    def _run(self, steps: int) -> None:
+        seconds: List[float] = []
+        _sample(self.run, 1, steps, seconds, self.clock)
+        self.steps += steps
+        self.seconds += math.fsum(seconds)
+
+
 def _sample(run: Callable[[], None], inner: int, count: int, seconds: List[float], clock: Callable[[], float]) -> None:
     append = seconds.append
     if inner == 1:
@@ -139,23 +189,25 @@ def _sample(run: Callable[[], None], inner: int, count: int, seconds: List[float
 def _sample_until_quiet(
     run: Callable[[], None],
     inner: int,
-    step_s: float,
     settings: Settings,
     seconds: List[float],
     clock: Callable[[], float],
     group: Group,
+    resume: _Resume,
 ) -> None:
-    """`step_s`: what a step took in the warm-up; 0: there was none, and the first sample tells."""
-    start = clock()
-    chunk = 0
+    """Sample in chunks that grow to a twentieth of the time budget, with a decision after each."""
+    start, chunk = clock(), 1
     while True:
-        if step_s and not chunk:
-            chunk = min(group.all_gather(max(1, min(1000, int(settings.max_time_s / 20 / max(step_s * inner, 1e-9))))))
-        _sample(run, inner, chunk or 1, seconds, clock)
-        step_s = step_s or seconds[0]
-        elapsed = clock() - start
-        if len(seconds) < settings.min_rounds:
-            continue
-        quiet = len(seconds) >= 10 * BLOCKS and noise_percent(seconds) <= QUIET_PERCENT
-        if all(group.all_gather(elapsed >= settings.max_time_s or (quiet and elapsed >= settings.max_time_s / 4))):
+        begin = clock()
+        _sample(run, inner, chunk, seconds, clock)
+        now = clock()
+        done = now - start >= settings.max_time_s
+        if not done and now - start >= settings.max_time_s / 4 and len(seconds) >= 10 * BLOCKS:
+            done = noise_percent(seconds) <= QUIET_PERCENT
+        done = done and len(seconds) >= settings.min_rounds
+        votes = group.all_gather((done, now - begin < settings.max_time_s / 40))
+        if all(done for done, _ in votes):
             return
+        if all(short for _, short in votes):
+            chunk = min(2 * chunk, 1000)
+        resume.between_chunks()

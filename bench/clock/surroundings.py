@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from bench.cases.case import Settings
-from bench.clock import canary
+from bench.clock import canary, frequency
 from bench.clock.sampling import Samples, measure
 from bench.group import Group
+from bench.job import Job
 from bench.program import Program, Step, throughput
 
 # Before a canary: the threads of a framework, and of numpy's products, spin on after their last work.
@@ -20,19 +21,23 @@ SETTLE_S = 0.1
 
 
 def beside_canaries(
-    settings: Settings, canary_s: Any, timed: Callable[[], Tuple[Samples, Dict[str, Any]]]
+    job: Job, working_set: float, timed: Callable[[], Tuple[Samples, Dict[str, Any]]]
 ) -> Tuple[Samples, Dict[str, Any]]:
+    """Time a case between two canaries, of the kinds that it depends on.
+
+    working_set   bytes of the case's data
+    """
     load = os.getloadavg()[0]
-    before = _canary(settings, canary_s)
+    before, core_hz = _canary(job, working_set), frequency.hz()
     started_s = time.time()
     _forget_peak_memory()
     samples, seen = timed()
     seen = {**seen, "memory_peak_bytes": _peak_memory()}
     ended_s = time.time()
-    after = _canary(settings, canary_s)
-    disturbed = max(before or 0, after or 0) > canary.DISTURBED
-    seen = {**seen, "canary_slowdown_before": before, "canary_slowdown_after": after, "load_average_1min": load}
-    return samples, {**seen, "disturbed": disturbed, "started_s": started_s, "ended_s": ended_s}
+    after = _canary(job, working_set)
+    seen = {**seen, **canary.fields(before, after, job.canary_s or {}), "load_average_1min": load}
+    seen["core_hz"] = max((hz for hz in (core_hz, frequency.hz()) if hz), default=None)
+    return samples, {**seen, "started_s": started_s, "ended_s": ended_s, "canary_s": canary.best(before, after)}
 
 
 def _forget_peak_memory() -> None:
@@ -48,12 +53,22 @@ def _peak_memory() -> Optional[int]:
     return None
 
 
-def _canary(settings: Settings, known_s: Optional[float]) -> Optional[float]:
-    """The slowdown of the canary; None where no time of it is known."""
-    if known_s is None:
-        return None
+def _canary(job: Job, working_set: float) -> canary.Times:
+    """Seconds of each kind of canary that a case depends on, of the replica where it is slowest; empty: none is known.
+
+    Replicas take turns: two at once would slow each other down.
+    """
+    if job.canary_s is None:
+        return {}
     time.sleep(SETTLE_S)
-    return canary.slowdown(settings.threads, known_s)
+    slowest: canary.Times = {}
+    for rank in range(job.group.count):
+        mine = rank == job.group.rank
+        threads = job.settings.threads
+        seconds = canary.seconds(threads, canary.kinds(threads, working_set)) if mine else {}
+        for times in job.group.all_gather(seconds):
+            slowest.update({kind: max(now_s, slowest.get(kind, 0.0)) for kind, now_s in times.items()})
+    return slowest
 
 
 def noting(program: Program, latencies: List[float]) -> Callable[[], None]:

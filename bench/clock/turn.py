@@ -1,4 +1,4 @@
-"""Whose turn it is, seen from a case: one replica a machine waits, and holds, for all that are there."""
+"""A case waits until it may compile, or be timed. On each machine one replica holds the locks for all of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from bench.job import Job
 
 
 def to_compile(job: Job, devices: contextlib.ExitStack) -> None:
-    """Hold the devices that compiling attaches, until `devices` ends; be free to compile until `job.compiling` does."""
+    """Wait until the case may compile: it holds its devices until `devices` ends, and the locks until `job.compiling`
+    does."""
     case, settings, group = job.case, job.settings, job.group
     if group.count > 1:
         job.tell("waiting")
@@ -31,9 +32,9 @@ def to_compile(job: Job, devices: contextlib.ExitStack) -> None:
 
 
 def to_time(job: Job, stack: contextlib.ExitStack, alone: bool) -> None:
-    """Have the device, until `stack` ends, once all replicas have compiled: one that still did would be waited for.
+    """Wait until all replicas have compiled and the case has the device, which it holds until `stack` ends.
 
-    alone   with nobody beside on other cores either
+    alone   no other case may be timed on other cores either
     """
     settings, timed = job.settings, device.load(job.case.device)
     job.tell("waiting")
@@ -47,18 +48,18 @@ def to_time(job: Job, stack: contextlib.ExitStack, alone: bool) -> None:
 
 
 def _machines(settings: Settings, group: Group) -> List[Tuple[str, List[int]]]:
-    """Where each replica is, and the cores of all that are there; none: not bound."""
-    every = group.all_gather([platform.node(), settings.cores])
-    found = []
-    for node, _ in every:
-        there = [cores for other, cores in every if other == node]
-        found.append((node, sorted({core for cores in there for core in cores}) if all(there) else []))
-    return found
+    """Of each replica, its machine and the cores of all replicas on it; no cores if one of them is not bound."""
+    replicas = group.all_gather([platform.node(), settings.cores])
+    machines = []
+    for machine, _ in replicas:
+        cores_of = [cores for node, cores in replicas if node == machine]
+        machines.append((machine, sorted({core for cores in cores_of for core in cores}) if all(cores_of) else []))
+    return machines
 
 
 def _one_by_one(group: Group, machines: List[Tuple[str, List[int]]], take: Callable[[List[int]], Any]) -> None:
-    """Let the first replica of each machine take what all of them there need. The machines have their turn in an order
-    that all runs share: two runs never hold what the other one waits for."""
+    """The first replica of each machine takes the locks for all replicas on it. All runs go through the machines in the
+    same order, so that two runs cannot wait for each other."""
     nodes = [node for node, _ in machines]
     for node in sorted(set(nodes)):
         if group.rank == nodes.index(node):

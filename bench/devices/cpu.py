@@ -8,14 +8,12 @@ import os
 import platform
 import re
 from pathlib import Path
-from typing import AbstractSet, Any, Dict, Iterator, List, Optional, Sequence, Set
+from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 from bench import locks
-from bench.cases.precision import PRECISIONS
-from bench.devices import _kernels
 
-# An x86 core's flops per cycle, by the flag in /proc/cpuinfo that promises them: two fused multiply-adds a cycle over
-# vectors of 8 or 16 numbers (fp32) or 32 (fp16, pairs of bf16), or AMX's tile of 16 x 16 x 32 in 16 cycles.
+# An x86 core's highest flops per cycle, by flag in /proc/cpuinfo: two fused multiply-adds a cycle on vectors of 8 or
+# 16 numbers (fp32) or 32 (fp16, pairs of bf16), or AMX's tile of 16 x 16 x 32 in 16 cycles.
 # Source: Intel 64 and IA-32 Architectures Optimization Reference Manual, 2.1 and 20; AMD's cores have no more.
 _ALL = ("float32", "float16", "bfloat16")
 FLOPS_PER_CYCLE = (
@@ -26,9 +24,15 @@ FLOPS_PER_CYCLE = (
     ("amx_bf16", ("bfloat16",), 1024),
     ("amx_fp16", ("float16",), 1024),
 )
+# Processors, by vendor and family, that take two cycles for 64 bytes of a vector: Zen 4.
+# Source: AMD, Software Optimization Guide for the Zen 4 Microarchitecture (57647), 2.11.
+HALF_VECTORS = {("AuthenticAMD", "25")}
 # Two loads and a store of 64 bytes, in the first cache.
 BYTES_PER_CYCLE = 192
+# Where the clock cannot be measured: the highest that is sold.
 HIGHEST_CLOCK_HZ = 6.2e9
+# A measured clock may rise by so much while a case is timed.
+CLOCK_MARGIN = 1.1
 
 
 def absent() -> Optional[str]:
@@ -37,7 +41,7 @@ def absent() -> Optional[str]:
 
 @contextlib.contextmanager
 def lease(cores: Sequence[int] = ()) -> Iterator[None]:
-    """Hold the CPU against every other run of this user: two cases timed at once measure each other."""
+    """Hold the CPU: no other run of this user times or compiles, because cases that run at once disturb each other."""
     with locks.timing(cores):
         yield
 
@@ -46,55 +50,47 @@ def describe() -> Dict[str, Any]:
     return {"model": _model(), "cores": len(usable_cores()), "machine": platform.machine()}
 
 
-def peak(precision: str, threads: int) -> Dict[str, Any]:
-    """In 16 bits, fp32's as well: a library may compute 16-bit products in fp32, where the processor has no units."""
-    try:
-        found = _kernels.with_torch("cpu", sorted({PRECISIONS[precision].compute, "float32"}), threads)
-    except (ImportError, OSError):  # not installed, or not for this machine
-        found = _kernels.with_numpy()
-    return {**found, "limit": limit(PRECISIONS[precision].compute, threads, _flags())}
+def limit(dtype: str, threads: int, clock_hz: Optional[float]) -> Optional[Dict[str, float]]:
+    """The FLOP and bytes per second that `threads` cores cannot exceed; None: the processor is unknown.
 
-
-def limit(dtype: str, threads: int, flags: AbstractSet[str]) -> Optional[Dict[str, float]]:
-    """What so many cores cannot exceed, in flops and bytes per second, by the processor's `flags`; None: not known.
-
-    The clock is the highest that is sold, so that a case above this limit was measured wrong, whatever the processor.
+    clock_hz   the highest clock that was measured; None: unknown, and the highest of any processor on the market counts
     """
+    flags = set(_cpuinfo("flags").split())
     if "fma" not in flags:
         return None
     per_cycle = max(flops for flag, types, flops in FLOPS_PER_CYCLE if flag in flags and dtype in types)
-    return {"flops": threads * per_cycle * HIGHEST_CLOCK_HZ, "bytes": threads * BYTES_PER_CYCLE * HIGHEST_CLOCK_HZ}
+    if "avx512f" in flags and (_cpuinfo("vendor_id"), _cpuinfo("cpu family")) in HALF_VECTORS:
+        per_cycle //= 2
+    hz = clock_hz * CLOCK_MARGIN if clock_hz else HIGHEST_CLOCK_HZ
+    return {"flops": threads * per_cycle * hz, "bytes": threads * BYTES_PER_CYCLE * hz}
 
 
 @functools.lru_cache(maxsize=None)
 def usable_cores() -> List[int]:
     """One logical CPU of each physical core that this process may use."""
     allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
-    seen, cores = set(), []
+    first_of: Dict[str, int] = {}
     for cpu in allowed:
-        siblings = _siblings(cpu)
-        if siblings not in seen:
-            seen.add(siblings)
-            cores.append(cpu)
-    return cores
+        first_of.setdefault(_siblings(cpu), cpu)
+    return list(first_of.values())
 
 
 def default_threads(usable: Sequence[int]) -> int:
-    """All physical cores, but one of two: on two shared cores a second spinning thread once made a GRU
-    step 250 times slower, and the harness needs a core as well."""
+    """All physical cores, but one core of two: the harness needs a core, and on two shared cores a second spinning
+    thread once made a GRU step 250 times slower."""
     return 1 if len(usable) <= 2 else len(usable)
 
 
 def default_cores(threads: int, usable: List[int]) -> List[int]:
-    """The cores that a worker is bound to: the last ones, since the first serves most interrupts.
-    None when every core is used anyway."""
+    """The cores that a worker is bound to: the last ones, because the first serves most interrupts. Empty, which binds
+    to none, if the worker uses every core."""
     return usable[-threads:] if threads < len(usable) else []
 
 
 def bind(cores: Sequence[int]) -> None:
-    """Bind every thread of this process to some cores; new ones inherit it."""
+    """Bind every thread of this process to these cores. New threads inherit it."""
     for task in os.listdir("/proc/self/task") if hasattr(os, "sched_setaffinity") else ():
-        with contextlib.suppress(OSError):  # it has ended
+        with contextlib.suppress(OSError):  # the thread has ended
             os.sched_setaffinity(int(task), cores)
 
 
@@ -109,14 +105,10 @@ def _model() -> str:
     return _cpuinfo("model name") or platform.processor() or platform.machine()
 
 
-def _flags() -> Set[str]:
-    return set(_cpuinfo("flags").split())
-
-
 def _cpuinfo(name: str) -> str:
-    """The first value of a name in /proc/cpuinfo; empty where there is none."""
+    """The first value of a name in /proc/cpuinfo; empty if it has none."""
     try:
-        found = re.search(rf"^{name}\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        line = re.search(rf"^{name}\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     except OSError:
-        found = None
-    return found.group(1).strip() if found else ""
+        line = None
+    return line.group(1).strip() if line else ""

@@ -9,8 +9,6 @@ import subprocess
 from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 from bench import locks
-from bench.cases.precision import PRECISIONS
-from bench.devices import _kernels
 
 
 def absent() -> Optional[str]:
@@ -19,7 +17,7 @@ def absent() -> Optional[str]:
 
 @contextlib.contextmanager
 def lease(cores: Sequence[int] = ()) -> Iterator[None]:
-    """Hold the GPU, and the CPU, whose clock and launches a step's time holds."""
+    """Hold the GPU and the CPU: the CPU launches the kernels, and its clock times the steps."""
     with locks.timing(cores), locks.alone("cuda"):
         yield
 
@@ -30,22 +28,18 @@ def describe() -> Dict[str, Any]:
 
 
 def visible() -> List[str]:
-    """The GPUs of this process, as CUDA_VISIBLE_DEVICES would name them."""
+    """The GPUs of this process, in the notation of CUDA_VISIBLE_DEVICES."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
         return [name for name in named.split(",") if name.strip()]
     return [str(index) for index in range(len(_gpus()))]
 
 
-def peak(precision: str, threads: int) -> Dict[str, Any]:
-    return {**_kernels.with_torch("cuda", [PRECISIONS[precision].compute], threads), "limit": None}
-
-
 def _gpus() -> List[List[str]]:
     if shutil.which("nvidia-smi") is None:
         return []
     query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
-    found = subprocess.run(query, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=60)
-    if found.returncode != 0:
+    done = subprocess.run(query, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=60)
+    if done.returncode != 0:
         return []
-    return [[field.strip() for field in line.split(",")] for line in found.stdout.splitlines() if line.strip()]
+    return [[field.strip() for field in line.split(",")] for line in done.stdout.splitlines() if line.strip()]

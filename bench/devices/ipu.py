@@ -1,7 +1,7 @@
-"""Graphcore IPUs, as the command-line tools of Poplar's SDK show them. Nothing here loads a framework.
+"""Graphcore IPUs, by the command-line tools of Poplar's SDK. Nothing here imports a framework.
 
-`attach` is the one loop in which every backend waits for a free device: frameworks differ in whether they wait, how
-long, and what they say. A device is let go by `Program.close`, and by the driver when the worker ends, however it ends.
+Every backend waits for a free device in the loop of `attach`, because frameworks wait in different ways and for
+different times. `Program.release` releases a device. If the worker is killed, the driver does.
 """
 
 from __future__ import annotations
@@ -25,10 +25,9 @@ from bench.cases.precision import PRECISIONS
 T = TypeVar("T")
 
 REPLICATES = True
-SETTINGS = ("pipeline_splits", "poplar")
 BACKENDS = ("poptorch", "popart", "tensorflow_ipu")
 SOURCE = "it comes with Graphcore's Poplar SDK: enable it"
-# A call costs more than a small batch: the loop over batches is the device's.
+# A call takes longer than a small batch, so the loop over batches runs on the device.
 BATCHES_PER_STEP = 128
 refusal = ipu_rules.refusal
 
@@ -42,7 +41,7 @@ _MEMBER = re.compile(r"^\s*\|--- (?:PCIe )?Id:\s+\[(\d+)\],\s+DNC Id:\s+\[(\d+)\
 
 @dataclass(frozen=True)
 class Listed:
-    """A device that `gc-info -l` lists: one chip, or several that belong together; `chips` are their own ids."""
+    """A device that `gc-info -l` lists: a chip, or a group of chips. `chips` are the ids of the chips."""
 
     id: int
     kind: str
@@ -51,7 +50,7 @@ class Listed:
 
 
 class NoneFree(Exception):
-    """No device of the size could be attached; somebody may let one go."""
+    """No device of the size is free now."""
 
 
 def absent() -> Optional[str]:
@@ -64,8 +63,8 @@ def absent() -> Optional[str]:
 
 @contextlib.contextmanager
 def lease(cores: Sequence[int] = ()) -> Iterator[None]:
-    """A framework has its IPUs since it compiled (`attached`); nobody is timed by the host's clock beside."""
-    with locks.beside():
+    """Wait until no case is timed by the host's clock. The IPUs are held since the compilation, by `attached`."""
+    with locks.timing_on_device():
         yield
 
 
@@ -77,17 +76,19 @@ def attached(case: Case, settings: Settings, blocked: Callable[[], None]) -> Con
 
 @contextlib.contextmanager
 def reserved(ipus: int, blocked: Callable[[], None]) -> Iterator[None]:
-    """Have so many IPUs, of those listed, while a framework holds them: it attaches them when it compiles, and does
-    not wait for those that another of our cases is about to let go."""
-    singles = len([device for device in listed() if device.ipus == 1])
-    with locks.some("ipu", min(ipus, singles), singles, blocked):
+    """Reserve a number of IPUs among this user's cases. A framework attaches when it compiles, and would not wait until
+    another case releases its IPUs."""
+    chips = len([device for device in listed() if device.ipus == 1])
+    with locks.any_of("ipu", min(ipus, chips), chips, blocked):
         yield
 
 
 @contextlib.contextmanager
 def held(ipus: int, wait_s: float = 0.0, device_id: Optional[int] = None) -> Iterator[Listed]:
-    """Keep a device of so many IPUs, to which no process is attached, from this user's other cases: a framework then
-    attaches to it by its id. Raises Unavailable."""
+    """Reserve a device of `ipus` IPUs to which no process is attached. A framework then attaches to it by its id.
+
+    Raises Unavailable as `attach` does.
+    """
     with contextlib.ExitStack() as stack, reserved(ipus, lambda: None):
         yield attach(lambda: _free(stack, ipus, device_id), ipus, wait_s, device_id)
 
@@ -97,13 +98,12 @@ def _free(stack: contextlib.ExitStack, ipus: int, device_id: Optional[int]) -> L
     for device in listed():
         fits = device.ipus == ipus and device_id in (None, device.id)
         unused = fits and not any(_owner(chip) for chip in device.chips)
-        if unused and locks.taken(stack, [f"ipu-chip{chip}" for chip in device.chips]):
+        if unused and locks.take_if_free(stack, [f"ipu-chip{chip}" for chip in device.chips]):
             return device
     raise NoneFree("each of this size is in use")
 
 
 def describe() -> Dict[str, Any]:
-    """What a baseline must match: chip, clock, board, driver, SDK, and how many there are."""
     facts = _information()
     return {
         "model": f"IPU {facts.get('ipu architecture', '')}".strip(),
@@ -115,8 +115,8 @@ def describe() -> Dict[str, Any]:
     }
 
 
-def peak(precision: str, threads: int) -> Dict[str, Any]:
-    """What one IPU could do: computed, not measured, and of its arithmetic only."""
+def _peak(precision: str) -> Dict[str, Any]:
+    """The peak arithmetic of one IPU, computed and not measured."""
     architecture = _information().get("ipu architecture", "")
     if architecture not in CHIPS or not clock_hz():
         return {}
@@ -126,44 +126,44 @@ def peak(precision: str, threads: int) -> Dict[str, Any]:
         "flops": tiles * per_cycle * clock_hz(),
         "bandwidth_bytes_per_s": {},
         "limit": None,
-        "library": f"computed: {tiles} tiles x {per_cycle} FLOP x {clock_hz() / 1e6:g} MHz",
+        "sources": {"flops": f"computed: {tiles} tiles x {per_cycle} FLOP x {clock_hz() / 1e6:g} MHz"},
     }
 
 
 def computed_peak(case: Case, settings: Settings) -> Dict[str, Any]:
-    """What the IPUs of a case could do together."""
-    one = peak(case.precision, 1)
-    return {**one, "flops": one["flops"] * ipu_rules.ipus(case, settings)} if one else {}
+    """The peak of all IPUs of a case."""
+    per_ipu = _peak(case.precision)
+    return {**per_ipu, "flops": per_ipu["flops"] * ipu_rules.ipus(case, settings)} if per_ipu else {}
 
 
 def listed() -> List[Listed]:
-    """Every device, single chips and groups."""
-    found: List[Tuple[int, str, List[int]]] = []
+    """All devices: single chips and groups."""
+    devices: List[Tuple[int, str, List[int]]] = []
     for line in _list_of_devices(os.environ.get("PATH", "")).splitlines():
         device = _DEVICE.match(line)
         if device:
-            found.append((int(device[1]), device[2], []))
+            devices.append((int(device[1]), device[2], []))
         member = _MEMBER.match(line)
-        if member and found:
-            found[-1][2].append(int(member[1]))
-    return [Listed(id, kind, max(1, len(chips)), tuple(chips or [id])) for id, kind, chips in found]
+        if member and devices:
+            devices[-1][2].append(int(member[1]))
+    return [Listed(id, kind, max(1, len(chips)), tuple(chips or [id])) for id, kind, chips in devices]
 
 
 def clock_hz() -> float:
-    """The clock of the tiles, or 0 where no tool tells it."""
-    found = re.match(r"\s*(\d+(?:\.\d+)?)\s*MHz", _information().get("clock", ""))
-    return float(found[1]) * 1e6 if found else 0.0
+    """The clock of the tiles; 0 if gc-info does not say."""
+    clock = re.match(r"\s*(\d+(?:\.\d+)?)\s*MHz", _information().get("clock", ""))
+    return float(clock[1]) * 1e6 if clock else 0.0
 
 
 def attach(attempt: Callable[[], T], ipus: int, wait_s: float, device_id: Optional[int] = None) -> T:
-    """Return what `attempt` returns; where it raises NoneFree, try again until `wait_s` seconds are over.
+    """Call `attempt` until it does not raise NoneFree, for at most `wait_s` seconds. Returns its result.
 
-    Raises Unavailable: how many IPUs were wanted, what there is, who holds them, what to do.
+    Raises Unavailable, with the number of IPUs, the devices present, their owners, and what to do.
     """
     sizes = {device.id: device.ipus for device in listed()}
     if device_id is not None and sizes and sizes.get(device_id) != ipus:
-        there = f"has {sizes[device_id]} IPUs" if device_id in sizes else "is not there"
-        raise Unavailable(f"not present: device {device_id} with {ipus} IPUs: it {there} ({_sizes(sizes)})")
+        problem = f"has {sizes[device_id]} IPUs" if device_id in sizes else "is not there"
+        raise Unavailable(f"not present: device {device_id} with {ipus} IPUs: it {problem} ({_sizes(sizes)})")
     if sizes and ipus not in sizes.values():
         raise Unavailable(f"not present: a device of {ipus} IPUs; gc-info -l lists {_sizes(sizes)}")
     deadline = time.monotonic() + wait_s
@@ -185,13 +185,13 @@ def _sizes(sizes: Dict[int, int]) -> str:
 
 
 def _owners() -> str:
-    """Who holds single chips: `device: user, program (pid)`."""
+    """The owners of single chips: `device: user, program (pid)`."""
     singles = [device.id for device in listed() if device.ipus == 1]
     return "; ".join(f"{id}: {owner}" for id, owner in zip(singles, map(_owner, singles)) if owner)
 
 
 def _owner(id: int) -> str:
-    """Who is attached to a chip; empty where nobody is."""
+    """The process attached to a chip; empty if it is free."""
     facts = _information(id)
     if facts.get("user process id", "") in ("", "0"):
         return ""
@@ -199,25 +199,25 @@ def _owner(id: int) -> str:
 
 
 def _information(id: Optional[int] = None) -> Dict[str, str]:
-    """What `gc-info -i` says of a device (the first), by lower-case name."""
+    """The output of `gc-info -i` for a device, by default the first one, by lower-case name."""
     if id is None:
         id = next((device.id for device in listed()), 0)
-    found = {}
+    facts = {}
     for line in _run("gc-info", "-d", str(id), "-i").splitlines():
         key, colon, value = line.partition(":")
         if colon:
-            found[key.strip().lower()] = value.strip()
-    return found
+            facts[key.strip().lower()] = value.strip()
+    return facts
 
 
 @functools.lru_cache(maxsize=4)
 def _list_of_devices(path: str) -> str:
-    """Devices do not come and go while a process lives."""
+    """Cached, because the devices of a machine do not change while a process runs."""
     return _run("gc-info", "-l")
 
 
 def _run(tool: str, *arguments: str) -> str:
-    """What a tool prints; nothing where it is missing, fails or hangs."""
+    """The standard output of a tool; empty if the tool is missing, fails or hangs."""
     if shutil.which(tool) is None:
         return ""
     try:

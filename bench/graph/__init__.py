@@ -1,4 +1,4 @@
-"""What a workload computes: a Graph records primitive operations, and numpy says what each of them means."""
+"""What a workload computes: a Graph records primitives, and the numpy reference defines each of them."""
 
 from bench.graph.primitives import GATES, Graph, Node, Tensor, Weight
 

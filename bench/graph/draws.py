@@ -1,4 +1,4 @@
-"""The numbers that go into a graph: drawn from names, so that every backend gets the same."""
+"""Random weights and inputs of a graph, seeded with their names: every backend gets the same numbers."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from bench.graph import Graph, Node, activations
 
 Array = Any
 
-# The kinds of inputs that are what a workload works on, not what it is compared with.
-IMAGES = ("uniform", "image", "pixels", "uint8")
+# The kinds of inputs that a workload computes on; the other kinds are labels.
+FEATURES = ("uniform", "image", "pixels", "uint8")
 
 
 def rounded(array: Array, dtype: str) -> Array:
-    """`array` as float32 (integers stay), with only values that `dtype` can hold."""
+    """Return `array` as float32, rounded to the values that `dtype` can hold. Integers stay integers."""
     if array.dtype.kind in "iu":
         return array
     array = np.asarray(array, dtype=np.float32)
@@ -30,7 +30,7 @@ def rounded(array: Array, dtype: str) -> Array:
     return array
 
 
-# The bounds of the uniform draws, by kind of weight; those of products depend on the fan-in.
+# Bounds of the uniform distribution by kind of weight; other kinds have bounds that depend on the fan-in.
 BOUNDS = {
     "scale": (0.8, 1.2),
     "last_scale": (0.2, 0.4),
@@ -38,41 +38,47 @@ BOUNDS = {
     "mean": (-0.2, 0.2),
     "variance": (0.6, 1.4),
 }
-# The batch on which the weights of deep networks are measured; no case is checked or timed on it.
-MEASURED_BATCH = 10**6
-# Where training starts.
-STARTS = {"scale": 1.0, "last_scale": 0.0, "shift": 0.0, "mean": 0.0, "variance": 1.0}
+# The number of the batch that scales the weights of deep networks; no case is checked or timed on it.
+SCALING_BATCH = 10**6
+# Weights of norms before training.
+INITIAL = {"scale": 1.0, "last_scale": 0.0, "shift": 0.0, "mean": 0.0, "variance": 1.0}
 
 
 def weights(graph: Graph, dtype: str, start: bool = False) -> Dict[str, Array]:
-    """Every weight by name, rounded to `dtype`: a product's uniform within +-1 / sqrt(fan_in), or, in a deep
-    network, +-sqrt(6 / fan_in) (He et al. 2015), and then set by `bench/graph/activations.py`.
+    """Every weight by name, rounded to `dtype`.
 
-    start   norms as training starts them, not drawn
+    Kernels and matrices are uniform within +-1 / sqrt(fan_in). In a deep network they are uniform within
+    +-sqrt(6 / fan_in) (He et al. 2015), and `bench/graph/activations.py` then scales them.
+
+    start   norms have the values with which training starts, not random ones
     """
-    found = {}
+    arrays = {}
     for weight in graph.weights:
-        if start and weight.kind in STARTS:
-            found[weight.name] = np.full(weight.shape, STARTS[weight.kind])
+        if start and weight.kind in INITIAL:
+            arrays[weight.name] = np.full(weight.shape, INITIAL[weight.kind])
         else:
             bound = ((6 if weight.kind == "deep" else 1) / weight.fan_in) ** 0.5
             low, high = BOUNDS.get(weight.kind, (-bound, bound))
-            found[weight.name] = _generator(weight.name, 0).uniform(low, high, weight.shape)
+            arrays[weight.name] = _generator(weight.name, 0).uniform(low, high, weight.shape)
     if any(weight.kind == "deep" for weight in graph.weights):
         sample = graph.sample() if graph.sample is not None else graph
-        activations.keep_size(sample, found, inputs(sample, "float32", MEASURED_BATCH), statistics=not start)
-    return {name: rounded(array, dtype) for name, array in found.items()}
+        activations.keep_size(sample, arrays, inputs(sample, "float32", SCALING_BATCH), statistics=not start)
+    return {name: rounded(array, dtype) for name, array in arrays.items()}
 
 
 def inputs(graph: Graph, dtype: str, batch: int = 0, zero: bool = False) -> Dict[str, Array]:
-    """Every input by name, rounded to `dtype`. `batch` counts the batches; `zero` gives zeros."""
-    found = {}
+    """Every input by name, rounded to `dtype`.
+
+    batch   the number of the batch: each has other values
+    zero    zeros in place of random features; labels stay random
+    """
+    arrays = {}
     for name, node in graph.inputs.items():
         values = _draw(_generator(name, batch), node)
-        if zero and node.attrs["values"] in IMAGES:
+        if zero and node.attrs["values"] in FEATURES:
             values = np.zeros_like(values)
-        found[name] = rounded(values, dtype)
-    return found
+        arrays[name] = rounded(values, dtype)
+    return arrays
 
 
 def _generator(name: str, seed: int) -> Any:
@@ -84,7 +90,8 @@ def _draw(generator: Any, node: Node) -> Array:
     if kind == "uniform":
         return generator.uniform(-1, 1, shape)
     if kind in ("image", "uint8", "pixels"):
-        # Each with colours of its own: noise alone has the same mean everywhere, and a deep network sees little else.
+        # Each image has another mean colour. The mean of plain noise is the same in every image, and a deep network
+        # would see little else.
         middle = generator.uniform(-0.5, 0.5, (*shape[:2], 1, 1))
         image = middle + (1 - abs(middle)) * generator.uniform(-1, 1, shape)
         if kind == "image":

@@ -1,14 +1,14 @@
-"""What a workload computes: a recorded list of primitive operations that names no framework.
+"""The primitives: a Graph records them, independent of any framework.
 
-A workload calls the methods of a Graph; each records one Node with its shape, weights and cost, and
-raises ValueError when the shapes do not fit. A backend lowers the nodes, one function a primitive.
+A workload calls the methods of a Graph. Each records one Node with its shape, weights and FLOP, and raises ValueError
+if the shapes do not fit. A backend lowers the nodes, one function for each primitive.
 
 Shapes   rows (batch, features), sequences (batch, time, features), images (batch, channels, height,
-         width); the batch axis is always there, and static
+         width); the batch axis is always present, and static
 Weights  torch's layouts: dense (out, in), conv (out, in / groups, kernel, kernel), recurrent
          (gates * hidden, in) with the gates in torch's order: i f g o and r z n
 FLOPs    2 x multiply-accumulate of dense, convolution and gates; biases, activations, norms and other
-         elementwise work count as none
+         elementwise work count as zero
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ GATES = {"rnn": 1, "lstm": 4, "gru": 3}
 class Graph:
     """The nodes in the order in which they were recorded; `output` and `loss` are two of their results.
 
-    random_as_inputs   draws of random numbers become inputs, so that a result can be checked; without
-                       it they are primitives, as they are when timed
-    training           a graph that is trained: norms use the batch's statistics, dropout drops
-    recipe             how it is trained: images may be blended, labels smoothed
-    sample             records a small copy for inference, with the same weights, which are measured there when drawn
+    random_as_inputs   random numbers are inputs, so that a result can be checked; else they are primitives, as in the
+                       timed graph
+    training           norms use the batch's statistics, and dropout is active
+    recipe             says whether images are mixed and labels smoothed
+    sample             records a small inference graph with the same weights, on which the weights are scaled
     """
 
     def __init__(
@@ -58,18 +58,18 @@ class Graph:
 
     @property
     def inputs(self) -> Dict[str, Node]:
-        """The arrays that are fed, by name, in order; `labels` may be among them."""
+        """The nodes of the arrays that are fed, by name, in order, labels among them."""
         return {name: node for name, node in self._named("input")}
 
     @property
     def label_inputs(self) -> List[str]:
-        """The names of the inputs that the loss compares with."""
-        compared = self.nodes[self.loss.node].inputs[1:] if self.loss.node >= 0 else ()
-        return [f"input{tensor.node}" for tensor in compared]
+        """The names of the inputs that only the loss reads."""
+        labels = self.nodes[self.loss.node].inputs[1:] if self.loss.node >= 0 else ()
+        return [f"input{tensor.node}" for tensor in labels]
 
     @property
     def forward_inputs(self) -> List[str]:
-        """The names of the other inputs, which the forward pass reads."""
+        """The names of the inputs that the forward pass reads."""
         labels = self.label_inputs
         return [name for name in self.inputs if name not in labels]
 
@@ -79,7 +79,7 @@ class Graph:
 
     @property
     def parameters(self) -> int:
-        """Trained numbers; running statistics are not among them."""
+        """The number of trained values, without running statistics."""
         return sum(math.prod(weight.shape) for weight in self.weights if weight.trained)
 
     @property
@@ -89,49 +89,49 @@ class Graph:
 
     @property
     def flops(self) -> int:
-        """Of one forward pass over the batch."""
+        """FLOP of one forward pass over the batch."""
         return sum(node.flops for node in self.nodes)
 
     @property
     def elements_moved(self) -> int:
-        """Inputs, weights and output, each once: what must cross the memory bus at the least."""
+        """The elements of inputs, weights and output, each once: the least that must cross the memory bus."""
         inputs = sum(math.prod(node.shape) for node in self.inputs.values())
         return inputs + sum(math.prod(weight.shape) for weight in self.weights) + math.prod(self.output.shape)
 
     @property
     def operations(self) -> FrozenSet[str]:
-        """The operations that a backend lowers, those within loops too."""
+        """The primitives that a backend lowers, those within loops too."""
         ops = {node.op for node in self.nodes if node.op not in SOURCES}
         return frozenset(ops).union(*(node.attrs["body"].operations for node in self.nodes if node.op == "scan"))
 
     @property
     def fingerprint(self) -> str:
-        """Twelve hex digits that change when what is computed changes."""
+        """Twelve hex digits, a hash of the recorded computation."""
         return fingerprint(self._plain())
 
     def recompute_segments(self, nodes: Mapping[int, Node]) -> List[Dict[int, Node]]:
-        """Some nodes one by one, but for the blocks that run again in the backward pass, which stay whole."""
-        found: List[Dict[int, Node]] = [{index: node} for index, node in nodes.items() if node.op in SOURCES]
+        """`nodes` in segments: a block that is recomputed is one segment, and any other node is one by itself."""
+        segments: List[Dict[int, Node]] = [{index: node} for index, node in nodes.items() if node.op in SOURCES]
         for index, node in nodes.items():
             if node.op in SOURCES:
                 continue
-            last = next(iter(found[-1].values())) if found else node
+            last = next(iter(segments[-1].values())) if segments else node
             joined = self.training and self.recipe.recomputes(node.block)
             if joined and last is not node and last.op not in SOURCES and last.block == node.block:
-                found[-1][index] = node
+                segments[-1][index] = node
             else:
-                found.append({index: node})
-        return found
+                segments.append({index: node})
+        return segments
 
     def inputs_of(self, nodes: Mapping[int, Node]) -> List[int]:
-        """The nodes, in order, whose results some nodes read and do not make."""
+        """The nodes outside of `nodes` whose results these read, in order."""
         return sorted({tensor.node for node in nodes.values() for tensor in node.inputs if tensor.node not in nodes})
 
     def results_of(self, nodes: Mapping[int, Node]) -> List[Tensor]:
-        """The results of some nodes, in order, that others read."""
+        """The results of `nodes` that later nodes read, or that are the output, in order."""
         later = [tensor for node in self.nodes[max(nodes) + 1 :] for tensor in node.inputs]
-        found = {tensor.node: tensor for tensor in [*later, self.output] if tensor.node in nodes}
-        return [found[index] for index in sorted(found)]
+        results = {tensor.node: tensor for tensor in [*later, self.output] if tensor.node in nodes}
+        return [results[index] for index in sorted(results)]
 
     def _plain(self) -> List[Any]:
         rows: List[Any] = []
@@ -149,13 +149,13 @@ class Graph:
         return [(f"{op}{i}", node) for i, node in enumerate(self.nodes) if node.op == op]
 
     def _weight(self, name: str, shape: Shape, fan_in: float, kind: str = "uniform", label: str = "") -> Weight:
-        """A weight of the node about to be recorded; its layer's `label`, or else the node's number, names it."""
+        """A weight of the next node; its name starts with the layer's `label`, or with the node's number."""
         return Weight(f"{self.prefix}{label or f'n{len(self.nodes)}'}.{name}", shape, fan_in, kind)
 
     def _source(self, op: str, shape: Sequence[int], **attrs: Any) -> Tensor:
         return self._add(op, [], [(self.batch_size, *shape)], attrs, flops=0)
 
-    def _alike(self, op: str, inputs: Sequence[Tensor], shape: Shape) -> Tensor:
+    def _same_shape(self, op: str, inputs: Sequence[Tensor], shape: Shape) -> Tensor:
         if len({tensor.shape for tensor in inputs}) > 1:
             shapes = ", ".join(str(tensor.shape) for tensor in inputs)
             raise ValueError(f"{op} takes operands of one shape, not {shapes}")
@@ -181,16 +181,16 @@ class Graph:
     # ---- sources -----------------------------------------------------------------------------
 
     def input(self, *shape: int) -> Tensor:
-        """The batch of inputs: uniform within +-1."""
+        """A batch of inputs, uniform within +-1."""
         return self._source("input", shape, values="uniform")
 
     def labels(self, *shape: int, values: str, count: int = 2) -> Tensor:
-        """What the loss compares with. `values`: normal, distribution (sums to 1 over the last
-        axis), bits (0 or 1) or classes (integers below `count`)."""
+        """The labels of the loss. `values`: normal, distribution (sums to 1 over the last axis), bits (0 or 1) or
+        classes (integers below `count`)."""
         return self._source("input", shape, values=values, **({"count": count} if values == "classes" else {}))
 
     def random(self, *shape: int, values: str) -> Tensor:
-        """Fresh random numbers in every step. `values`: normal, or unit (uniform in 0..1)."""
+        """New random numbers in every step. `values`: normal, or unit (uniform in 0..1)."""
         return self._source("input" if self.random_as_inputs else "random", shape, values=values)
 
     def fill(self, value: float, *shape: int) -> Tensor:
@@ -200,7 +200,7 @@ class Graph:
     # ---- layers ------------------------------------------------------------------------------
 
     def dense(self, x: Tensor, units: int, bias: bool = True, name: str = "") -> Tensor:
-        """x W' + b over the last axis."""
+        """Return x W' + b over the last axis."""
         features = x.shape[-1]
         weights = [self._weight("weight", (units, features), features, label=name)]
         if bias:
@@ -209,7 +209,7 @@ class Graph:
         return self._add("dense", [x], [x.shape[:-1] + (units,)], {}, weights, flops=flops)
 
     def rnn(self, x: Tensor, hidden: int, bias: bool = True) -> Tensor:
-        """A tanh layer over whole sequences from a zero state; returns every state."""
+        """A tanh RNN layer over whole sequences from a zero state; returns every state."""
         return self._recurrent("rnn", x, hidden, bias)
 
     def lstm(self, x: Tensor, hidden: int, bias: bool = True) -> Tensor:
@@ -221,7 +221,7 @@ class Graph:
         return self._recurrent("gru", x, hidden, bias)
 
     def cell(self, kind: str, x: Tensor, states: Sequence[Tensor], bias: bool = True) -> List[Tensor]:
-        """One time step of rnn, lstm or gru: x (batch, features), states (h,) or (h, c); new states."""
+        """One time step of rnn, lstm or gru: x (batch, features), states (h,) or (h, c). Returns the new states."""
         hidden = states[0].shape[-1]
         weights = self._gate_weights(kind, x.shape[-1], hidden, bias)
         flops = 2 * self.batch_size * GATES[kind] * hidden * (x.shape[-1] + hidden)
@@ -239,10 +239,10 @@ class Graph:
         states: Sequence[Tensor],
         sequences: Sequence[Tensor],
     ) -> Tensor:
-        """Run `body(net, states, slices)` once a time step, in an explicit loop.
+        """Run `body(net, states, slices)` once for each time step, in an explicit loop.
 
-        states     the tensors (batch, features) that the loop carries; body returns the new ones
-        sequences  the tensors (batch, time, features) that are cut into one slice a step
+        states     the tensors (batch, features) that the loop carries; `body` returns the new ones
+        sequences  the tensors (batch, time, features); each step gets one slice (batch, features)
         Returns    the first state after every step, (batch, time, features)
         """
         steps = sequences[0].shape[1]
@@ -265,13 +265,13 @@ class Graph:
     # ---- elementwise -------------------------------------------------------------------------
 
     def add(self, a: Tensor, b: Tensor) -> Tensor:
-        return self._alike("add", [a, b], a.shape)
+        return self._same_shape("add", [a, b], a.shape)
 
     def sub(self, a: Tensor, b: Tensor) -> Tensor:
-        return self._alike("sub", [a, b], a.shape)
+        return self._same_shape("sub", [a, b], a.shape)
 
     def mul(self, a: Tensor, b: Tensor) -> Tensor:
-        return self._alike("mul", [a, b], a.shape)
+        return self._same_shape("mul", [a, b], a.shape)
 
     def log(self, x: Tensor) -> Tensor:
         return self._add("log", [x], [x.shape], flops=0)
@@ -280,12 +280,12 @@ class Graph:
         return self.activation(x, "relu")
 
     def affine(self, x: Tensor, scale: float, shift: float = 0.0) -> Tensor:
-        """scale * x + shift."""
+        """Return scale * x + shift."""
         return self._add("affine", [x], [x.shape], {"scale": scale, "shift": shift}, flops=0)
 
     def where_less(self, a: Tensor, b: Tensor, then: Tensor, other: Tensor) -> Tensor:
         """`then` where a < b, else `other`."""
-        return self._alike("where_less", [a, b, then, other], then.shape)
+        return self._same_shape("where_less", [a, b, then, other], then.shape)
 
     # ---- losses: scalars, computed in fp32 whatever the precision ---------------------------------
 
@@ -294,39 +294,42 @@ class Graph:
         return self._add("mean", [x], [()], flops=0)
 
     def softmax_cross_entropy(self, x: Tensor, labels: Tensor) -> Tensor:
-        """Softmax over the last axis against dense labels, averaged over the other axes."""
-        return self._alike("softmax_cross_entropy", [x, labels], ())
+        """Cross entropy of the softmax over the last axis with dense labels, averaged over the other axes."""
+        return self._same_shape("softmax_cross_entropy", [x, labels], ())
 
     def squared_error(self, x: Tensor, labels: Tensor) -> Tensor:
         """The mean of (x - labels)^2."""
-        return self._alike("squared_error", [x, labels], ())
+        return self._same_shape("squared_error", [x, labels], ())
 
     def flat_softmax_nll(self, x: Tensor, labels: Tensor) -> Tensor:
-        """Softmax over batch and features of each time step together (ONNX's old default axis on
-        PopART's time-major sequences), then the summed negative log-likelihood of integer labels."""
+        """The sum of the negative log-likelihood of integer labels.
+
+        The softmax runs over batch and features of each time step together (ONNX's old default axis on PopART's
+        time-major sequences).
+        """
         return self._add("flat_softmax_nll", [x, labels], [()], flops=0)
 
     def flat_softmax_squared_error(self, x: Tensor, labels: Tensor) -> Tensor:
-        """Softmax over each whole image, then the summed squared difference to the labels."""
-        return self._alike("flat_softmax_squared_error", [x, labels], ())
+        """The sum of the squared differences between the softmax over each whole image and the labels."""
+        return self._same_shape("flat_softmax_squared_error", [x, labels], ())
 
     # ---- images --------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def in_block(self, name: str) -> Iterator[None]:
-        """Name what is recorded within: a block can be recomputed, and a pipeline can be cut before it."""
-        before, self.block = self.block, name
+        """A block holds the nodes recorded within: it can be recomputed, and a pipeline can be cut before it."""
+        outer, self.block = self.block, name
         try:
             yield
         finally:
-            self.block = before
+            self.block = outer
 
     def image(self, channels: int, size: int, values: str = "uniform") -> Tensor:
         """A batch of square images. `values`: uniform within +-1, pixels (0 to 255, floats) or uint8."""
         return self._source("input", (channels, size, size), values="image" if values == "uniform" else values)
 
     def normalise(self, x: Tensor, mean: Tuple[float, ...], std: Tuple[float, ...]) -> Tensor:
-        """(x / 255 - mean) / std by channel, in the precision of the arithmetic, from any type."""
+        """Return (x / 255 - mean) / std by channel, from any type, in the precision of the arithmetic."""
         attrs = {
             "scale": [1 / (255 * s) for s in std],
             "shift": [-m / s for m, s in zip(mean, std)],
@@ -334,7 +337,7 @@ class Graph:
         return self._add("normalise", [x], [x.shape], attrs, flops=0)
 
     def pad_channels(self, x: Tensor, channels: int) -> Tensor:
-        """Channels of zeros behind the others, up to `channels`."""
+        """Append channels of zeros, up to `channels`."""
         return self._add("pad_channels", [x], [(x.shape[0], channels, *x.shape[2:])], flops=0)
 
     def conv(
@@ -349,9 +352,12 @@ class Graph:
         bias: bool = True,
         name: str = "",
     ) -> Tensor:
-        """A 2-D convolution of a square kernel. `padding`: pixels on every side, or "same", which is
-        TensorFlow's rule: ceil(size / stride) pixels come out, an odd pixel goes to the end.
-        Named, it belongs to a deep network, whose weights are drawn to keep the signal's size."""
+        """A 2-D convolution with a square kernel.
+
+        padding   pixels on every side, or "same", TensorFlow's rule: the output has ceil(size / stride) pixels on a
+                  side, and an odd pixel of padding goes to the end
+        name      given for a layer of a deep network, whose weights are scaled to keep the signal's size
+        """
         _, channels, height, width = x.shape
         if channels % groups or filters % groups:
             raise ValueError(f"groups={groups} must divide the input channels ({channels}) and the filters ({filters})")
@@ -366,9 +372,13 @@ class Graph:
         return self._add("conv", [x], [out], attrs, weights, flops=2 * math.prod(out) * fan_in)
 
     def batch_norm(self, x: Tensor, *, eps: float, momentum: float, last: bool = False, name: str = "") -> Tensor:
-        """Normalise by channel: in training with the batch's mean and (biased) variance, moving the
-        running ones by `momentum` towards them; otherwise with the running ones. `last`: the end of a
-        residual branch, whose scale is drawn small (training starts it at zero)."""
+        """Normalise each channel.
+
+        Training uses the mean and the (biased) variance of the batch, and moves the running statistics towards them by
+        `momentum`. Otherwise the running statistics are used.
+
+        last   the end of a residual branch: its scale is small, and zero where training starts
+        """
         count = (x.shape[1],)
         weights = [
             self._weight("weight", count, 1, "last_scale" if last else "scale", name),
@@ -382,8 +392,10 @@ class Graph:
     def group_norm(
         self, x: Tensor, groups: int, *, eps: float, strided: bool = False, last: bool = False, name: str = ""
     ) -> Tensor:
-        """Normalise over pixels and the channels of a group, row by row. `strided`: channel c belongs
-        to group c % groups (the IPU's fast variant); otherwise a group's channels are neighbours."""
+        """Normalise over the pixels and channels of a group, for each row of the batch.
+
+        strided   channel c belongs to group c % groups (the IPU's fast variant); else groups are contiguous
+        """
         channels = x.shape[1]
         if channels % groups:
             raise ValueError(f"norm_num_groups={groups} must divide every norm's channels; {channels} is one of them")
@@ -396,11 +408,11 @@ class Graph:
         )
 
     def activation(self, x: Tensor, kind: str) -> Tensor:
-        """relu, relu6, sigmoid, silu (x sigmoid(x)), hardsigmoid (relu6(x + 3) / 6), hardswish."""
+        """`kind`: relu, relu6, sigmoid, silu (x sigmoid(x)), hardsigmoid (relu6(x + 3) / 6) or hardswish."""
         return self._add(kind, [x], [x.shape], flops=0)
 
     def max_pool(self, x: Tensor, kernel_size: int, *, stride: int, padding: Padding) -> Tensor:
-        """The largest pixel of a window; padding as for `conv`, and it never wins."""
+        """The largest pixel of each window. `padding` as for `conv`; padded pixels are minus infinity."""
         pads, outs = _window(x.shape[2:], kernel_size, stride, padding)
         attrs = {"kernel": kernel_size, "stride": stride, "pads": pads, "same": padding == "same"}
         return self._add("max_pool", [x], [(x.shape[0], x.shape[1], outs[0], outs[1])], attrs, flops=0)
@@ -410,34 +422,35 @@ class Graph:
         return self._add("global_mean", [x], [x.shape[:2]], flops=0)
 
     def pooled(self, x: Tensor) -> Tensor:
-        """The mean over all pixels, kept as an image of one pixel: (batch, channels, 1, 1)."""
+        """The mean over all pixels, as an image of one pixel: (batch, channels, 1, 1)."""
         return self._add("pooled", [x], [(*x.shape[:2], 1, 1)], flops=0)
 
     def gate(self, x: Tensor, gate: Tensor) -> Tensor:
-        """x times a factor for each row and channel (batch, channels, 1, 1), or for each row
-        (batch, 1, 1, 1)."""
+        """Return x times `gate`: (batch, channels, 1, 1), or (batch, 1, 1, 1)."""
         return self._add("gate", [x, gate], [x.shape], flops=0)
 
     def dropout(self, x: Tensor, rate: float, rows: bool = False) -> Tensor:
-        """Zero a share `rate` of the elements, or of whole rows (drop connect), and scale up the rest.
+        """Set a random share `rate` of the elements, or of whole rows (drop connect), to zero, and scale up the others.
 
-        Nothing outside training. The draws are an input where a result is to be checked.
+        Outside training it returns x. The scaled mask is an input if `random_as_inputs`.
         """
         if not self.training or not rate:
             return x
         shape = (1,) * (len(x.shape) - 1) if rows else x.shape[1:]
         if self.random_as_inputs:
-            kept = self._source("input", shape, values="kept", rate=rate)
-            return self.gate(x, kept) if rows else self._add("mul", [x, kept], [x.shape], flops=0)
+            mask = self._source("input", shape, values="kept", rate=rate)
+            return self.gate(x, mask) if rows else self._add("mul", [x, mask], [x.shape], flops=0)
         return self._add("dropout", [x], [x.shape], {"rate": rate, "rows": rows}, flops=0)
 
     def blended(self, x: Tensor) -> Tensor:
-        """The images blended as the recipe says: share x + (1 - share) y, where y is the batch rolled by
-        some rows. The shares are inputs: one a row (batch, 1, 1, 1), or one a pixel (batch, 1, height, width)."""
+        """The images mixed by the recipe's mixup and cutmix: share x + (1 - share) y, y being the batch rolled by rows.
+
+        The shares are inputs: mixup's are (batch, 1, 1, 1), and cutmix's (batch, 1, height, width).
+        """
         for kind in self.recipe.blends:
             pixels = x.shape[2:] if kind == "cutmix" else (1, 1)
             share = self._source("input", (1, *pixels), values="unit")
-            # Cutmix takes the second neighbour, so that mixup's pair is not cut into itself.
+            # Cutmix takes the image two rows away, so that it does not cut mixup's pair into itself.
             shift = 2 if kind == "cutmix" and self.batch_size > 2 else 1
             x = self._add("blend", [x, share], [x.shape], {"shift": shift}, flops=0)
         return x
@@ -447,18 +460,18 @@ class Graph:
     def cross_entropy(
         self, x: Tensor, labels: Tensor, on: float = 1.0, off: float = 0.0, shares: Union[Tensor, None] = None
     ) -> Tensor:
-        """Softmax cross entropy, averaged over the rows, against integer labels (batch,): `on` for the
-        labelled class and `off` for the others, which is what label smoothing comes to.
+        """Softmax cross entropy with integer labels (batch,), averaged over the rows.
 
-        shares   (batch, labels): the weights of the row's own label and of those that belong to the
-                 images blended in, in the order of `rolls`
+        on, off  the target of the labelled class and of each other class: label smoothing
+        shares   (batch, labels): the weights of the row's own label and of the labels of the images mixed in, in the
+                 order of `rolls`
         """
         shifts = [node.attrs["shift"] for node in self.nodes if node.op == "blend"] if shares else []
-        every: List[Tensor] = [x, labels, *([shares] if shares else [])]
+        inputs: List[Tensor] = [x, labels, *([shares] if shares else [])]
         attrs = {"on": on, "off": off, "rolls": rolls(shifts)}
-        return self._add("cross_entropy", every, [()], attrs, flops=0)
+        return self._add("cross_entropy", inputs, [()], attrs, flops=0)
 
-    # ---- what several of them share ------------------------------------------------------------
+    # ---- shared by several primitives ----------------------------------------------------------
 
     def _gate_weights(self, kind: str, features: int, hidden: int, bias: bool) -> List[Weight]:
         rows = GATES[kind] * hidden
@@ -469,7 +482,7 @@ class Graph:
         if bias:
             weights.append(self._weight("bias_ih", (rows,), hidden))
         if bias and kind == "gru":
-            # Only here do two biases differ: the second stands inside the product with the reset gate.
+            # Two biases differ only in a GRU: the reset gate multiplies the second one.
             weights.append(self._weight("bias_hh", (rows,), hidden))
         return weights
 
@@ -481,18 +494,20 @@ class Graph:
 
 
 def rolls(shifts: List[int]) -> List[int]:
-    """By how many rows each label's image was rolled, when the batch was blended once for each shift:
-    none [0], one [0, s], two [0, s, t, s + t]."""
-    found = [0]
+    """The rows by which each label's image was rolled, if the batch was mixed once for each shift.
+
+    No shift gives [0], one [0, s], and two [0, s, t, s + t].
+    """
+    totals = [0]
     for shift in shifts:
-        found += [roll + shift for roll in found]
-    return found
+        totals += [total + shift for total in totals]
+    return totals
 
 
 def _window(
     sizes: Tuple[int, ...], kernel_size: int, stride: int, padding: Padding
 ) -> Tuple[List[Tuple[int, int]], List[int]]:
-    """The pixels of padding, before and behind, and the pixels that come out, by axis."""
+    """By axis: the pixels of padding before and after, and the pixels of the output."""
     pads = [_pads(size, kernel_size, stride, padding) for size in sizes]
     outs = [(size + sum(pad) - kernel_size) // stride + 1 for size, pad in zip(sizes, pads)]
     if min(outs) < 1:

@@ -1,7 +1,7 @@
-"""What a recorded graph consists of: nodes, their tensors and weights.
+"""The parts of a recorded graph: nodes, tensors and weights.
 
-`bench/graph/primitives.py` has the operations themselves. No numpy here: the harness records graphs to refuse
-impossible sizes, and must stay light.
+`bench/graph/primitives.py` has the operations. No numpy is imported here: the harness records graphs to refuse
+impossible sizes, and must start fast.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from typing import Any, Dict, Tuple
 
 Shape = Tuple[int, ...]
 
-# What a graph, or the body of a loop, is given.
+# The operations that stand for the inputs of a graph, or of the body of a loop.
 SOURCES = ("input", "state", "slice")
-# How a weight's values are drawn: `bench/graph/draws.py` has the numbers. Running statistics are not trained.
+# The kinds of weights that are running statistics, which are not trained.
 UNTRAINED = ("mean", "variance")
 
 
 @dataclass(frozen=True)
 class Weight:
-    """One array of a layer; `kind` and `fan_in` say how its values are drawn."""
+    """One array of a layer; `kind` and `fan_in` set the distribution of its values (`bench/graph/draws.py`)."""
 
     name: str
     shape: Shape
@@ -33,7 +33,7 @@ class Weight:
 
 @dataclass(frozen=True)
 class Tensor:
-    """One result of one node: (index of the node, index of the result) and its shape."""
+    """One result of one node: the index of the node, the index of the result, and the shape."""
 
     node: int
     output: int
@@ -42,7 +42,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Node:
-    """One primitive: what it reads, how it is set, what it weighs and costs."""
+    """One primitive: its inputs, the shapes of its results, attributes, weights, FLOP of a forward pass, and block."""
 
     op: str
     inputs: Tuple[Tensor, ...]

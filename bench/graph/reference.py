@@ -1,4 +1,4 @@
-"""What every primitive computes, in numpy: plain formulas, which in float64 check the frameworks."""
+"""The numpy reference: the plain formula of every primitive. Frameworks are checked against it in float64."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Visit = Callable[[int, Node, List[Array], Array], Array]
 def evaluate(
     graph: Graph, weights: Mapping[str, Array], inputs: Mapping[str, Array], dtype: Any, visit: Optional[Visit] = None
 ) -> Tuple[Array, Optional[Array]]:
-    """Return the output, and the terms whose sum is the loss (None where the graph has none), in `dtype`.
+    """Return the output and the terms whose sum is the loss (None if the graph has no loss), in `dtype`.
 
-    Terms, because two losses near each other differ by less than their sums can tell.
+    The terms are not summed, because the difference of two close losses is lost in the rounding of the sums.
 
-    The inputs may hold fewer rows than the graph's batch: the rows of the output are then those.
+    The inputs may have fewer rows than the graph's batch; the output then has as many.
     """
     import numpy as np
 
@@ -32,24 +32,24 @@ def evaluate(
 def walk(
     graph: Graph, weights: Mapping[str, Array], inputs: Mapping[str, Array], dtype: Any, visit: Optional[Visit] = None
 ) -> List[Tuple[Array, ...]]:
-    """Return the results of every node, in `dtype`; the weights have that type already.
+    """Return the results of every node, in `dtype`, which the weights must have.
 
-    visit   is called as visit(index, node, arguments, result) for each result of each node, also within
-            scans; what it returns takes the place of the result
+    visit   called as visit(index, node, arguments, result) for each result of each node, also within scans; its
+            return value replaces the result
     """
     import numpy as np
 
-    # Bytes become numbers of the arithmetic's type; integers are labels.
-    given = {k: v if v.dtype.kind == "i" else np.asarray(v, dtype) for k, v in inputs.items()}
-    rows = next((len(array) for array in given.values()), graph.batch_size)
-    named = {index: given[f"input{index}"] for index, node in enumerate(graph.nodes) if node.op == "input"}
-    return _walk(graph, weights, named, rows, dtype, visit)
+    # Bytes are converted to `dtype`; signed integers are labels, and stay.
+    arrays = {k: v if v.dtype.kind == "i" else np.asarray(v, dtype) for k, v in inputs.items()}
+    rows = next((len(array) for array in arrays.values()), graph.batch_size)
+    fed = {index: arrays[f"input{index}"] for index, node in enumerate(graph.nodes) if node.op == "input"}
+    return _walk(graph, weights, fed, rows, dtype, visit)
 
 
 def _walk(
     graph: Graph,
     weights: Mapping[str, Array],
-    given: Mapping[int, Array],
+    fed: Mapping[int, Array],
     rows: int,
     dtype: Any,
     visit: Optional[Visit] = None,
@@ -59,8 +59,8 @@ def _walk(
     values: List[Tuple[Array, ...]] = []
     for index, node in enumerate(graph.nodes):
         args = [_value(values, tensor) for tensor in node.inputs]
-        if index in given:
-            results: Any = given[index]
+        if index in fed:
+            results: Any = fed[index]
         elif node.op == "fill":
             results = np.full((rows, *node.shape[1:]), node.attrs["value"], dtype)
         elif node.op == "random":
@@ -70,7 +70,7 @@ def _walk(
         else:
             named = {weight.name.rsplit(".", 1)[-1]: weights[weight.name] for weight in node.weights}
             results = OPS[node.op](node, named, *args)
-        if visit is not None and index not in given:
+        if visit is not None and index not in fed:
             parts = results if isinstance(results, tuple) else (results,)
             results = tuple(visit(index, node, args, part) for part in parts)
         values.append(results if isinstance(results, tuple) else (results,))
@@ -96,8 +96,8 @@ def _scan(
     states, sequences = args[:count], args[count:]
     trace = []
     for step in range(node.attrs["steps"]):
-        given = dict(enumerate([*states, *(sequence[:, step] for sequence in sequences)]))
-        values = _walk(body, weights, given, len(states[0]), dtype, visit)
+        fed = dict(enumerate([*states, *(sequence[:, step] for sequence in sequences)]))
+        values = _walk(body, weights, fed, len(states[0]), dtype, visit)
         states = [_value(values, end) for end in node.attrs["ends"]]
         trace.append(states[0])
     return np.stack(trace, axis=1)
@@ -188,7 +188,7 @@ def _conv(node: Node, w: Weights, x: Array) -> Array:
 
 
 def _by_columns(node: Node, kernel: Array, x: Array) -> Array:
-    """A product with the pixels under each window, image by image."""
+    """A convolution as a matrix product with the pixels under each window (im2col), image by image."""
     import numpy as np
 
     groups = node.attrs["groups"]
@@ -219,8 +219,8 @@ def _depthwise(node: Node, kernel: Array, x: Array) -> Array:
     out = 0
     for down in range(size):
         for right in range(size):
-            seen = x[:, :, down : down + stride * height : stride, right : right + stride * width : stride]
-            out = out + kernel[:, 0, down, right][:, None, None] * seen[:, :, :height, :width]
+            shifted = x[:, :, down : down + stride * height : stride, right : right + stride * width : stride]
+            out = out + kernel[:, 0, down, right][:, None, None] * shifted[:, :, :height, :width]
     return out
 
 
@@ -301,20 +301,20 @@ def _blend(node: Node, w: Weights, x: Array, share: Array) -> Array:
 
 
 def targets(labels: Array, classes: int, attrs: Dict[str, Any], shares: Any = None) -> Array:
-    """What the softmax is compared with, (batch, classes): smoothed, and mixed by `shares`."""
+    """The target distributions of the softmax, (batch, classes): smoothed, and mixed by `shares`."""
     import numpy as np
 
     rolled = [np.roll(labels, roll) for roll in attrs["rolls"]]
     if shares is None:
         shares = np.ones((len(labels), 1))
-    hot = sum(share[:, None] * np.eye(classes)[own] for share, own in zip(shares.T, rolled))
-    # The shares of a row sum to 1, so that the smoothing stands outside.
+    hot = sum(share[:, None] * np.eye(classes)[rows] for share, rows in zip(shares.T, rolled))
+    # The shares of a row sum to 1, so smoothing the sum is smoothing each label.
     return attrs["off"] * shares.sum(axis=1, keepdims=True) + (attrs["on"] - attrs["off"]) * hot
 
 
 def _cross_entropy(node: Node, w: Weights, x: Array, labels: Array, *shares: Array) -> Array:
-    wanted = targets(labels, x.shape[1], node.attrs, *shares).astype(x.dtype)
-    return -(wanted * _log_softmax(x, -1)) / len(x)
+    target = targets(labels, x.shape[1], node.attrs, *shares).astype(x.dtype)
+    return -(target * _log_softmax(x, -1)) / len(x)
 
 
 def _log_softmax(x: Array, axis: Any) -> Array:
@@ -338,17 +338,17 @@ def _flat_softmax_nll(node: Node, w: Weights, x: Array, labels: Array) -> Array:
 def _flat_softmax_squared_error(node: Node, w: Weights, x: Array, labels: Array) -> Array:
     import numpy as np
 
-    # (p - l)^2 is p (p - 2 l) + l^2. The second part is far larger than the first, and no weight changes it: it is one
-    # term of its own, so that the others tell what a small step changes. In place: of conv's 33 million terms, fresh
-    # memory costs more than arithmetic.
+    # (p - l)^2 is p (p - 2 l) + l^2. The second part is far larger than the first, and no weight changes it. It is a
+    # separate term, so that the effect of a small step is not lost in the rounding of the others. All is computed in
+    # place: for conv's 33 million terms, allocating memory costs more than arithmetic.
     terms = np.empty(x.size + 1, x.dtype)
-    found = terms[:-1].reshape(x.shape)
-    np.subtract(x, x.max(axis=(1, 2, 3), keepdims=True), out=found)
-    np.exp(found, out=found)
-    found /= found.sum(axis=(1, 2, 3), keepdims=True)
-    rest = found - labels
+    p = terms[:-1].reshape(x.shape)
+    np.subtract(x, x.max(axis=(1, 2, 3), keepdims=True), out=p)
+    np.exp(p, out=p)
+    p /= p.sum(axis=(1, 2, 3), keepdims=True)
+    rest = p - labels
     rest -= labels
-    found *= rest
+    p *= rest
     terms[-1] = np.square(labels).sum()
     return terms
 
@@ -392,3 +392,5 @@ OPS: Dict[str, Callable[..., Any]] = {
     "flat_softmax_nll": _flat_softmax_nll,
     "flat_softmax_squared_error": _flat_softmax_squared_error,
 }
+# All primitives: `_walk` itself computes the three that OPS lacks.
+PRIMITIVES = frozenset((*OPS, "fill", "random", "scan"))

@@ -1,10 +1,10 @@
-"""Weights from a file, checked against the graph: every name and every shape, or a line that says what is off.
+"""Weights from a file. Every name and shape is checked against the graph.
 
 Names    torchvision's. A prefix that all names share is left out, if it is one that PyTorch's wrappers add
 Nested   of a checkpoint, its only dictionary of weights is taken
 Types    floats of 16 bits or more, and integers
 
-numpy is imported inside of functions: the harness asks which files are weights at all, and must stay light.
+numpy is imported within functions: the harness checks the suffixes of files, and must start fast.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from bench import signatures
 from bench.graph import Graph
 
 Array = Any
-# What torch keeps beside the weights and running statistics, and nothing here reads.
-EXTRA = ("num_batches_tracked", "n_averaged")
+# Counters that torch stores beside the running statistics and average weights; nothing here reads them.
+IGNORED = ("num_batches_tracked", "n_averaged")
 # Of DataParallel, torch.compile and Lightning.
 PREFIXES = ("module.", "_orig_mod.", "model.")
 # Numbers of safetensors by numpy's names; bf16 has none.
@@ -53,8 +53,8 @@ def load(path: Path, graph: Graph, dtype: str) -> Weights:
     require_suffix(path)
     stored, nested = _read(path)
     wanted = {weight.name: weight.shape for weight in graph.weights}
-    prefix = _prefix([name for name in stored if not name.endswith(EXTRA)], wanted)
-    arrays = {name[len(prefix) :]: array for name, array in stored.items() if not name.endswith(EXTRA)}
+    prefix = _prefix([name for name in stored if not name.endswith(IGNORED)], wanted)
+    arrays = {name[len(prefix) :]: array for name, array in stored.items() if not name.endswith(IGNORED)}
     raw = {name: array.dtype.itemsize for name, array in arrays.items() if array.dtype.kind == "V"}
     few = "has numbers of 8 bits or fewer, which need scales that are not known here (store bf16, fp16 or fp32), in"
     _require_none(path, few, [name for name, size in raw.items() if size == 1])
@@ -82,7 +82,7 @@ def _prefix(names: List[str], wanted: Iterable[str]) -> str:
 
 
 def require_suffix(path: Path) -> None:
-    """Raise ValueError where no reader takes a file of such a name."""
+    """Raise ValueError for a file whose suffix no reader knows."""
     if path.suffix not in READERS:
         raise ValueError(
             f"{path}: weights come as {', '.join(READERS)}, not {path.suffix or 'a file without a suffix'}"
@@ -90,7 +90,7 @@ def require_suffix(path: Path) -> None:
 
 
 def _read(path: Path) -> Stored:
-    """The content of a file. A file of nonsense makes its reader raise anything."""
+    """The arrays of a file by name. A corrupt file makes its reader raise any exception, which becomes a ValueError."""
     try:
         return READERS[path.suffix](path)
     except ImportError:

@@ -225,22 +225,24 @@ def _tars(place: Path, split: str) -> List[str]:
 def _require_complete(place: Path, names: List[str]) -> None:
     """Raise ValueError if shards that are numbered 00000-of-00008 and so on are missing, or there twice."""
     series: Dict[Tuple[str, int, str], Dict[int, str]] = {}
-    for match in filter(None, map(_NUMBERED.fullmatch, names)):
-        number, shards = int(match[2]), series.setdefault((match[1], int(match[3]), match[4]), {})
-        if number in shards:
-            raise ValueError(f"{one_line(place)} has {shards[number]} and {match[0]}, the same shard; keep one of them")
-        shards[number] = match[0]
-    for (stem, total, suffix), shards in series.items():
-        beyond = [name for number, name in shards.items() if number >= total]
-        if beyond:
-            raise ValueError(f"{one_line(place / beyond[0])} is none of {total} shards, which count from 0; rename it")
-        if len(shards) < total:
-            first = next(number for number in range(total) if number not in shards)
-            digits = min(map(len, (name[len(stem) + 1 :].split("-")[0] for name in shards.values())))
-            have = len(shards)
+    for stem, number, total, suffix in (match.groups() for match in map(_NUMBERED.fullmatch, names) if match):
+        name = f"{stem}-{number}-of-{total}{suffix}"
+        shards = series.setdefault((stem, int(total), suffix), {})
+        if int(number) >= int(total):
+            raise ValueError(one_line(f"{place / name} is none of {total} shards, which count from 0; rename it"))
+        if int(number) in shards:
             raise ValueError(
-                f"{one_line(place)} has {have} of {total} shards, without {stem}-{first:0{digits}}-of-{total:0{digits}}"
-                f"{suffix}; add what is missing, or rename these to -of-{have:0{digits}}, numbered from 0"
+                one_line(f"{place} has {shards[int(number)]} and {name}, the same shard; keep one of them")
+            )
+        shards[int(number)] = name
+    for (stem, total, suffix), shards in series.items():
+        if len(shards) < total:
+            missing = next(number for number in range(total) if number not in shards)
+            raise ValueError(
+                one_line(
+                    f"{place} has {len(shards)} of {total} shards, without {stem}-{missing:05}-of-{total:05}{suffix};"
+                    f" add what is missing, or rename these to -of-{len(shards):05}, numbered from 0"
+                )
             )
 
 

@@ -7,7 +7,6 @@ heartbeat of the harness arrives, the process ends its workers and itself: a hos
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import os
 import platform
 import shutil
@@ -17,12 +16,11 @@ import time
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
-from bench import backends, locks, selection, workloads
+from bench import backends, calibration, locks, selection, workloads
 from bench import devices as device
 from bench.backends._ipu import variables
 from bench.cases.case import Case, Settings
 from bench.cases.errors import Refused, Unavailable
-from bench.clock import calibration
 from bench.devices import cpu, cuda
 from bench.group import Hub
 from bench.real_data import material
@@ -48,7 +46,7 @@ class Machine:
             "cores": cpu.usable_cores(),
             "devices": {name: None if absent[name] else device.load(name).describe() for name in devices},
             "absent": absent,
-            "versions": {name: _version(backends.load(name).package) for name in backends.names()},
+            "versions": {name: backends.installed(name) for name in backends.names()},
             "machine": {
                 "node": platform.node(),
                 "processor": platform.processor(),
@@ -140,17 +138,11 @@ class Machine:
 
     gpus = staticmethod(cuda.visible)
     known_calibration = staticmethod(calibration.known)
-    keep_peak = staticmethod(calibration.keep_peak)
+    uncalibrated = staticmethod(calibration.wanting)
+    keep_canary = staticmethod(calibration.keep_canary)
+    raise_peak = staticmethod(calibration.raise_peak)
     exists = staticmethod(os.path.exists)
     is_file = staticmethod(os.path.isfile)
-
-
-def _version(package: str) -> str:
-    """The version of an installed package; empty: not installed. Its name may differ from the name of its module."""
-    for name in (package, f"{package}-cpu", f"{package}-gpu"):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            return importlib.metadata.version(name)
-    return ""
 
 
 def heartbeat(channel: Any, folder: str) -> None:

@@ -24,6 +24,8 @@ import os, sys
 channel.send(os.getpid())
 spec = channel.receive()
 sys.path.insert(0, spec["root"])
+# Before numpy is imported: it reads the number of its threads then.
+os.environ.update(spec["environment"])
 from bench.processes import worker
 worker.serve(channel, spec)
 """

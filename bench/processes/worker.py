@@ -14,10 +14,11 @@ import sys
 import traceback
 from typing import Any, Callable, Dict, Iterator, List, Mapping
 
-from bench import devices, run, workloads
+from bench import calibration, run, workloads
+from bench import environment as variables
 from bench.cases.case import Settings
 from bench.cases.errors import Broken, Lost, Refused, Unavailable, Wrong
-from bench.clock import calibration
+from bench.devices import cpu
 from bench.group import ALONE, Group, Member
 
 Reply = Dict[str, Any]
@@ -35,12 +36,12 @@ def serve(channel: Any, spec: Mapping[str, Any]) -> None:
 
 def prepare(environment: Mapping[str, str], cores: List[int]) -> None:
     """Set the variables that a framework reads when it is imported, and bind this process to its cores."""
-    os.environ.update(environment)
+    variables.use(environment)
     if cores:
         # The description is cached. A bound process sees only its own cores, so its records would describe a
         # different machine.
-        devices.load("cpu").describe()
-        os.sched_setaffinity(0, cores)
+        cpu.describe()
+        cpu.bind(cores)
 
 
 def answer(request: Mapping[str, Any], tell: Tell, launched: Group = ALONE) -> Reply:
@@ -48,7 +49,8 @@ def answer(request: Mapping[str, Any], tell: Tell, launched: Group = ALONE) -> R
     try:
         if request["do"] == "calibrate":
             tell("waiting")
-            return {"kind": "calibration", **calibration.measured(**request["what"], begun=lambda: tell("calibrating"))}
+            calibration.measure(**request["what"], begun=lambda: tell("calibrating"))
+            return {"kind": "calibrated"}
         case, settings = workloads.received(request["case"]), Settings(**request["settings"])
         with contextlib.closing(Member(request["place"])) if request.get("place") else _unclosed(launched) as group:
             return {"kind": "record", **run.run(case, settings, tell, request.get("canary_s"), group)}

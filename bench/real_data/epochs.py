@@ -33,46 +33,22 @@ def train(program: Program, job: Job) -> Tuple[Samples, Dict[str, Any]]:
     Raises ValueError, in one line, for images that do not fill a batch.
     """
     graph, case, settings, group = program.graph, job.case, job.settings, job.group
-    recipe = settings.recipe
     dataset = job.images["train"]
-    count = dataset.count
-    assert count is not None
-    # One call of an IPU may do several updates.
-    items = recipe.global_batch(case.batch_size, case.replicas) * (
-        settings.batches_per_step if program.device_loop else 1
-    )
-    total = math.ceil(count * recipe.epochs / items)
-    updates = min(total, settings.steps or total)
-    averaged = recipe.global_batch(case.batch_size, case.replicas if settings.all_reduce else 1)
-    schedule = recipe.schedule(averaged, workloads.load(case.workload).LEARNING_RATE)  # type: ignore[attr-defined]
     if not settings.weights:
         program.load(draws.weights(graph, PRECISIONS[case.precision].weights, start=True))
-    seconds: List[float] = []
-    losses: List[float] = []
-    checkpoints: List[Dict[str, Any]] = []
     size = graph.inputs[next(iter(graph.inputs))].shape[2]
     with feeding.images(case, settings, dataset, training=True, size=size, group=group) as batches:
         inputs = map(feeding.named(graph, case, settings, replica=group.rank), batches)
         program.feed(feeding.in_lockstep(inputs, group))
-        for update in range(updates):
-            job.tell(f"training {update + 1}/{updates}")
-            program.set_learning_rate(schedule.at(update, count / items, total))
-            start = time.perf_counter()
-            program.run()
-            seconds.append(time.perf_counter() - start)
-            losses.append(float(program.outputs()["loss"]))
-            epoch_ended = (update + 1) * items // count > update * items // count or update + 1 == updates
-            if epoch_ended and _averaged(settings):
-                checkpoints.append(_weights(program))
+        epochs, seconds, losses = _updates(program, job)
         skipped, facts = batches.skipped, batches.facts
-    _average(program, settings, checkpoints)
     timed_as = PROGRAMS.get(settings.protocol)
     dropped = timed_as.warmup_calls if timed_as else DROPPED
     timed = seconds[dropped:] or seconds
     warmup = seconds[: len(seconds) - len(timed)]
     means = [math.fsum(replicas) / group.count for replicas in zip(*group.all_gather(losses))]
     results = {
-        "epochs": updates * items / count,
+        "epochs": epochs,
         "loss_first": math.fsum(means[:LOSSES]) / len(means[:LOSSES]),
         "loss_last": math.fsum(means[-LOSSES:]) / len(means[-LOSSES:]),
         "images_skipped": sum(group.all_gather(skipped)),
@@ -80,6 +56,34 @@ def train(program: Program, job: Job) -> Tuple[Samples, Dict[str, Any]]:
         **(score(program, job) if settings.validation else {}),
     }
     return Samples(timed, 1, len(warmup), math.fsum(warmup), True), results
+
+
+def _updates(program: Program, job: Job) -> Tuple[float, List[float], List[float]]:
+    """Update the weights for all epochs. Returns the number of epochs, and of each update the seconds and the loss."""
+    case, settings, recipe, count = job.case, job.settings, job.settings.recipe, job.images["train"].count
+    assert count is not None
+    # One call of an IPU may do several updates.
+    updates_per_call = settings.batches_per_step if program.device_loop else 1
+    items = recipe.global_batch(case.batch_size, case.replicas) * updates_per_call
+    total = math.ceil(count * recipe.epochs / items)
+    updates = min(total, settings.steps or total)
+    averaged = recipe.global_batch(case.batch_size, case.replicas if settings.all_reduce else 1)
+    schedule = recipe.schedule(averaged, workloads.load(case.workload).learning_rate)
+    seconds: List[float] = []
+    losses: List[float] = []
+    checkpoints: List[Dict[str, Any]] = []
+    for update in range(updates):
+        job.tell(f"training {update + 1}/{updates}")
+        program.set_learning_rate(schedule.at(update, count / items, total))
+        start = time.perf_counter()
+        program.run()
+        seconds.append(time.perf_counter() - start)
+        losses.append(float(program.outputs()["loss"]))
+        epoch_ended = (update + 1) * items // count > update * items // count or update + 1 == updates
+        if epoch_ended and _averaged(settings):
+            checkpoints.append(_weights(program))
+    _average(program, settings, checkpoints)
+    return updates * items / count, seconds, losses
 
 
 def score(program: Program, job: Job) -> Dict[str, Any]:

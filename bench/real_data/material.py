@@ -13,7 +13,7 @@ from bench.cases.case import Case, Settings
 from bench.cases.errors import Refused
 from bench.cases.precision import PRECISIONS
 from bench.graph import Graph
-from bench.images import Dataset, find
+from bench.images import Dataset, find, pipelines
 from bench.images.dataset import format_of
 from bench.images.faults import require_packages
 from bench.workloads import host_pipeline
@@ -49,8 +49,8 @@ def require_readers(case: Case, settings: Settings) -> None:
 
 
 def pipeline_of(case: Case) -> str:
-    """The input pipeline of a case's framework."""
-    return "tensorflow" if case.backend == "tensorflow" else "torch"
+    """The input pipeline of a case's framework; torch's if it has none."""
+    return case.backend if case.backend in pipelines.names() else "torch"
 
 
 def images(case: Case, settings: Settings, tell: Tell) -> Dict[str, Dataset]:

@@ -1,7 +1,7 @@
-"""The fields of a record, a row each: what is said of a field is said in its row, and nowhere else.
+"""The fields of a record: one row defines everything about one field.
 
-From the rows come the record itself, docs/record.md (`python -m scripts.record_page`), what a baseline must have and
-match, what a simulation leaves null, the columns of the table, and the properties in JUnit's file.
+The rows define the record, docs/record.md (`python -m scripts.record_page`), the fields that a baseline must have and
+match, the fields that are null in a simulation, the columns of the table, and the properties in JUnit's file.
 """
 
 from __future__ import annotations
@@ -11,23 +11,24 @@ import platform
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, Optional
 
-from bench import workloads
+from bench import environment, workloads
 from bench.cases.case import RECORDED, Case, Settings
 from bench.cases.precision import PRECISIONS
-from bench.clock.sampling import Samples, noise_percent
+from bench.clock.canary import DISTURBED
+from bench.clock.sampling import FEWEST, Samples, known_noise_percent
 from bench.graph import Graph
 from bench.graph.recording import SOURCES
 from bench.program import Step, throughput
 
-# 2: fields have other names than in 1, which `Field.schema_1` gives; what does not apply is null, not zero.
+# Schema 2 renamed fields: `Field.schema_1` is the old name. Fields that do not apply are null in it, zero in schema 1.
 SCHEMA = 2
-# A training step: one pass forward, and two of the same cost backward.
+# Passes of the cost of a forward pass. The backward pass of training costs two.
 PASSES = {"inference": 1, "eval": 1, "training": 3}
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a record is made of, besides what the worker notes by the name of a field."""
+    """The data from which a record is computed. The worker adds other fields by name."""
 
     case: Case
     settings: Settings
@@ -37,32 +38,32 @@ class Measurement:
 
     @property
     def batches(self) -> float:
-        """Batches of one replica in a step, over all replicas."""
+        """The number of batches in a step, summed over all replicas."""
         return self.step.items / workloads.items(self.case)
 
     @property
     def computes(self) -> bool:
-        """Whether anything is computed: an input pipeline is a graph of inputs alone."""
+        """Whether the graph computes something. The graph of an input pipeline has only inputs."""
         return any(node.op not in SOURCES for node in self.graph.nodes)
 
     @property
     def flops(self) -> Optional[int]:
-        """Of one batch; None where nothing is computed."""
+        """FLOP of one batch; None if nothing is computed."""
         return PASSES[self.case.mode] * self.graph.flops if self.computes else None
 
     @property
     def bytes_moved(self) -> Optional[int]:
-        """Bytes that must cross the memory bus for one batch, at the least; None where nothing is computed."""
+        """The smallest number of bytes that one batch can move to and from memory; None if nothing is computed."""
         updated = self.graph.parameters if self.case.mode == "training" else 0
         elements = self.graph.elements_moved + updated
         return PRECISIONS[self.case.precision].bytes * elements if self.computes else None
 
     def per_item(self, count: Optional[int]) -> Optional[float]:
-        """What an item has of a batch's count."""
+        """The count of a batch, for one item."""
         return None if count is None else count / workloads.items(self.case)
 
     def per_second(self, count: Optional[int], unit: float) -> Optional[float]:
-        """A batch's count as a rate."""
+        """The count of a batch as a rate, in `unit` per second."""
         return None if count is None else count * self.batches / self.samples.median_s / unit
 
     def percentile(self, share: float) -> float:
@@ -85,15 +86,15 @@ def percentile(ordered: Any, share: float) -> float:
 class Field:
     """One field of a record.
 
-    text       what it says
-    unit       of its value; the table formats the value by it
-    value      its value from a measurement; None: the worker notes it by this name, or it is added later
-    rate       null where nothing was measured: in a simulation, and with a stand-in for an SDK
+    text       its description
+    unit       the unit of its value; the table formats the value by it
+    value      computes its value from a measurement; None: the worker sets it, or it is added later
+    rate       it is null if nothing was measured: in a simulation, and with a fake SDK
     needed     a stored baseline must have it
-    matched    a baseline must match it, by itself or, of settings, as part of their fingerprint
-    column     the head of its column in the table of a run; empty: none
-    junit      it stands among the properties in JUnit's file
-    schema_1   its name in records of schema 1; empty: the same
+    matched    a baseline must match it, directly or, for settings, through their fingerprint
+    column     the heading of its column in the table of a run; empty: it has no column
+    junit      it is a property in JUnit's file
+    schema_1   its name in records of schema 1; empty: the same name
     """
 
     name: str
@@ -132,7 +133,7 @@ _ROWS = (
     _axis("workload"),
     Field(
         "workload_file",
-        "the file of a workload that is not one of the suite's; else empty",
+        "file of a user's workload; empty for the suite's workloads",
         value=lambda m: m.case.own.get("shown", ""),
     ),
     _axis("size", "axis: the dimensions, abbreviated"),
@@ -143,7 +144,7 @@ _ROWS = (
     _axis("backend"),
     _axis("device"),
     Field(
-        "source", "measured; or ipu_model, or fake: what no rate comes of, and no baseline", value=lambda m: "measured"
+        "source", "measured, or ipu_model or fake: these have no rate and are no baseline", value=lambda m: "measured"
     ),
     # Rates.
     Field(
@@ -159,23 +160,25 @@ _ROWS = (
     Field("replica_items_per_s", "each replica's own rate, by rank; null for one replica", "items/s", rate=True),
     Field(
         "protocol_items_per_s",
-        "the rate as the program of --protocol has it; null for median, or where it drops all",
+        "the rate as the program of --protocol computes it; null for median, or if the program drops all samples",
         "items/s",
         rate=True,
         column="theirs",
     ),
     Field(
         "protocol_min_items_per_s",
-        "the least of the rates behind it; pytorch_cnns only, as are the next two",
+        "smallest of the rates of that program; only for pytorch_cnns, like the next two",
         "items/s",
         rate=True,
     ),
-    Field("protocol_max_items_per_s", "the largest of them", "items/s", rate=True),
-    Field("protocol_std_items_per_s", "their standard deviation, over all of them (not n - 1)", "items/s", rate=True),
+    Field("protocol_max_items_per_s", "largest of these rates", "items/s", rate=True),
+    Field(
+        "protocol_std_items_per_s", "standard deviation of these rates, divided by n (not n - 1)", "items/s", rate=True
+    ),
     Field(
         "item",
-        "what is counted",
-        value=lambda m: workloads.load(m.case.workload).ITEM,
+        "what the rate counts",
+        value=lambda m: workloads.load(m.case.workload).item,
         needed=True,
         column="item",
         junit=True,
@@ -186,10 +189,10 @@ _ROWS = (
     _step("mean", "mean", lambda m: math.fsum(sorted(m.samples.seconds)) / len(m.samples.seconds)),
     _step("p90", "90th percentile", lambda m: m.percentile(0.90)),
     _step("p99", "99th percentile", lambda m: m.percentile(0.99)),
-    _latency("p50", "median time of a single batch; null where several share a step"),
-    _latency("p90", "90th percentile of it"),
-    _latency("p99", "99th percentile of it", column="p99"),
-    _latency("p999", "99.9th percentile of it"),
+    _latency("p50", "median time of one batch; null if a step has several batches"),
+    _latency("p90", "90th percentile of this time"),
+    _latency("p99", "99th percentile of this time", column="p99"),
+    _latency("p999", "99.9th percentile of this time"),
     Field("samples", "number of samples", value=lambda m: len(m.samples.seconds)),
     Field(
         "steps_per_sample",
@@ -198,43 +201,47 @@ _ROWS = (
     ),
     Field(
         "noise_percent",
-        "half the range of the medians of six blocks of samples, of the median",
+        f"half the range of the medians of six blocks of samples; null below {FEWEST} samples",
         "%",
-        lambda m: noise_percent(m.samples.seconds),
+        lambda m: known_noise_percent(m.samples.seconds),
         rate=True,
         needed=True,
         column="noise",
         junit=True,
     ),
-    Field("cycles", "of one tile in the last call, by the IPU's own counter, where asked for"),
+    Field("cycles", "cycles of one tile in the last call, with --cycle-count on an IPU"),
     Field(
         "sdk_latency_s",
-        "mean time from host to host by the SDK's stamps of 1 ms, in the last call; IPU",
+        "mean time from host to host in the last call, by the SDK's time stamps of 1 ms; IPU only",
         "s",
         rate=True,
     ),
-    Field("memory_peak_bytes", "the worker's peak resident memory while it was timed, framework and all", "bytes"),
-    Field("compile_s", "lowering, compiling, loading and the first step", "s"),
+    Field("memory_peak_bytes", "peak resident memory of the worker while it was timed, with the framework", "bytes"),
+    Field("compile_s", "time of lowering, compiling, loading and the first step", "s"),
     Field("warmup_steps", "steps before the first sample", value=lambda m: m.samples.warmup_steps),
     Field("warmup_s", "time before the first sample", "s", lambda m: m.samples.warmup_s),
     Field("steady", "whether the warm-up ended because steps stopped getting faster", value=lambda m: m.samples.steady),
-    # Costs, and what the machine can do.
-    Field("parameters", "trained numbers", value=lambda m: m.graph.parameters if m.computes else None),
+    # Costs, and the roofline.
+    Field("parameters", "number of trained weights", value=lambda m: m.graph.parameters if m.computes else None),
     Field(
         "flops_per_item",
-        "2 x multiply-accumulate of dense, convolution and gates; three passes in training",
+        "2 x multiply-accumulates of dense, convolution and gates; three times that in training",
         "FLOP",
         lambda m: m.per_item(m.flops),
     ),
     Field(
         "bytes_per_item",
-        "inputs, weights and output, each once; weights once more in training",
+        "bytes of inputs, weights and output; weights count twice in training",
         "bytes",
         lambda m: m.per_item(m.bytes_moved),
     ),
-    Field("tflops", "achieved", "1e12 FLOP/s", lambda m: m.per_second(m.flops, 1e12), rate=True),
+    Field("tflops", "achieved arithmetic", "1e12 FLOP/s", lambda m: m.per_second(m.flops, 1e12), rate=True),
     Field(
-        "gbytes_per_s", "achieved on those bytes", "1e9 bytes/s", lambda m: m.per_second(m.bytes_moved, 1e9), rate=True
+        "gbytes_per_s",
+        "achieved bandwidth of those bytes",
+        "1e9 bytes/s",
+        lambda m: m.per_second(m.bytes_moved, 1e9),
+        rate=True,
     ),
     Field(
         "percent_of_peak",
@@ -244,15 +251,21 @@ _ROWS = (
         column="of peak",
     ),
     Field(
-        "peak_tflops", "the best product or convolution of a library, this precision and thread count", "1e12 FLOP/s"
+        "peak_tflops",
+        "fastest matrix product or convolution of any installed library, in this precision, with these threads",
+        "1e12 FLOP/s",
     ),
-    Field("peak_gbytes_per_s", "the best copy or read of a working set of this size", "1e9 bytes/s"),
-    Field("peak_library", "what measured the peak, and the case that raised it last"),
-    Field("peak_raised", "this case was above the measured peak, which was raised to it"),
+    Field("peak_gbytes_per_s", "fastest copy or read in calibration, of a working set of this size", "1e9 bytes/s"),
+    Field(
+        "peak_library",
+        "what reached the tighter of the two, a library and its kernel or a case that raised it, and the rate",
+    ),
+    Field("peak_raised", "whether this case was faster than the measured peak and raised it"),
+    Field("core_hz", "clock of a core, measured before and after the case; the higher one", "Hz"),
     # Replicas.
     Field(
         "scaling_percent",
-        "the rate, of replicas times that of one replica in the same run",
+        "rate in percent of `replicas` times the rate of one replica in the same run",
         "%",
         rate=True,
         column="scaling",
@@ -265,51 +278,64 @@ _ROWS = (
         column="all-reduce",
         schema_1="communication_percent",
     ),
-    # Whether to believe it.
-    Field("canary_slowdown_before", "slowdown of a kernel of known time, before the case", schema_1="canary_before"),
+    # Checks of the machine and of the result.
+    Field(
+        "canary_slowdown_before",
+        "largest slowdown of the canaries that the case depends on, before the case",
+        schema_1="canary_before",
+    ),
     Field("canary_slowdown_after", "the same, after the case", schema_1="canary_after"),
     Field(
+        "canary_kind", "the kernel that was slowed down most: arithmetic, level2, level3, memory, latency or threads"
+    ),
+    Field(
         "disturbed",
-        "a canary was more than 1.5 times slower than known: no verdict, no baseline",
+        f"a canary was more than {DISTURBED} times slower than known: no verdict, no baseline",
         needed=True,
         junit=True,
     ),
-    Field("attempts", "processes that measured it; more than 1 when it looked slower than its baseline", junit=True),
+    Field("attempts", "number of measurements; more than 1 if the case was slower than its baseline", junit=True),
     Field("load_average_1min", "load average over one minute, before the case", schema_1="load"),
-    Field("relative_error", "norm of the output's error against the float64 reference, of its norm", schema_1="error"),
-    Field("gradient_error", "error of the update along random directions, of its norm; null without training"),
-    Field("tolerance", "what `relative_error` may be"),
+    Field("relative_error", "norm of the output's error / norm of the float64 reference", schema_1="error"),
+    Field("gradient_error", "error of the weight update along random directions / its norm; null without training"),
+    Field("tolerance", "largest `relative_error` that the check allows"),
     Field("checked_rows", "rows of the batch that were checked"),
     Field("checked_size", "shape of the first input that was checked"),
     Field("weights_note", "how the names in the file of --weights differ from the network's; null: they do not"),
     # Real images.
-    Field("data_dir", "folder of the set of images; real images only, as are the next eleven"),
-    Field("images_skipped", "bad images left out, over all replicas"),
+    Field("data_dir", "folder of the set of images; only for real images, like the next eleven"),
+    Field("images_skipped", "bad images that were skipped, over all replicas"),
     Field("pipeline_items_per_s", "rate of the input pipeline alone", "items/s", rate=True),
-    Field("transfer_s_per_item", "what moving decoded images to the device adds to a step", "s/item", rate=True),
-    Field("compute_s_per_item", "a step on images that are on the device", "s/item", rate=True),
-    Field("bound_by", "which of these three is the slowest", rate=True),
-    Field("top1_percent", "hits among the validation images", "%"),
-    Field("top5_percent", "hits among the likeliest five", "%"),
-    Field("images_scored", "images that were scored"),
-    Field("epochs", "of training; its losses and hits are those of weights that were trained so long"),
+    Field("transfer_s_per_item", "time that moving decoded images to the device adds to a step", "s/item", rate=True),
+    Field("compute_s_per_item", "time of a step on images that are on the device already", "s/item", rate=True),
+    Field("bound_by", "the slowest of these three", rate=True),
+    Field("top1_percent", "top-1: validation images whose most likely class is right", "%"),
+    Field("top5_percent", "top-5: validation images with the right class among the five most likely", "%"),
+    Field("images_scored", "number of these validation images"),
+    Field("epochs", "epochs of training before the losses and top-1 and top-5 were computed"),
     Field("loss_first", "mean loss of the first ten updates"),
     Field("loss_last", "mean loss of the last ten updates"),
-    # What it is, and how it was measured.
-    Field("graph", "fingerprint of what is computed", value=lambda m: m.graph.fingerprint, needed=True, matched=True),
+    # What was measured, and how.
+    Field("graph", "fingerprint of the graph", value=lambda m: m.graph.fingerprint, needed=True, matched=True),
     Field("settings", "fingerprint of the settings below and of the backend's facts", needed=True, matched=True),
-    *(Field(name, how.text, matched=True) for name, how in RECORDED.items()),
+    *(Field(name, setting.text, matched=True) for name, setting in RECORDED.items()),
     Field(
         "global_batch",
-        "items behind one weight update; in inference, behind one batch",
+        "items of one weight update; in inference, items of one batch",
         "items",
         lambda m: m.global_batch,
     ),
     Field("batches_in_flight", "batches that run at once"),
-    Field("host", "name of the machine that the worker was on", value=lambda m: platform.node()),
-    Field("framework_version", "of the backend's framework", needed=True, matched=True),
-    Field("python_version", "of the worker", value=lambda m: platform.python_version()),
-    Field("started_s", "when the timed section began, since 1970", "s"),
-    Field("ended_s", "when it ended", "s"),
+    Field("host", "name of the worker's machine", value=lambda m: platform.node()),
+    Field("framework_version", "version of the backend's framework", needed=True, matched=True),
+    Field(
+        "environment",
+        "variables of the environment that change a rate and that the suite did not set; null: none",
+        value=lambda m: environment.found(),
+        matched=True,
+    ),
+    Field("python_version", "Python version of the worker", value=lambda m: platform.python_version()),
+    Field("started_s", "start of the timed section, since 1970", "s"),
+    Field("ended_s", "end of the timed section, since 1970", "s"),
 )
 FIELDS: Dict[str, Field] = {field.name: field for field in _ROWS}

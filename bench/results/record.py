@@ -1,27 +1,27 @@
-"""What one measured case leaves behind: one flat dictionary, stored by pytest-benchmark as `extra_info`.
+"""The record of a measured case: one flat dictionary, which pytest-benchmark stores as `extra_info`.
 
-`bench/results/fields.py` has its fields. What does not apply is null. Keys that start with `tuned_` are a backend's own
-facts, and `device_` a device's.
+`bench/results/fields.py` defines the fields. Fields that do not apply are null. Keys that start with `tuned_` are facts
+of the backend, keys that start with `device_` facts of the device.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, Dict, Mapping, Optional, Sequence
+from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 
 from bench.cache import fingerprint
 from bench.cases.case import Case, Settings
 from bench.cases.errors import Wrong
-from bench.clock import protocol
+from bench.clock import protocol, roofline
 from bench.clock.sampling import Samples
 from bench.graph import Graph
 from bench.program import Step
 from bench.results.fields import FIELDS, SCHEMA, Measurement, percentile
 
 Record = Dict[str, Any]
-# Where no limit of a device is known, a case may raise the measured peak by so much.
+# If the theoretical peak of a device is unknown, a case may raise the measured peak by this factor.
 UNKNOWN_LIMIT = 2.0
-# What records of schema 1 call by other names, and what is recorded no more.
+# Fields of records of schema 1 that have other names, or are no longer recorded.
 RENAMED = {field.schema_1: field.name for field in FIELDS.values() if field.schema_1}
 DROPPED = ("elementwise_per_item",)
 
@@ -29,9 +29,9 @@ DROPPED = ("elementwise_per_item",)
 def build(
     case: Case, settings: Settings, graph: Graph, step: Step, samples: Samples, notes: Mapping[str, Any]
 ) -> Record:
-    """Return the record of a case, but for the peak, which `with_peak` adds.
+    """Return the record of a case, without the fields of the peak. `with_peak` adds those.
 
-    notes   what the worker saw besides, by field: check, canaries, versions, facts of backend and device
+    notes   the fields that the worker sets: check, canaries, versions, facts of backend and device
     """
     measurement = Measurement(case, settings, graph, step, samples)
     axes = case.plain()
@@ -47,7 +47,7 @@ def build(
 
 
 def upgraded(stored: Any) -> Optional[Record]:
-    """A stored record with the names of the present schema; None where it is no record, or one of an unknown schema."""
+    """A stored record, converted to the current schema. None if it is no record, or its schema is unknown."""
     schema = stored.get("schema") if isinstance(stored, dict) else None
     if schema == SCHEMA:
         return dict(stored)
@@ -58,63 +58,66 @@ def upgraded(stored: Any) -> Optional[Record]:
 
 
 def latency(seconds: Sequence[float], single: bool, step: Step, settings: Settings) -> Record:
-    """Percentiles of the time of single batches. `single`: the seconds are those of batches; else those of
-    samples, which say so only where a step is one batch."""
+    """The latency percentiles of one batch, in seconds. They are null if no seconds of single batches are known.
+
+    seconds   the times of batches if `single`, else of samples, which are used only if a step is one batch
+    """
     known = bool(seconds) and (single or (step.iterations == 1 and settings.recipe.gradient_accumulation == 1))
     ordered = sorted(seconds) or [0.0]
     shares = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
     return {f"latency_{name}_s": percentile(ordered, share) if known else None for name, share in shares.items()}
 
 
-def with_peak(record: Record, peak: Mapping[str, Any]) -> Record:
-    """Return the record with its share of the measured roofline.
+def with_peak(record: Record, peak: Mapping[str, Any], raised: bool = False) -> Record:
+    """Return the record with its share of the roofline `peak`. Without a roofline or FLOP, it stays unchanged.
 
-    The bandwidth is that of the largest calibrated working set that is not larger than one batch's:
-    small ones live in a cache, from batch to batch. `peak` is what a device's `peak` returned; empty: nothing is known.
-    What computes nothing has no share.
+    The bandwidth is that of the largest measured working set that is not larger than the batch's, since small working
+    sets stay in a cache.
     """
     if not peak or record["source"] != "measured" or record["tflops"] is None:
         return record
-    size = _working_set(record, peak)
+    size = roofline.level(peak, _moved(record))
     bandwidth = peak["bandwidth_bytes_per_s"][size] if size else None
-    shares = [record["tflops"] * 1e12 / peak["flops"]]
-    shares += [record["gbytes_per_s"] * 1e9 / bandwidth] if bandwidth else []
+    shares = {"flops": record["tflops"] * 1e12 / peak["flops"]}
+    if bandwidth:
+        shares[size] = record["gbytes_per_s"] * 1e9 / bandwidth
+    roof = max(shares, key=lambda name: shares[name])
+    rate = f"{peak['flops'] / 1e12:.3g} TFLOP/s" if roof == "flops" else f"{(bandwidth or 0) / 1e9:.3g} GB/s"
     return {
         **record,
-        "percent_of_peak": 100 * max(shares),
+        "percent_of_peak": 100 * shares[roof],
         "peak_tflops": peak["flops"] / 1e12,
         "peak_gbytes_per_s": bandwidth / 1e9 if bandwidth else None,
-        "peak_library": peak["library"],
-        "peak_raised": False,
+        "peak_library": f"{peak['sources'].get(roof)}: {rate}",
+        "peak_raised": raised,
     }
 
 
-def _working_set(record: Record, peak: Mapping[str, Any]) -> str:
-    """The largest calibrated working set that is not larger than a batch's, or the smallest; none: empty."""
+def _moved(record: Record) -> float:
+    """The smallest number of bytes that one batch can move."""
     batches = record["batches_per_step"] * record["batches_in_flight"]
-    moved = record["bytes_per_item"] * record["items_per_step"] / batches
-    sizes = sorted(peak["bandwidth_bytes_per_s"], key=int)
-    fitting = [size for size in sizes if int(size) <= moved] or sizes[:1]
-    return fitting[-1] if fitting else ""
+    return float(record["bytes_per_item"] * record["items_per_step"] / batches)
 
 
-def raised(record: Record, peak: Mapping[str, Any]) -> Dict[str, Any]:
-    """Return a peak that the rates of a verified case do not exceed: what calibrates is one library of several.
+def rates(record: Record) -> Tuple[float, float, float, str]:
+    """The arguments of `roofline.raised`: FLOP per second, bytes per second, bytes of a batch, and the case's id."""
+    return record["tflops"] * 1e12, record["gbytes_per_s"] * 1e9, _moved(record), record["id"]
 
-    Raises Wrong where no program can have such rates on this device.
+
+def require_possible(record: Record, peak: Mapping[str, Any]) -> None:
+    """Raise Wrong if the rates exceed the theoretical peak of the device.
+
+    The limit follows from the clock at calibration, or from the clock of the case's core if that is higher.
     """
-    size = _working_set(record, peak)
-    bandwidth = peak["bandwidth_bytes_per_s"].get(size, math.inf)
-    rates = {"flops": record["tflops"] * 1e12, "bytes": record["gbytes_per_s"] * 1e9}
-    known = {"flops": peak["flops"], "bytes": bandwidth}
+    flops, bandwidth, moved, _ = rates(record)
+    size = roofline.level(peak, moved)
+    known = {"flops": peak["flops"], "bytes": peak["bandwidth_bytes_per_s"].get(size, math.inf)}
     limits = peak["limit"] or {key: UNKNOWN_LIMIT * value for key, value in known.items()}
-    for key, name in (("flops", "TFLOP/s"), ("bytes", "TB/s")):
-        if rates[key] > max(known[key], limits[key]):
+    higher = (record.get("core_hz") or 0) / (peak.get("clock_hz") or math.inf)
+    for rate, key, name in ((flops, "flops", "TFLOP/s"), (bandwidth, "bytes", "TB/s")):
+        limit = max(known[key], limits[key] * max(1, higher))
+        if rate > limit:
             raise Wrong(
-                f"{rates[key] / 1e12:.3g} {name} is more than this device can do ({limits[key] / 1e12:.3g}),"
+                f"{rate / 1e12:.3g} {name} is more than this device can do ({limit / 1e12:.3g}),"
                 f" so the clock or the count of operations is wrong"
             )
-    library = peak["library"].split(", ")[0]
-    if rates["bytes"] > bandwidth:
-        peak = {**peak, "bandwidth_bytes_per_s": {**peak["bandwidth_bytes_per_s"], size: rates["bytes"]}}
-    return {**peak, "flops": max(peak["flops"], rates["flops"]), "library": f"{library}, {record['id']}"}

@@ -1,4 +1,4 @@
-"""The table at the end of a run: at most 100 columns wide, the fastest backend of each case first."""
+"""The table at the end of a run. It is at most 100 columns wide, with the fastest backend of each case first."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench import workloads
+from bench.clock import canary
 from bench.clock.protocol import PROGRAMS
 from bench.results import baseline
 from bench.results.baseline import Verdict
@@ -20,7 +21,7 @@ from bench.results.record import Record
 
 WIDTH = 100
 IMAGE_NETWORKS = workloads.names("cnns")
-# Axes that have one value throughout go into the title; the others are columns.
+# Axes with one value in all rows are in the title; the others are columns.
 AXES = ("workload", "size", "mode", "batch_size", "precision", "replicas", "device", "backend")
 NO_RATE = "-"
 HEADS = {"batch_size": "batch"}
@@ -28,11 +29,11 @@ Row = Tuple[Record, Optional[Verdict]]
 
 
 def render(rows: Sequence[Row], color: bool = False) -> str:
-    """Return the table as text. Rows are a record and its verdict, if there is a baseline.
+    """Return the table as text. A row is a record and, with a baseline, its verdict.
 
-    A row a case where that fits; otherwise the case stands on a line of its own above its backends.
+    If the table is too wide, the axes of a case are on a separate line above its backends.
     """
-    rows = sorted(_beside_best(rows), key=lambda row: _order(row[0]))
+    rows = sorted(_with_share_of_best(rows), key=lambda row: _order(row[0]))
     varying = [axis for axis in AXES if len({record[axis] for record, _ in rows}) > 1 or axis == "backend"]
     title = textwrap.fill("layerbench: " + ", ".join(_title(rows, varying)), WIDTH, subsequent_indent="  ")
     lines = _lines(rows, varying, color)
@@ -41,11 +42,11 @@ def render(rows: Sequence[Row], color: bool = False) -> str:
     return "\n".join([title, *lines, *_notes(rows)])
 
 
-def compared(file: str, rows: Sequence[Tuple[Record, Record]], strangers: Sequence[str]) -> str:
-    """Rates beside those of a file of another run, of which pytest-benchmark's table tells the steps.
+def compared(file: str, rows: Sequence[Tuple[Record, Record]], missing: Sequence[str]) -> str:
+    """Return a table of the rates of this run and of a stored run, for --benchmark-compare.
 
-    rows        records of this run, each with the file's of the same case
-    strangers   cases of this run of which the file has no record of the suite's
+    rows      the records of this run, each with the stored record of the same case
+    missing   the ids of cases of this run without a stored record
     """
     lines = []
     if rows:
@@ -53,21 +54,21 @@ def compared(file: str, rows: Sequence[Tuple[Record, Record]], strangers: Sequen
         for head in ("items/s", "then", "ratio"):
             table.add_column(head, justify="right", no_wrap=True)
         table.add_column("case", no_wrap=True)
-        for now, then in rows:
-            rates = now["items_per_s"], then.get("items_per_s")
+        for now, stored in rows:
+            rates = now["items_per_s"], stored.get("items_per_s")
             ratio = f"{rates[0] / rates[1]:.3f}" if rates[0] and rates[1] else "-"
             table.add_row(rate(rates[0]), rate(rates[1]), ratio, now["id"])
         lines += [
             f"layerbench: items/s now, and then in {file} (pytest-benchmark's OPS counts steps)",
             *_printed(table, False),
         ]
-    for now, then in rows:
-        different = [text.split(" ")[0] for text in baseline.differences(now, then)]
+    for now, stored in rows:
+        different = [text.split(" ")[0] for text in baseline.differences(now, stored)]
         if different:
             lines.append(f"measured in another way then: {now['id']}: {', '.join(different)}")
-    if strangers:
-        more = f" and {len(strangers) - 1} more" if len(strangers) > 1 else ""
-        lines.append(f"{file} has no record of {strangers[0]}{more}, so no items/s")
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        lines.append(f"{file} has no record of {missing[0]}{more}, so no items/s")
     return "\n".join(lines)
 
 
@@ -78,8 +79,8 @@ def _printed(table: Table, color: bool) -> List[str]:
     return [line.rstrip() for line in out.getvalue().splitlines() if line.strip()]
 
 
-def _beside_best(rows: Sequence[Row]) -> List[Row]:
-    """The rows, each with its share of the best rate of its case."""
+def _with_share_of_best(rows: Sequence[Row]) -> List[Row]:
+    """Add to each record its share of the best rate of its case."""
     best: Dict[Tuple[Any, ...], float] = {}
     for record, _ in rows:
         best[_case(record)] = max(best.get(_case(record), 0.0), record["items_per_s"] or 0.0)
@@ -97,7 +98,7 @@ def _case(record: Record) -> Tuple[Any, ...]:
 
 
 def _lines(rows: Sequence[Row], axes: Sequence[str], color: bool) -> List[str]:
-    """A header of three lines, a line a row."""
+    """The table as lines: a header of three lines, and one line for each row."""
     columns = [column for column in COLUMNS if _is_shown(column, rows)]
     table = Table(box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
     for axis in axes:
@@ -111,6 +112,7 @@ def _lines(rows: Sequence[Row], axes: Sequence[str], color: bool) -> List[str]:
 
 
 def _below_cases(rows: Sequence[Row], axes: Sequence[str], color: bool) -> List[str]:
+    """The table as lines, with a separate line for the axes of each case."""
     lines = _lines(rows, ["backend"], color)
     header = len(lines) - len(rows)
     grouped, last = [f"  {line}" for line in lines[:header]], ""
@@ -128,9 +130,9 @@ def _order(record: Record) -> Tuple[Any, ...]:
     return (*case, -(record["items_per_s"] or 0.0))
 
 
-def _title(rows: Sequence[Row], shown: Sequence[str]) -> List[str]:
+def _title(rows: Sequence[Row], columns: Sequence[str]) -> List[str]:
     first = rows[0][0]
-    common = [axis for axis in AXES if axis not in shown and (axis != "replicas" or first[axis] > 1)]
+    common = [axis for axis in AXES if axis not in columns and (axis != "replicas" or first[axis] > 1)]
     parts = [f"{HEADS.get(axis, '')} {_value(first, axis)}".strip() for axis in common]
     threads = first["threads"]
     return [*parts, f"{threads} thread{'s' if threads > 1 else ''}"]
@@ -148,9 +150,8 @@ def _change(record: Record, verdict: Optional[Verdict]) -> str:
 
 
 def _noise(record: Record, verdict: Optional[Verdict]) -> str:
-    if record["samples"] == 1:
-        return ""  # nothing to compare it with
-    return "" if record["noise_percent"] is None else f"{record['noise_percent']:.1f}%" + "!" * record["disturbed"]
+    noise = record["noise_percent"]
+    return ("" if noise is None else f"{noise:.1f}%") + ("!" if record["disturbed"] else "")
 
 
 def seconds(value: float) -> str:
@@ -167,8 +168,7 @@ def _notes(rows: Sequence[Row]) -> List[str]:
     for record, _ in rows:
         if record["source"] != "measured":
             notes.append(f"{record['id']}: {SOURCES[record['source']]}")
-        notes += _of_program(record)
-        # Of rows that learnt, scored or decoded images, one line each says what a column cannot.
+        notes += _protocol_notes(record)
         if record["loss_last"] is not None:
             notes.append(
                 f"{record['id']}: {record['epochs']:.3g} epochs,"
@@ -187,16 +187,30 @@ def _notes(rows: Sequence[Row]) -> List[str]:
             notes.append(f"{record['id']}: {record['images_skipped']} bad images left out")
     for name in dict.fromkeys(record["protocol"] for record, _ in rows if record["protocol"] in PROGRAMS):
         notes.append(f"theirs: the rate as the program {name} has it")
-    if any(record["disturbed"] for record, _ in rows):
-        notes.append("! the machine was disturbed: a kernel of known time ran more than 1.5 times slower")
+    notes += _disturbances([record for record, _ in rows if record["disturbed"]])
+    notes += sorted({f"peak of {record['peak_library']}" for record, _ in rows if record["peak_library"]})
+    raised = sorted(record["id"] for record, _ in rows if record["peak_raised"])
+    if raised:
+        notes += ["above the measured peak, which was raised:", *(f"  {name}" for name in raised)]
     if any(not record["steady"] for record, _ in rows):
         names = sorted(record["id"] for record, _ in rows if not record["steady"])
         notes += ["not steady after the warm-up:", *(f"  {name}" for name in names)]
     return notes
 
 
-def _of_program(record: Record) -> List[str]:
-    """What the program of --protocol prints besides its rate, or why it has none."""
+def _disturbances(records: Sequence[Record]) -> List[str]:
+    """For each kind of canary, its largest slowdown, and the disturbed cases."""
+    notes = []
+    for kind in sorted({record["canary_kind"] for record in records}):
+        disturbed = [record for record in records if record["canary_kind"] == kind]
+        worst = max(max(record["canary_slowdown_before"], record["canary_slowdown_after"]) for record in disturbed)
+        notes.append(f"! the machine was disturbed: {canary.KINDS[kind]} up to {worst:.2g} times slower than known:")
+        notes += sorted(f"  {record['id']}" for record in disturbed)
+    return notes
+
+
+def _protocol_notes(record: Record) -> List[str]:
+    """What the original program of --protocol prints besides its rate, or why it has no rate."""
     program = PROGRAMS.get(record["protocol"])
     if program is None or record["source"] != "measured":
         return []
@@ -214,14 +228,14 @@ def _percent(value: float) -> str:
 
 
 def rate(value: Optional[float]) -> str:
-    """A rate to four figures; a dash where there is none."""
+    """A rate with four significant digits; a dash for None."""
     if value is None:
         return NO_RATE
     return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
-def _single(rows: Sequence[Row]) -> bool:
-    """Whether these are image networks in inference, of which the tail of single batches matters."""
+def _have_tail_latency(rows: Sequence[Row]) -> bool:
+    """Whether rows are of image networks in inference. Their tail latency is a column."""
     return any(record["mode"] == "inference" and record["workload"] in IMAGE_NETWORKS for record, _ in rows)
 
 
@@ -230,17 +244,16 @@ SOURCES = {
     "fake": "a fake of the IPU's API stood in for it: no rate",
 }
 Cell = Callable[[Record, Optional[Verdict]], str]
-# How a value is written, by its unit; a value that does not apply leaves its cell empty, but for a rate.
+# The format of a value, by its unit. The cell of a null is empty, except for a rate.
 FORMATS: Dict[str, Callable[[Any], str]] = {"items/s": rate, "s": seconds, "%": _percent}
-# Cells that say more than one field.
+# Cells with more than the value of one field.
 CELLS: Dict[str, Cell] = {"noise": _noise}
-# Columns that are there in every table, and those that are there under a condition of their own; the others are there
-# where a record has a value for them.
+# Columns of every table, and columns with a condition. Other columns are shown if a record has a value for them.
 ALWAYS = ("items/s", "item", "step", "noise", "of peak")
 SOMETIMES: Dict[str, Callable[[Sequence[Row]], bool]] = {
     "of best": lambda rows: any((record["of_best"] or 1) < 1 for record, _ in rows),
     "change": lambda rows: any(verdict for _, verdict in rows),
-    "p99": _single,
+    "p99": _have_tail_latency,
     "theirs": lambda rows: any(record["protocol"] != "median" for record, _ in rows),
 }
 
@@ -263,7 +276,7 @@ def _cell(field: Field) -> Cell:
 
 
 def _columns() -> List[Tuple[str, Cell]]:
-    """Heads and cells: those of fields in the order of the fields, and what is worked out for the table alone."""
+    """Headings and cells of all columns: those of fields, in order, and two that only the table has."""
     of_best: Tuple[str, Cell] = (
         "of best",
         lambda record, verdict: "" if record["of_best"] is None else f"{record['of_best']:.2f}",

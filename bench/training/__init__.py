@@ -1,1 +1,1 @@
-"""Formulas of training that need no framework: rates of learning, mixed images, averaged weights."""
+"""Formulas of training that need no framework: learning rates, mixing of images, averages of weights."""

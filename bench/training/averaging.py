@@ -1,16 +1,16 @@
-"""Averages of weights over checkpoints, taken after training: no part of any step.
+"""Averages of weights over checkpoints, computed after training.
 
     mean         (w1 + ... + wN) / N
     exponential  a1 = w1, ai = decay * a(i-1) + (1 - decay) * wi
 
-Checkpoints are dictionaries of numpy arrays by name, the oldest first. Sums are float64; an average has the type
-that the newest checkpoint has. Every floating-point array is averaged, so the moving statistics of a batch norm are
-too; integers (a count of steps) are the newest checkpoint's.
+Checkpoints are dictionaries of numpy arrays by name, the oldest first. Sums are float64; an average has the type of
+the newest checkpoint. All floating-point arrays are averaged, also the running statistics of a batch norm. Integers
+(a count of steps) are taken from the newest checkpoint.
 
 Source   Graphcore's CNN harnesses: TensorFlow in SDK 2.0 (weight_avg.py -N, --mode, --decay 0.99) and PyTorch in
-         SDK 2.4 (--weight-avg-strategy, --weight-avg-N, --weight-avg-exp-decay 0.99). As there, asking for more
-         checkpoints than there are takes all. PyTorch's averaged trained weights only. TensorFlow's train.py left
-         the very last checkpoint out of the mean and let --weight-avg-N count epochs: the caller's to choose.
+         SDK 2.4 (--weight-avg-strategy, --weight-avg-N, --weight-avg-exp-decay 0.99). As there, a number larger
+         than that of the checkpoints takes all. PyTorch's averaged only trained weights. TensorFlow's train.py left
+         the last checkpoint out of the mean, and its --weight-avg-N counted epochs; here the caller chooses.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ Weights = Mapping[str, Array]
 def mean(checkpoints: Sequence[Weights], last: Optional[int] = None) -> Dict[str, Array]:
     """Return the mean of the `last` checkpoints, or of all.
 
-    Raises ValueError when there are none, or when names or shapes differ between them.
+    Raises ValueError if there are none, or if their names or shapes differ.
     """
     chosen = _chosen(checkpoints, last)
     return _average(chosen, [1 / len(chosen)] * len(chosen))
 
 
 def exponential(checkpoints: Sequence[Weights], decay: float = 0.99, last: Optional[int] = None) -> Dict[str, Array]:
-    """Return the exponential mean of the `last` checkpoints, or of all, started with the oldest of them.
+    """Return the exponential mean of the `last` checkpoints, or of all, starting with the oldest of them.
 
-    Raises ValueError for a decay outside of 0 to 1, when there are no checkpoints, or when they do not match.
+    Raises ValueError for a decay outside 0 to 1, if there are no checkpoints, or if their names or shapes differ.
     """
     if not 0 <= decay <= 1:
         raise ValueError(f"decay {decay} is not within 0 to 1")
@@ -53,24 +53,24 @@ def _chosen(checkpoints: Sequence[Weights], last: Optional[int]) -> Sequence[Wei
 
 
 def _average(checkpoints: Sequence[Weights], shares: Sequence[float]) -> Dict[str, Array]:
-    """The sum of the checkpoints, each times its share."""
+    """The weighted sum of the checkpoints; `shares` are the weights."""
     import numpy as np
 
     newest = checkpoints[-1]
     sums = {name: np.zeros(np.shape(array)) for name, array in newest.items()}
     for number, (checkpoint, share) in enumerate(zip(checkpoints, shares)):
-        _require_alike(checkpoint, newest, number)
+        _require_same_arrays(checkpoint, newest, number)
         for name, array in checkpoint.items():
             sums[name] += share * np.asarray(array, np.float64)
-    return {name: _finished(sums[name], np.asarray(array)) for name, array in newest.items()}
+    return {name: _typed(sums[name], np.asarray(array)) for name, array in newest.items()}
 
 
-def _finished(total: Array, newest: Array) -> Array:
-    # The mean of a count of steps would be one that no checkpoint had.
+def _typed(total: Array, newest: Array) -> Array:
+    # The mean of a count of steps has no meaning.
     return newest.copy() if newest.dtype.kind in "iub" else total.astype(newest.dtype)
 
 
-def _require_alike(checkpoint: Weights, newest: Weights, number: int) -> None:
+def _require_same_arrays(checkpoint: Weights, newest: Weights, number: int) -> None:
     import numpy as np
 
     if checkpoint.keys() != newest.keys():

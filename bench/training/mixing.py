@@ -1,23 +1,23 @@
-"""Label smoothing, mixup and cutmix: what is drawn on the host for a batch, and what it makes of it.
+"""Label smoothing, mixup and cutmix: the random numbers that the host draws for a batch, and the formulas.
 
     mixup   x <- c x + (1 - c) x', c = max(b, 1 - b), b ~ Beta(alpha, alpha) for every image
-    cutmix  x <- mask x + (1 - mask) x', one box for the batch; the label weighs as much as its area in pixels
+    cutmix  x <- mask x + (1 - mask) x', one box for the batch; the weight of a label is its share of the area
     both    mixup first, then cutmix of the mixed images: four images and four labels
 
-x' is the batch rolled along itself: image i meets image i - 1 in mixup, and i - 2 in cutmix, so that with both
-no image is mixed and cut with the same neighbour. In a batch of two, which only TensorFlow took, cutmix rolls by 1.
+x' is the batch rolled along its first axis: image i meets image i - 1 in mixup, and i - 2 in cutmix. So with both no
+image is mixed and cut with the same one. In a batch of two, which only TensorFlow allowed, cutmix rolls by 1.
 
-The two definitions of cutmix. The box has the image's own proportions; its edges are rounded to whole pixels.
+Cutmix has two definitions. The box has the proportions of the image, and its edges are rounded to whole pixels.
 
-    tensorflow  the kept area is fixed. The centre is uniform over the image, and what hangs over the border is cut
-                off: but for rounding, no less is kept than asked for. (After 2.0 the box was moved inside instead.)
-    torch       the kept area is uniform in [low, high). The box lies wholly inside, uniformly. With a probability a
-                batch is left uncut: its box is empty, so that shapes and the number of labels stay.
+    tensorflow  the kept area is fixed. The centre is uniform over the image, and the box is clipped at the border, so
+                that more may be kept. (After 2.0 the box was moved inside instead.)
+    torch       the kept area is uniform in [low, high). The position is uniform within the image. With a probability
+                a batch is not cut: its box is empty, so that shapes and the number of labels are the same.
 
 Source   Zhang et al. 2017 (mixup), Yun et al. 2019 (cutmix), as Graphcore's CNN harnesses had them: TensorFlow in
-         SDK 2.0 (--mixup-alpha, --cutmix-lambda), PyTorch in SDK 2.4 (--mixup-alpha, --cutmix-lambda-low and -high,
-         --cutmix-disable-prob). Both drew mixup's c on the host and mixed on the device, where the box was drawn as
-         well; TensorFlow did all of it on the host with --hostside-image-mixing.
+         SDK 2.0 (--mixup-alpha, --cutmix-lambda) and PyTorch in SDK 2.4 (--mixup-alpha, --cutmix-lambda-low and -high,
+         --cutmix-disable-prob). Both drew mixup's c on the host, and drew the box and mixed on the device.
+         TensorFlow did all on the host with --hostside-image-mixing.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ DEFINITIONS = ("tensorflow", "torch")
 
 
 class Box(NamedTuple):
-    """Rows `top` to `bottom` and columns `left` to `right` are cut out; the ends are not."""
+    """Rows `top` to `bottom` and columns `left` to `right` are cut out, without `bottom` and `right`."""
 
     top: int
     bottom: int
@@ -41,10 +41,10 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class Mix:
-    """How the images of a batch are mixed; K of them are in each, the first being its own.
+    """How the images of a batch are mixed. Each is a mix of K images, the first of which is the image itself.
 
-    weights      (batch, K) float32: the weights of the labels, 1 in sum
-    rolls        K whole numbers: by how many places the batch is rolled to bring each label there
+    weights      (batch, K) float32: the weights of the labels; each row sums to 1
+    rolls        K integers: the number of rows by which the batch is rolled for each label
     coefficient  (batch, 1, 1, 1) float32: mixup's c; None: no mixup
     mask         (1, 1, height, width) float32: 1 where the image stays, 0 in the box; None: no cutmix
     """
@@ -57,13 +57,13 @@ class Mix:
 
 @dataclass(frozen=True)
 class Mixing:
-    """What to draw. `alpha` 0 is no mixup; `low` and `high` 1 are no cutmix.
+    """The distribution of mixes. Without mixup `alpha` is 0; without cutmix `low` and `high` are 1.
 
-    low, high    the part of the image's area that cutmix keeps: lambda. In `tensorflow` they are equal.
-    disable      the probability that cutmix leaves a batch uncut; 0 in `tensorflow`
+    low, high    the share of the image's area that cutmix keeps: lambda. In `tensorflow` they are equal.
+    disable      the probability that cutmix does not cut a batch; 0 in `tensorflow`
 
-    The PyTorch harness took low = high = 0 for no cutmix as well, and had it as its default; so does `torch` here.
-    Raises ValueError for values that the definition does not have.
+    In `torch` low = high = 0 also means no cutmix, as in the PyTorch harness, where it was the default.
+    Raises ValueError for values that the definition does not allow.
     """
 
     definition: str = "tensorflow"
@@ -93,15 +93,16 @@ class Mixing:
 
     @property
     def least_batch(self) -> int:
-        """The smallest batch that the harness took. TensorFlow's smallest ones mix an image with itself."""
+        """The smallest batch that the original harness allowed. TensorFlow's smallest ones mix an image with itself."""
         if self.definition == "tensorflow":
             return 2 if self.mixup or self.cutmix else 1
         return 1 + self.mixup + 2 * self.cutmix
 
     def draw(self, generator: Any, shape: Shape) -> Mix:
-        """Return a mix of a batch of `shape` (batch, channels, height, width), drawn from a numpy Generator.
+        """Return a random mix of a batch of `shape` (batch, channels, height, width).
 
-        Mixup is drawn first. Raises ValueError when the batch is smaller than `least_batch`.
+        generator   a numpy Generator, of which mixup takes the first numbers
+        Raises ValueError if the batch is smaller than `least_batch`.
         """
         batch, _, height, width = shape
         if batch < self.least_batch:
@@ -118,7 +119,7 @@ class Mixing:
 
 
 def draw_coefficients(generator: Any, batch: int, alpha: float) -> Array:
-    """Return mixup's c of `batch` images, (batch,) float32 within 0.5 to 1: an image's own part is the larger."""
+    """Return mixup's c of `batch` images, (batch,) float32 within 0.5 to 1."""
     import numpy as np
 
     drawn = generator.beta(alpha, alpha, batch).astype(np.float32)
@@ -126,7 +127,7 @@ def draw_coefficients(generator: Any, batch: int, alpha: float) -> Array:
 
 
 def clipped_box(generator: Any, height: int, width: int, kept: float) -> Box:
-    """Return TensorFlow's box of (1 - `kept`) of the area, less what lies beyond the border."""
+    """Return TensorFlow's box of (1 - `kept`) of the area, clipped at the border."""
     side = (1 - kept) ** 0.5
     left, right = _clipped(width * generator.uniform(), width * side, width)
     top, bottom = _clipped(height * generator.uniform(), height * side, height)
@@ -134,7 +135,7 @@ def clipped_box(generator: Any, height: int, width: int, kept: float) -> Box:
 
 
 def inner_box(generator: Any, height: int, width: int, kept: float) -> Box:
-    """Return PyTorch's box of (1 - `kept`) of the area, wholly inside of the image."""
+    """Return PyTorch's box of (1 - `kept`) of the area, within the image."""
     side = (1 - kept) ** 0.5
     left = width * (1 - side) * generator.uniform()
     top = height * (1 - side) * generator.uniform()
@@ -144,32 +145,32 @@ def inner_box(generator: Any, height: int, width: int, kept: float) -> Box:
 def mixed(shape: Shape, coefficients: Optional[Array] = None, box: Optional[Box] = None) -> Mix:
     """Return the mix of a batch of `shape` with mixup's `coefficients`, (batch,), and cutmix's `box`.
 
-    With both, the weights of the labels are c a, (1 - c) a, c' (1 - a) and (1 - c') (1 - a), where a is the part of
-    the area that is kept and c' the coefficient of the image cut in; the rolls are 0, 1, 2 and 3.
+    With both, the weights of the labels are c a, (1 - c) a, c' (1 - a) and (1 - c') (1 - a), and the rolls 0, 1, 2
+    and 3. Here a is the share of the area that is kept, and c' the coefficient of the image that is cut in.
     """
     import numpy as np
 
     batch, _, height, width = shape
-    own = np.ones(batch, np.float32) if coefficients is None else np.asarray(coefficients, np.float32)
-    weights, rolls = [own], [0]
+    first = np.ones(batch, np.float32) if coefficients is None else np.asarray(coefficients, np.float32)
+    weights, rolls = [first], [0]
     if coefficients is not None:
-        weights, rolls = [own, 1 - own], [0, 1]
+        weights, rolls = [first, 1 - first], [0, 1]
     mask: Optional[Array] = None
     if box is not None:
         mask = np.ones((1, 1, height, width), np.float32)
         mask[:, :, box.top : box.bottom, box.left : box.right] = 0
         kept, roll = float(mask.mean(dtype=np.float64)), 2 if batch > 2 else 1
         weights = [kept * weight for weight in weights] + [(1 - kept) * np.roll(weight, roll) for weight in weights]
-        rolls = rolls + [roll + place for place in rolls]
-    coefficient = None if coefficients is None else own.reshape(batch, 1, 1, 1)
+        rolls = rolls + [roll + mixup_roll for mixup_roll in rolls]
+    coefficient = None if coefficients is None else first.reshape(batch, 1, 1, 1)
     return Mix(np.stack(weights, axis=1), tuple(rolls), coefficient, mask)
 
 
 def smoothing(amount: float, classes: int, definition: str) -> Tuple[float, float]:
-    """Return what a smoothed label is for its own class and for each other one; together they are 1.
+    """Return the target of the labelled class and of each other class; over all classes they sum to 1.
 
-    tensorflow   1 - amount, and amount / (classes - 1): the amount goes to the others
-    torch        1 - amount + amount / classes, and amount / classes: it goes to all
+    tensorflow   1 - amount, and amount / (classes - 1): the amount is spread over the other classes
+    torch        1 - amount + amount / classes, and amount / classes: it is spread over all classes
     Source       --label-smoothing of the two harnesses; torch's is Szegedy et al. 2015 and CrossEntropyLoss
     """
     _require_definition(definition)

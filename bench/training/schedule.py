@@ -1,14 +1,14 @@
-"""The learning rate of every weight update, as a pure function of the update's number.
+"""The learning rate of a weight update, as a pure function of the update's number.
 
     constant     base_rate
-    stepped      base_rate * drop_factor ** (drops reached)
+    stepped      base_rate * drop_factor ** (number of drop_epochs reached)
     cosine       base_rate * (1 + cos(pi * update / total)) / 2
-    exponential  base_rate * decay_factor ** floor(epochs / decay_epochs), or, of so many drops in the whole run,
+    exponential  base_rate * decay_factor ** floor(epochs / decay_epochs), or, with `drops`,
                  base_rate * decay_factor ** floor(drops * update / total)
     polynomial   end + (base_rate - end) * ((total - update) / (total - warm-up)) ** power, end = end_factor * base_rate
 
-The warm-up is linear over its updates and starts at zero: update / (updates of the warm-up) times the rate
-above, which goes its own way meanwhile. Only the polynomial waits for the end of the warm-up.
+During the warm-up the rate above is multiplied by update / (updates of the warm-up), which rises from zero. The decay
+runs meanwhile; only that of the polynomial starts after the warm-up.
 
 Source   Graphcore's CNN harnesses: TensorFlow in SDK 2.0 (stepped, cosine, exponential, polynomial) and PyTorch
          in SDK 2.4 (step, cosine, exponential; its default, a step without drops, is `constant` here)
@@ -16,7 +16,7 @@ Source   Graphcore's CNN harnesses: TensorFlow in SDK 2.0 (stepped, cosine, expo
     field          here   TensorFlow 2.0                                 PyTorch 2.4
     base_rate      -      --base-learning-rate, --abs-learning-rate      --lr 0.01
     warmup_epochs  0      --warmup-epochs 5                              --warmup-epoch 0
-    drop_epochs    ()     --learning-rate-schedule, parts of the run     --lr-epoch-decay, none
+    drop_epochs    ()     --learning-rate-schedule, shares of the run    --lr-epoch-decay, none
     drop_factor    0.1    --learning-rate-decay 0.1                      --lr-decay 0.5
     decay_factor   0.97   --lr-decay-rate, 0.97 in EfficientNet          --lr-decay 0.5
     decay_epochs   2.4    (no option)                                    1 / --lr-scheduler-freq, every update
@@ -24,9 +24,9 @@ Source   Graphcore's CNN harnesses: TensorFlow in SDK 2.0 (stepped, cosine, expo
     end_factor     1e-5   --poly-lr-end-ratio 1e-5                       (no polynomial)
     power          2      --poly-lr-decay-power 2                        (no polynomial)
 
-0.97 every 2.4 epochs is EfficientNet's own (Tan and Le 2019). Here the rate is that of each update. TensorFlow's
-harness kept one rate during a host call of many updates and dropped one update later; PyTorch's moved the cosine
---lr-scheduler-freq times an epoch, or every update.
+0.97 every 2.4 epochs is EfficientNet's schedule (Tan and Le 2019). Here each update has its rate. TensorFlow's harness
+had one rate for all updates of a host call, and dropped one update later. PyTorch's changed the rate of the cosine
+--lr-scheduler-freq times an epoch, or at every update.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ POSITIVE = ("base_rate", "drop_factor", "decay_factor", "decay_epochs", "power")
 AT_LEAST_ZERO = ("warmup_epochs", "end_factor")
 AT_MOST_ONE = ("drop_factor", "decay_factor", "end_factor")
 
-# Epochs times updates per epoch are rounded: 3 * 0.1 epochs of 10 updates are 3.0000000000000004 updates.
-# What is less than this part of an update away is due.
+# Epochs times updates per epoch are rounded: 3 * 0.1 epochs of 10 updates are 3.0000000000000004 updates. A drop less
+# than this share of an update away is reached.
 SLACK = 1e-6
 
 
 def base_rate(learning_rate: Optional[float], exponent: Optional[float], global_batch: int) -> float:
-    """Return the absolute rate: `learning_rate`, or without one 2 ** `exponent` * `global_batch`.
+    """Return the absolute rate: `learning_rate`, or, if it is None, 2 ** `exponent` * `global_batch`.
 
-    The exponent is TensorFlow's --base-learning-rate, a rate per image of the global batch (batch size x
-    gradient accumulation x replicas x instances). As there, an absolute rate wins over an exponent, so that
-    a command line can override a preset. Raises ValueError when both are missing.
+    The exponent is TensorFlow's --base-learning-rate, a rate per image of the global batch (batch size x gradient
+    accumulation x replicas x instances). As there, an absolute rate overrides an exponent, so that a command line can
+    override a preset. Raises ValueError if both are None.
     """
     _require(global_batch >= 1, f"a global batch of {global_batch}: at least one image is needed")
     if learning_rate is not None:
@@ -64,10 +64,9 @@ def base_rate(learning_rate: Optional[float], exponent: Optional[float], global_
 
 @dataclass(frozen=True)
 class Schedule:
-    """A schedule, free of the size of the run: lengths are epochs. The module says what the fields mean.
+    """A schedule, whose lengths are in epochs. The docstring of this module explains the fields.
 
-    Raises ValueError for a kind or a value that no schedule can have. Fields that the kind does not use are
-    checked all the same and do nothing.
+    Raises ValueError for an invalid kind or value, also of a field that the kind does not use.
     """
 
     kind: str
@@ -95,10 +94,10 @@ class Schedule:
         _require(rising, f"drop_epochs={self.drop_epochs} do not rise from above 0")
 
     def at(self, update: int, updates_per_epoch: float, total_updates: int) -> float:
-        """Return the rate of weight update `update`, counted from 0, of a run of `total_updates`.
+        """Return the learning rate of weight update `update`, counted from 0, of a run of `total_updates`.
 
         `updates_per_epoch` may be a fraction: 1281167 images in batches of 16384 make 78.2. `update` may be
-        `total_updates`, where the schedule ends. Raises ValueError for an update outside of the run.
+        `total_updates`, the end of the schedule. Raises ValueError for an update outside the run.
         """
         _require(_is_positive(updates_per_epoch), f"updates_per_epoch={updates_per_epoch} is not a positive number")
         _require(total_updates >= 1, f"a run of {total_updates} updates: at least one is needed")
@@ -108,7 +107,7 @@ class Schedule:
         return self.base_rate * ramp * self._factor(update, updates_per_epoch, total_updates, warmup)
 
     def _factor(self, update: int, updates_per_epoch: float, total_updates: int, warmup: float) -> float:
-        """The rate of `update` without its ramp, as a part of the base rate."""
+        """The rate of `update` without the warm-up's ramp, divided by the base rate."""
         if self.kind == "stepped":
             reached = sum(update + SLACK >= epoch * updates_per_epoch for epoch in self.drop_epochs)
             return float(self.drop_factor**reached)
@@ -128,6 +127,6 @@ def _is_positive(value: float) -> bool:
     return math.isfinite(value) and value > 0
 
 
-def _require(holds: bool, text: str) -> None:
-    if not holds:
+def _require(condition: bool, text: str) -> None:
+    if not condition:
         raise ValueError(text)

@@ -1,11 +1,12 @@
-"""A workload is a module that records a Graph: what it must hold, and how its graph is recorded."""
+"""The contract of a workload, and the graphs of cases: a workload records primitives in a Graph."""
 
 from __future__ import annotations
 
 import functools
 import itertools
+from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any, Dict, FrozenSet, Iterable, Mapping, Optional, Protocol, Tuple, cast
+from typing import Any, Callable, Dict, FrozenSet, Iterable, Mapping, Optional, Tuple
 
 from bench import registry
 from bench.cases import dimension
@@ -16,109 +17,125 @@ from bench.graph import Graph, Tensor
 from bench.workloads import host_pipeline, network, own
 
 LAYERS = "bench.workloads.layers"
-# Rows of the small copy of a graph on which its weights are measured.
+# Rows of the small copy of a graph on which its weights are scaled.
 SAMPLED_ROWS = 4
 
 
-class Workload(Protocol):
-    """The contract of a file in layers/.
+@dataclass(frozen=True)
+class Workload:
+    """What a file in layers/, or a user's file, holds; constants are in capitals there.
 
-    ITEM           what one item is, in one word: row, sequence, image, transition
-    DIMENSIONS     its dimensions, in the order in which its sizes are named
-    SIZES          the named sizes, first the default; `batch_size` among them is their default batch
-    TINY           a size that the tests can check by hand or in no time
-    build          adds the workload to a graph and returns its output; ValueError: impossible size
+    item         one item in one word: row, sequence, image, transition
+    dimensions   its dimensions, in the order in which they name a size
+    sizes        the named sizes, the default first; `batch_size` in a size is its default batch size, else 1
+    build        (net, **size): adds the workload to a graph and returns its output; ValueError for an impossible size
 
-    Optional: `loss` with LEARNING_RATE (without them there is inference only), `unsupported(mode,
-    precision)`, `items(batch_size=, **size)` for other than one item per batch row, `canonical(size)` (what
-    one dimension says about another), CHECKED_SIZE (dimensions made smaller for the check), `checked(size,
-    batch_size, mode)` (the same by hand), `sampled(size)` (a small size with the same weights, which are
-    measured there), `implausible(output, **size)`, which judges the numbers of a timed step that draws its
-    own random numbers, and, for --protocol tensorflow_layers, `program_items(batch_size=, **size)` where the
-    original program counts other items, and AVERAGES_SECONDS where it averages seconds. A module that is not
-    one of the suite's needs no TINY (see `add`).
+    What follows has a default.
+
+    tiny         a size for tests, which are checked by hand or take no time; the suite's workloads need it
+    loss         (net, output, **size): adds the loss and returns it; None: inference only
+    learning_rate   the base learning rate; a loss needs it
+    unsupported  (mode, precision): why such a case is meaningless, or None
+    items        (batch_size=, **size): the items of a batch
+    canonical    (size): the one form of sizes that make the same graph
+    checked_size   the dimensions that are smaller in the check
+    checked      (size, batch_size, mode): the size and the batch size of the check
+    sampled      (size): a small size with the same weights, on which they are scaled
+    implausible  (output, **size): what is wrong with the output of a timed step that draws random numbers, or None
+
+    For --protocol tensorflow_layers:
+
+    program_items   (batch_size=, **size): the items of a batch as the original program counts them; None: `items`
+    averages_seconds   the original program averages seconds instead of rates
     """
 
-    ITEM: str
-    DIMENSIONS: Mapping[str, Dimension]
-    SIZES: Tuple[Mapping[str, Value], ...]
-    TINY: Mapping[str, Value]
+    item: str
+    dimensions: Mapping[str, Dimension]
+    sizes: Tuple[Mapping[str, Value], ...]
+    build: Callable[..., Tensor]
+    tiny: Mapping[str, Value] = field(default_factory=dict)
+    loss: Optional[Callable[..., Tensor]] = None
+    learning_rate: float = 0.0
+    unsupported: Callable[[str, str], Optional[str]] = lambda mode, precision: None
+    items: Callable[..., int] = lambda *, batch_size, **size: batch_size
+    canonical: Callable[[Dict[str, Value]], Dict[str, Value]] = lambda size: size
+    checked_size: Mapping[str, Value] = field(default_factory=dict)
+    checked: Callable[..., Tuple[Dict[str, Value], int]] = lambda size, batch_size, mode: (size, batch_size)
+    sampled: Callable[[Mapping[str, Value]], Mapping[str, Value]] = lambda size: size
+    implausible: Optional[Callable[..., Optional[str]]] = None
+    program_items: Optional[Callable[..., int]] = None
+    averages_seconds: bool = False
 
-    def build(self, net: Graph, **size: Any) -> Tensor: ...
 
-
-# Workloads of files that are not the suite's, by name; `add` and `received` put them here.
-_own: Dict[str, Workload] = {}
+# The modules of users' files by the names of their workloads.
+_users: Dict[str, ModuleType] = {}
 
 
 def names(kind: str = "") -> Tuple[str, ...]:
-    """Every workload, or those of a kind: layers, cnns or pipelines."""
-    found = {"layers": registry.names(LAYERS), "cnns": list(network.models()), "pipelines": [host_pipeline.NAME]}
-    return tuple(found[kind] if kind else itertools.chain(*found.values()))
+    """The suite's workloads, all or those of a kind: layers, cnns or pipelines."""
+    kinds = {"layers": registry.names(LAYERS), "cnns": list(network.models()), "pipelines": [host_pipeline.NAME]}
+    return tuple(kinds[kind] if kind else itertools.chain(*kinds.values()))
 
 
 def load(name: str) -> Workload:
-    """Import one workload. Raises ValueError with the choices when there is none of that name."""
-    if name in _own:
-        return _own[name]
+    """Import one workload. Raises ValueError, with the choices, for an unknown name."""
+    return registry.filled(Workload, _source(name))
+
+
+def _source(name: str) -> Any:
+    """The module or the model that holds a workload."""
+    if name in _users:
+        return _users[name]
     if name in network.models():
-        return cast(Workload, network.models()[name])
-    if name == host_pipeline.NAME:
-        return cast(Workload, host_pipeline)
-    return cast(Workload, registry.load(LAYERS, name))
+        return network.models()[name]
+    return host_pipeline if name == host_pipeline.NAME else registry.load(LAYERS, name)
 
 
 def add(module: ModuleType) -> str:
-    """Make a module that is not the suite's a workload, named as its file without `test_`; return the name.
+    """Add the workload of a user's module and return its name: that of the file without `test_`.
 
-    Raises ValueError where it is no workload or its name is taken.
+    Raises ValueError if it is not a workload or its name is taken.
     """
     name = module.__name__.rsplit(".", 1)[-1]
     name = name[len("test_") :] if name.startswith("test_") else name
-    known = _own.get(name)
+    known = _users.get(name)
     fault = own.fault(module, name)
-    if known is not None and getattr(known, "__file__", "") != module.__file__:
-        fault = f"there is a workload {name!r} in {getattr(known, '__file__', '')} already; rename the file"
+    if known is not None and known.__file__ != module.__file__:
+        fault = f"there is a workload {name!r} in {known.__file__} already; rename the file"
     elif name in names():
         fault = f"the suite has a workload {name!r} of its own; rename the file"
     if fault:
         raise ValueError(fault)
-    _own[name] = cast(Workload, module)
+    _users[name] = module
     return name
 
 
 def received(plain: Mapping[str, Any]) -> Case:
-    """A case from another process; its workload is loaded from the text of its file where it is not one of the suite's.
+    """A case from another process. The workload of a user's file is loaded from the text that came with the case.
 
-    Raises Refused, in one line, where that fails.
+    Raises Refused, in one line, if that fails.
     """
     case = Case(**plain)
-    if case.own and case.workload not in _own:
-        _own[case.workload] = cast(Workload, own.load(case.own))
+    if case.own and case.workload not in _users:
+        _users[case.workload] = own.load(case.own)
     return case
 
 
 def named_sizes(workload: Workload) -> Dict[str, Dict[str, Value]]:
-    """The sizes of a workload by name, complete; `batch_size` is always there."""
-    found = {}
-    for values in workload.SIZES:
-        size = canonical(workload, dimension.with_defaults(workload.DIMENSIONS, values))
-        found[dimension.name(workload.DIMENSIONS, size)] = {"batch_size": values.get("batch_size", 1), **size}
-    return found
+    """The sizes of a workload by name, with values for all dimensions and `batch_size`."""
+    sizes = {}
+    for values in workload.sizes:
+        size = workload.canonical(dimension.with_defaults(workload.dimensions, values))
+        sizes[dimension.name(workload.dimensions, size)] = {"batch_size": values.get("batch_size", 1), **size}
+    return sizes
 
 
-def canonical(workload: Workload, size: Dict[str, Value]) -> Dict[str, Value]:
-    """A size in the form that has one name for each network: what one dimension says about another is applied."""
-    return cast(Dict[str, Value], workload.canonical(size)) if hasattr(workload, "canonical") else size
-
-
-def unsupported(workload: Workload, mode: str, precision: str) -> Optional[str]:
+def unsupported(name: str, mode: str, precision: str) -> Optional[str]:
     """Why no backend can run this mode and precision of a workload, or None."""
-    if mode != "inference" and not hasattr(workload, "loss"):
-        return f"{_name(workload)} has no loss, so inference only"
-    if hasattr(workload, "unsupported"):
-        return cast(Optional[str], workload.unsupported(mode, precision))
-    return None
+    workload = load(name)
+    if mode != "inference" and workload.loss is None:
+        return f"{name} has no loss, so inference only"
+    return workload.unsupported(mode, precision)
 
 
 def record(
@@ -131,26 +148,26 @@ def record(
 ) -> Graph:
     """Return the graph of a workload: its output, and its loss in eval and training.
 
-    Raises ValueError, naming the dimension, when the size is impossible.
+    Raises ValueError, with the dimension, if the size is impossible.
     """
     net = Graph(batch_size, random_as_inputs, mode == "training", recipe)
     net.sample = functools.partial(_sample, workload, size)
     net.output = _tensor("build", workload.build(net, **size))
     if mode != "inference":
-        net.loss = _tensor("loss", workload.loss(net, net.output, **size))  # type: ignore[attr-defined]
+        assert workload.loss is not None, "`unsupported` refuses this mode"
+        net.loss = _tensor("loss", workload.loss(net, net.output, **size))
     return net
 
 
 def _sample(workload: Workload, size: Mapping[str, Value]) -> Graph:
-    """The graph of a few rows of a small size, with the same weights."""
-    small = workload.sampled(size) if hasattr(workload, "sampled") else size
-    return record(workload, small, SAMPLED_ROWS, "inference", random_as_inputs=True)
+    """An inference graph of a few rows of a small size, with the same weights."""
+    return record(workload, workload.sampled(size), SAMPLED_ROWS, "inference", random_as_inputs=True)
 
 
-def _tensor(function: str, found: Any) -> Tensor:
-    if not isinstance(found, Tensor):
-        raise ValueError(f"{function} returned {found!r}; it has to return one of the graph's tensors")
-    return found
+def _tensor(function: str, result: Any) -> Tensor:
+    if not isinstance(result, Tensor):
+        raise ValueError(f"{function} returned {result!r}; it has to return one of the graph's tensors")
+    return result
 
 
 def of_case(case: Case, recipe: Recipe = DEFAULT_RECIPE) -> Graph:
@@ -159,34 +176,26 @@ def of_case(case: Case, recipe: Recipe = DEFAULT_RECIPE) -> Graph:
 
 
 def primitives(case: Case) -> FrozenSet[str]:
-    """The operations of a case's graph, which a backend has to lower."""
+    """The primitives of a case's graph, which a backend has to lower."""
     return of_case(case).operations
 
 
 def checked(case: Case, recipe: Recipe = DEFAULT_RECIPE) -> Graph:
-    """The graph that is checked: the timed one, unless it draws random numbers or is made smaller."""
+    """The graph that is checked: as the timed one, but random numbers are inputs, and the size may be smaller."""
     workload = load(case.workload)
-    size, batch_size = {**case.dimensions, **getattr(workload, "CHECKED_SIZE", {})}, case.batch_size
-    if hasattr(workload, "checked"):
-        size, batch_size = workload.checked(size, batch_size, case.mode)
+    size, batch_size = workload.checked({**case.dimensions, **workload.checked_size}, case.batch_size, case.mode)
     return record(workload, size, batch_size, case.mode, random_as_inputs=True, recipe=recipe)
 
 
 def items(case: Case) -> int:
-    """Items in one batch of one replica."""
-    workload = load(case.workload)
-    if hasattr(workload, "items"):
-        return int(workload.items(batch_size=case.batch_size, **case.dimensions))
-    return case.batch_size
+    """The items of one batch of one replica."""
+    return int(load(case.workload).items(batch_size=case.batch_size, **case.dimensions))
 
 
 def dimensions(workloads: Iterable[str]) -> Dict[str, Dimension]:
-    """Every dimension of some workloads, by name."""
-    found: Dict[str, Dimension] = {}
+    """All dimensions of these workloads, by name."""
+    first: Dict[str, Dimension] = {}
     for name in workloads:
-        found.update({k: v for k, v in load(name).DIMENSIONS.items() if k not in found})
-    return found
-
-
-def _name(workload: Workload) -> str:
-    return cast(ModuleType, workload).__name__.rsplit(".", 1)[-1]
+        for key, value in load(name).dimensions.items():
+            first.setdefault(key, value)
+    return first

@@ -1,4 +1,4 @@
-"""The input pipeline without a model: images read, decoded and cut, in batches, on the host.
+"""The input pipeline without a model: the host reads, decodes and crops images in batches.
 
 Shapes   out (batch, 3, image_size, image_size), bytes
 Item     one image
@@ -18,21 +18,19 @@ DIMENSIONS = {"image_size": PARTS["image_size"]}
 SIZES = ({"image_size": 224, "batch_size": 32},)
 TINY = {"image_size": 8}
 LEARNING_RATE = 0.0
-# The frameworks that have an input pipeline of their own.
-BACKENDS = ("torch", "tensorflow")
 
 
 def build(net: Graph, *, image_size: int) -> Tensor:
-    """Add the images to `net` and return them: nothing is computed."""
+    """Add the images to `net` and return them. Nothing is computed."""
     return net.image(3, image_size, "uint8")
 
 
 def loss(net: Graph, output: Tensor, **size: object) -> Tensor:
-    """None: training here means images that are cut at random and shuffled."""
+    """No loss: training here means that images are shuffled and cropped at random."""
     return Tensor(-1, 0, ())
 
 
 def unsupported(mode: str, precision: str) -> Optional[str]:
     if mode == "eval":
-        return "host_pipeline cuts images for inference or for training, and eval is like inference"
-    return None if precision == "fp32" else f"host_pipeline makes bytes, so {precision} means nothing"
+        return "host_pipeline crops images for inference or for training, and eval is like inference"
+    return None if precision == "fp32" else f"host_pipeline makes bytes, so {precision} has no meaning"

@@ -1,4 +1,4 @@
-"""Image networks as workloads: a family's file describes several models, and each is a workload."""
+"""Image networks: each model that a family's file describes is a workload."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ from bench.workloads.cnns._parts import Style
 
 PACKAGE = "bench.workloads.cnns"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-# What the float64 reference of a training step can afford: a check of this size instead.
+# The largest image, in pixels on a side, and the largest batch on which a step with a loss is checked: the float64
+# reference is slow.
 CHECKED_SIZE, CHECKED_BATCH = 64, 4
-# Weights are measured on images of at most so many pixels on a side.
+# The largest image, in pixels on a side, on which the weights are scaled.
 SAMPLED_SIZE = 128
-# Names in the READMEs that are not ours.
+# Names in the original READMEs that differ from ours.
 SPELLINGS = {"resnext50": "resnext50_32x4d", "resnext101": "resnext101_32x8d", "mobilenet": "mobilenet_v2"}
-# TensorFlow's programs name a model by family and size, and mean 32x4d by every ResNeXt.
+# TensorFlow's programs name a model by family and size; all their ResNeXts are 32x4d.
 FAMILIES = {"resnet": "resnet{}", "resnext": "resnext{}_32x4d", "efficientnet": "efficientnet_b{}"}
-# Pixels on a side in half-resolution training, which ends at the full size (not measured apart).
+# Pixels on a side in half-resolution training, by the full size. The last epochs, of full size, are not measured.
 HALF_RESOLUTION = {224: 160, 380: 252}
 
 
 @dataclass(frozen=True)
 class Model:
-    """One model of a family: the contract of a workload (`bench/workloads/`), fulfilled from the family's file.
+    """One model of a family: the contract of a workload (`bench/workloads/`), from the family's file.
 
-    A family's file has DIMENSIONS, MODELS (what is fixed in each; image_size, classes, eps, momentum and
-    norm_num_groups among them where they are not the family's), EPS, MOMENTUM, GROUPS, and
-    build(net, x, style, *, classes, ...), which adds the network behind a normalised image.
+    A family's file has DIMENSIONS, EPS, MOMENTUM, GROUPS, and MODELS: the fixed values of each model, which may
+    override image_size, classes, eps, momentum and norm_num_groups of the family. Its build(net, x, style, *, classes,
+    ...) adds the network to `net`, with the normalised image `x` as input, and returns the logits.
     """
 
     ITEM: ClassVar[str] = "image"
@@ -42,60 +43,56 @@ class Model:
     family: ModuleType
 
     @property
-    def __name__(self) -> str:
-        return self.name
-
-    @property
     def _fixed(self) -> Mapping[str, Any]:
         return self.family.MODELS[self.name]  # type: ignore[no-any-return]
 
     @property
     def DIMENSIONS(self) -> Mapping[str, Dimension]:
-        """The family's, with this model's own values as what goes without saying."""
-        own = {"classes": self._fixed.get("classes", 1000)}
-        own["norm_num_groups"] = self._fixed.get("norm_num_groups", self.family.GROUPS)
+        """The dimensions of the family, with the defaults of this model."""
+        defaults = {"classes": self._fixed.get("classes", 1000)}
+        defaults["norm_num_groups"] = self._fixed.get("norm_num_groups", self.family.GROUPS)
         return {
-            key: dimension.with_default(own[key]) if key in own else dimension
+            key: dimension.with_default(defaults[key]) if key in defaults else dimension
             for key, dimension in self.family.DIMENSIONS.items()
         }
 
     @property
     def SIZES(self) -> Tuple[Mapping[str, Value], ...]:
-        own = self._fixed.get("image_size", 224)
+        default = self._fixed.get("image_size", 224)
         # The older of the PyTorch programs ran every EfficientNet at 224 pixels.
-        return tuple({"image_size": size} for size in dict.fromkeys((own, min(own, 224))))
+        return tuple({"image_size": size} for size in dict.fromkeys((default, min(default, 224))))
 
     @property
     def TINY(self) -> Mapping[str, Value]:
         return {"image_size": 33, "classes": 5}
 
     def canonical(self, size: Mapping[str, Value]) -> Dict[str, Value]:
-        """`size` with what one dimension says about another, so that one network has one name."""
-        found = dict(size)
-        if found["norm_type"] != "group":
-            found["norm_num_groups"] = sizes.default_of(self.DIMENSIONS["norm_num_groups"])
-            found["enable_fast_groupnorm"] = "off"
-        if found["norm_type"] == "none" or self._eps(str(found["norm_eps"])) == self._eps("family"):
-            found["norm_eps"] = "family"
-        if found["eight_bit_io"] == "on":
-            # Bytes have to be made numbers where they arrive.
-            found["normalization_location"] = "host"
-        return found
+        """The canonical form of `size`: a dimension that others make meaningless has its default."""
+        values = dict(size)
+        if values["norm_type"] != "group":
+            values["norm_num_groups"] = sizes.default_of(self.DIMENSIONS["norm_num_groups"])
+            values["enable_fast_groupnorm"] = "off"
+        if values["norm_type"] == "none" or self._eps(str(values["norm_eps"])) == self._eps("family"):
+            values["norm_eps"] = "family"
+        if values["eight_bit_io"] == "on":
+            # Bytes are always normalised on the device.
+            values["normalization_location"] = "host"
+        return values
 
     def checked(self, size: Mapping[str, Value], batch_size: int, mode: str) -> Tuple[Dict[str, Value], int]:
-        """The size that the float64 reference of a step with a loss can afford: every row counts there."""
+        """A size and a batch size at which the float64 reference of a step with a loss is fast enough."""
         if mode == "inference":
             return dict(size), batch_size
         return {**size, "image_size": min(int(size["image_size"]), CHECKED_SIZE)}, min(batch_size, CHECKED_BATCH)
 
     def sampled(self, size: Mapping[str, Value]) -> Dict[str, Value]:
-        """A size whose forward pass takes the float64 reference about a second, with the same weights."""
+        """A size with the same weights, whose forward pass takes the float64 reference about a second."""
         return {**size, "image_size": min(int(size["image_size"]), SAMPLED_SIZE)}
 
     def build(self, net: Graph, **size: Any) -> Tensor:
-        """Add image, normalisation and network to `net`; return the logits (batch, classes)."""
+        """Add image, normalisation and network to `net` and return the logits, (batch, classes)."""
         fixed = {k: v for k, v in self._fixed.items() if k not in ("image_size", "norm_num_groups", "eps", "momentum")}
-        own = {key: size[key] for key in size if key in ("group_dim", "expand_ratio")}
+        widths = {key: size[key] for key in size if key in ("group_dim", "expand_ratio")}
         style = Style(
             net,
             size["norm_type"],
@@ -106,10 +103,11 @@ class Model:
             size["padding_rule"] == "same",
         )
         x = _image(net, size)
-        return self.family.build(net, x, style, **{**fixed, **own, "classes": size["classes"]})  # type: ignore[no-any-return]
+        logits: Tensor = self.family.build(net, x, style, **{**fixed, **widths, "classes": size["classes"]})
+        return logits
 
     def loss(self, net: Graph, output: Tensor, **size: Any) -> Tensor:
-        """Softmax cross entropy against the labels, smoothed and mixed as the recipe says."""
+        """Softmax cross entropy with the labels, which the recipe may smooth and mix."""
         labels = net.labels(values="classes", count=size["classes"])
         on, off = net.recipe.smoothed(size["classes"])
         shares = None
@@ -144,7 +142,7 @@ def models() -> Dict[str, Model]:
 
 
 def halved(name: str, size: Mapping[str, Value]) -> Dict[str, Value]:
-    """A size at half resolution. Raises ValueError where that is not defined."""
+    """A size at half resolution. Raises ValueError if none is defined for it."""
     pixels = int(size["image_size"])
     if pixels not in HALF_RESOLUTION:
         known = " and ".join(map(str, HALF_RESOLUTION))

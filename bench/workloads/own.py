@@ -1,7 +1,7 @@
-"""Workloads of files that are not the suite's: what makes one, and how another process gets it.
+"""Workloads of users' files: what such a file must contain, and how another process loads it.
 
-The text of the file crosses with the case, so that a worker needs neither the file nor pytest's import rules, and a
-host that lacks the file can still run it. What the file imports must be importable there.
+The text of the file is sent with the case. So a worker needs neither the file nor pytest's import rules, and a host
+that lacks the file can run it. Whatever the file imports must be importable there.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ NEEDED = ("ITEM", "DIMENSIONS", "SIZES", "build")
 
 
 def fault(module: ModuleType, name: str) -> Optional[str]:
-    """Why a module is no workload, or None."""
+    """Why a module is not a workload, or None."""
     if not re.fullmatch(r"[A-Za-z0-9_]+", name):
         return f"{name!r} cannot be a workload's name: letters, digits and _ only; rename the file"
-    lacking = [each for each in NEEDED if not hasattr(module, each)]
+    lacking = [name for name in NEEDED if not hasattr(module, name)]
     if lacking:
         return f"a workload needs {', '.join(NEEDED)}; {', '.join(lacking)} is missing (bench/workloads/ explains them)"
     contract: Any = module
@@ -38,9 +38,9 @@ def fault(module: ModuleType, name: str) -> Optional[str]:
 
 
 def _fault_of_sizes(dimensions: Any, named: Any) -> Optional[str]:
-    if not isinstance(dimensions, Mapping) or not all(isinstance(each, Dimension) for each in dimensions.values()):
+    if not isinstance(dimensions, Mapping) or not all(isinstance(value, Dimension) for value in dimensions.values()):
         return "DIMENSIONS is a dictionary of bench.cases.dimension.Dimension"
-    if not isinstance(named, (tuple, list)) or not named or not all(isinstance(each, Mapping) for each in named):
+    if not isinstance(named, (tuple, list)) or not named or not all(isinstance(values, Mapping) for values in named):
         return "SIZES is a tuple of one or more dictionaries"
     for values in named:
         for key in values:
@@ -52,8 +52,8 @@ def _fault_of_sizes(dimensions: Any, named: Any) -> Optional[str]:
     return None
 
 
-def told(module: ModuleType, shown: str) -> Dict[str, str]:
-    """What another process needs to load a module; `shown` is its file as messages and records have it."""
+def transferable(module: ModuleType, shown: str) -> Dict[str, str]:
+    """What another process needs to load a module. `shown` is the name of its file in messages and records."""
     file = Path(str(module.__file__)).resolve()
     depth = module.__name__.count(".")
     return {
@@ -65,29 +65,29 @@ def told(module: ModuleType, shown: str) -> Dict[str, str]:
     }
 
 
-def load(told: Mapping[str, str]) -> ModuleType:
-    """The module that another process told of. Raises Refused, in one line, where it does not load."""
-    if told["folder"] not in sys.path and os.path.isdir(told["folder"]):
-        # Last: nothing that lies beside it is to stand in for a framework.
-        sys.path.append(told["folder"])
-    spec = importlib.util.spec_from_loader(told["module"], loader=None, origin=told["file"])
+def load(source: Mapping[str, str]) -> ModuleType:
+    """Load a module from what `transferable` returned in another process. Raises Refused, in one line, if it fails."""
+    if source["folder"] not in sys.path and os.path.isdir(source["folder"]):
+        # Last, so that no file beside it hides a framework.
+        sys.path.append(source["folder"])
+    spec = importlib.util.spec_from_loader(source["module"], loader=None, origin=source["file"])
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
-    module.__file__ = told["file"]
-    sys.modules.setdefault(told["module"], module)
+    module.__file__ = source["file"]
+    sys.modules.setdefault(source["module"], module)
     try:
-        exec(compile(told["text"], told["file"], "exec"), module.__dict__)
-    except BaseException as error:  # also pytest's skips: whatever somebody's file does becomes one line
+        exec(compile(source["text"], source["file"], "exec"), module.__dict__)
+    except BaseException as error:  # pytest's skips too: whatever a user's file raises becomes one line
         if isinstance(error, KeyboardInterrupt):
             raise
-        if sys.modules.get(told["module"]) is module:
-            del sys.modules[told["module"]]
-        raise Refused(f"{told['shown']} does not load in the worker: {failure(error, told['file'])}") from None
+        if sys.modules.get(source["module"]) is module:
+            del sys.modules[source["module"]]
+        raise Refused(f"{source['shown']} does not load in the worker: {failure(error, source['file'])}") from None
     return module
 
 
 def failure(error: BaseException, file: str) -> str:
-    """An error as one line, with the line of `file` that it came from."""
+    """An error in one line, with the line number in `file` that raised it."""
     text = " ".join(f"{type(error).__name__}: {error}".split())
     lines = []
     trace = error.__traceback__

@@ -52,7 +52,7 @@ def test_every_backend_runs_every_layer_in_fp32():
 
 def test_every_layer_with_a_loss_is_trained_somewhere():
     assert {key[0] for _, key in KEYS if key[2] == "training"} == {
-        layer for layer in workloads.names("layers") if hasattr(workloads.load(layer), "loss")
+        layer for layer in workloads.names("layers") if workloads.load(layer).loss
     }
 
 

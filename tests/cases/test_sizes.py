@@ -213,16 +213,17 @@ def test_cases_and_settings_survive_as_plain_data():
 
 @pytest.mark.parametrize("layer", workloads.names("layers"))
 def test_a_layer_keeps_the_contract(layer):
-    module = workloads.load(layer)
+    module, source = workloads.load(layer), registry.load(workloads.LAYERS, layer)
 
-    assert module.ITEM.isalpha()
-    assert module.__doc__.splitlines()[0].endswith(".")
-    assert [part for part in ("Shapes", "Item", "Source") if part not in module.__doc__] == []
-    assert hasattr(module, "loss") == hasattr(module, "LEARNING_RATE")
-    assert set(inspect.signature(module.build).parameters) == {"net", *module.DIMENSIONS}
-    for values in (*module.SIZES, module.TINY):
-        assert set(values) - {"batch_size"} <= set(module.DIMENSIONS)
-        assert set(module.DIMENSIONS) - set(values) <= {k for k, d in module.DIMENSIONS.items() if d.choices}
+    assert module.item.isalpha()
+    assert source.__doc__.splitlines()[0].endswith(".")
+    assert [part for part in ("Shapes", "Item", "Source") if part not in source.__doc__] == []
+    assert hasattr(source, "loss") == hasattr(source, "LEARNING_RATE")
+    assert module.tiny
+    assert set(inspect.signature(module.build).parameters) == {"net", *module.dimensions}
+    for values in (*module.sizes, module.tiny):
+        assert set(values) - {"batch_size"} <= set(module.dimensions)
+        assert set(module.dimensions) - set(values) <= {k for k, d in module.dimensions.items() if d.choices}
 
 
 @pytest.mark.parametrize("layer", workloads.names("layers"))
@@ -230,11 +231,11 @@ def test_every_named_size_is_possible_and_has_a_name_of_its_own(layer):
     module = workloads.load(layer)
     named = workloads.named_sizes(module)
 
-    assert len(named) == len(module.SIZES)
+    assert len(named) == len(module.sizes)
     for name, values in named.items():
         assert "-" not in name
-        for mode in ("inference", "training") if hasattr(module, "loss") else ("inference",):
-            dimensions = {key: values[key] for key in module.DIMENSIONS}
+        for mode in ("inference", "training") if module.loss else ("inference",):
+            dimensions = {key: values[key] for key in module.dimensions}
             assert workloads.record(module, dimensions, 2, mode).output.shape[0] == 2
 
 
@@ -242,15 +243,15 @@ def test_every_named_size_is_possible_and_has_a_name_of_its_own(layer):
 def test_values_of_a_layer_are_within_its_dimensions(layer):
     module = workloads.load(layer)
 
-    for values in (*module.SIZES, module.TINY):
-        for key, dimension in module.DIMENSIONS.items():
+    for values in (*module.sizes, module.tiny):
+        for key, dimension in module.dimensions.items():
             assert key not in values or dimension.parse(str(values[key])) == values[key]
 
 
 def test_a_dimension_means_the_same_in_every_workload():
-    """But for the value that goes without saying, which an image network has of its own: its classes, its groups."""
+    """But for the default, which an image network has of its own: its classes, its groups."""
     for name, dimension in workloads.dimensions(workloads.names()).items():
-        having = [workloads.load(each).DIMENSIONS for each in workloads.names()]
+        having = [workloads.load(each).dimensions for each in workloads.names()]
         meant = [dataclasses.replace(found[name], default=None) for found in having if name in found]
         assert [each for each in meant if each != dataclasses.replace(dimension, default=None)] == []
 

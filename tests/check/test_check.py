@@ -17,11 +17,11 @@ RIGHT = object()
 
 def case_of(layer="dense", mode="inference", precision="fp32", batch_size=4, **size):
     module = workloads.load(layer)
-    dimensions = {**next(iter(workloads.named_sizes(module).values())), **module.TINY, **size}
+    dimensions = {**next(iter(workloads.named_sizes(module).values())), **module.tiny, **size}
     return Case(
         layer,
         "tiny",
-        {key: dimensions[key] for key in module.DIMENSIONS},
+        {key: dimensions[key] for key in module.dimensions},
         mode,
         batch_size,
         precision,

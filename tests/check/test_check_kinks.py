@@ -217,8 +217,8 @@ def test_the_slope_of_many_terms_near_one_is_known_beside_kinks(relu):
 
     for direction, slope, error in found.directions:
         expected = slope_of_softmax(weights, *inputs.values(), direction, relu)
-        assert abs(slope - expected) <= 2e-4 * found.largest
-        assert error <= 2e-4 * found.largest
+        assert abs(slope - expected) <= 2e-4 * found.largest_slope
+        assert error <= 2e-4 * found.largest_slope
 
 
 def slope_of_softmax(weights, image, labels, direction, relu):
@@ -243,4 +243,4 @@ def test_a_larger_step_is_taken_where_rounding_spoils_the_smallest():
     gradient = dense_slopes(lambda y: 1e-4 * (y > 0))(weights, inputs)
     for direction, slope, error in found.directions:
         expected = sum((gradient[name] * along).sum() for name, along in direction.items())
-        assert abs(slope - expected) <= error <= 1e-3 * found.largest
+        assert abs(slope - expected) <= error <= 1e-3 * found.largest_slope

@@ -1,12 +1,20 @@
-"""The canary, with times of the tests' own."""
+"""The canaries, with times of the tests' own."""
 
 from __future__ import annotations
 
+import threading
+from dataclasses import replace
+
 import pytest
 
-from bench.cases.case import Settings
+from bench.cases.case import Case, Settings
 from bench.clock import canary, surroundings
 from bench.clock.sampling import measure
+from bench.job import Job
+
+CASE = Case("dense", "u8", {"units": 8}, "inference", 1, "fp32", 1, "numpy", "cpu")
+MIB = 1 << 20
+QUIET = dict.fromkeys(canary.KINDS, 0.5)
 
 
 @pytest.fixture
@@ -20,33 +28,85 @@ def scripted(monkeypatch):
     return script
 
 
-def test_a_canary_on_a_machine_as_fast_as_known_is_one(scripted):
-    scripted(*canary.ROUNDS * [0.5])
-
-    assert canary.slowdown(1, 0.5) == pytest.approx(1)
-
-
-def test_a_slowdown_is_the_median_round_over_the_known_one(scripted):
-    """Four rounds as known, one three times slower, four stalled: the fifth of nine counts."""
+def test_a_canary_takes_the_median_of_its_rounds(scripted):
+    """Four rounds of half a second, one of 1.5, four stalled: the fifth of nine counts."""
     scripted(0.5, 50, 0.5, 50, 1.5, 50, 0.5, 50, 0.5)
 
-    assert canary.slowdown(1, 0.5) == pytest.approx(3)
+    assert canary.seconds(1, ["arithmetic"]) == {"arithmetic": pytest.approx(1.5)}
 
 
-def test_one_stalled_round_does_not_disturb(scripted):
+def test_one_stalled_round_does_not_count(scripted):
     scripted(*(canary.ROUNDS - 1) * [0.5], 80)
 
-    assert canary.slowdown(1, 0.5) == pytest.approx(1)
+    assert canary.seconds(1, ["level2"]) == {"level2": pytest.approx(0.5)}
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_a_round_hashes_a_buffer_on_every_thread(monkeypatch, threads):
-    hashed = []
-    monkeypatch.setattr(canary, "_hash", hashed.append)
+def test_every_kind_runs_on_every_thread_at_once(threads):
+    for kind, (run, arguments) in canary._kernels(threads, canary.KINDS).items():
+        assert len(arguments) == threads, kind
+        together = threading.Barrier(threads, timeout=10)
+        seen = []
 
-    assert len(canary.seconds(threads)) == canary.ROUNDS
-    # One round more warms up.
-    assert sorted(hashed) == sorted((canary.ROUNDS + 1) * list(range(threads)))
+        def noting(argument, run=run, together=together, seen=seen):
+            together.wait()
+            seen.append(run(argument))
+
+        with canary.ThreadPoolExecutor(threads) as pool:
+            canary._rounds(pool, noting, arguments)
+        # One round more warms up.
+        assert len(seen) == threads * (canary.ROUNDS + 1), kind
+
+
+def test_each_level_is_read_from_memory_that_it_alone_fits_in(monkeypatch):
+    """With a second cache of 1 MiB and a last one of 16: 512 KiB, 4 MiB and 32 MiB of distinct addresses."""
+    monkeypatch.setattr(canary, "caches", lambda: (MIB, 16 * MIB))
+
+    kernels = canary._kernels(2, canary.KINDS)
+
+    def span(array):
+        return array.shape[-1] * array.itemsize
+
+    assert [span(array) for array in kernels["arithmetic"][1]] == 2 * [16 << 10]
+    assert [span(array) for array in kernels["level2"][1]] == 2 * [MIB // 2]
+    assert [span(array) for array in kernels["level3"][1]] == 2 * [4 * MIB]
+    assert sum(map(span, kernels["memory"][1])) == 32 * MIB
+    assert all(places.min() >= 0 and places.max() < 8 * MIB for places in kernels["latency"][1])
+
+
+@pytest.mark.parametrize(
+    "threads, working_set, kinds",
+    [
+        (1, 0, ["arithmetic", "level2"]),
+        (1, MIB, ["arithmetic", "level2"]),
+        (1, MIB + 1, ["arithmetic", "level2", "level3"]),
+        (1, 16 * MIB + 1, ["arithmetic", "level2", "level3", "memory", "latency"]),
+        (2, 0, ["arithmetic", "level2", "threads"]),
+    ],
+)
+def test_a_case_depends_on_the_kinds_up_to_the_level_that_its_data_fit_in(monkeypatch, threads, working_set, kinds):
+    monkeypatch.setattr(canary, "caches", lambda: (MIB, 16 * MIB))
+
+    assert canary.kinds(threads, working_set) == kinds
+
+
+def test_the_sizes_of_the_caches_are_the_kernels():
+    second, last = canary.caches()
+
+    assert 1 << 16 <= second <= last <= 1 << 32
+
+
+def test_the_best_of_several_occasions_is_the_shortest_of_each_kind():
+    assert canary.best({"arithmetic": 2.0, "memory": 5.0}, {"arithmetic": 3.0, "memory": 4.0, "level2": 1.0}, {}) == {
+        "arithmetic": 2.0,
+        "memory": 4.0,
+        "level2": 1.0,
+    }
+
+
+@pytest.mark.parametrize("kind", list(canary.KINDS))
+def test_every_kind_takes_time_on_a_real_clock(kind):
+    assert canary.seconds(1, [kind])[kind] > 0
 
 
 def timed():
@@ -54,35 +114,65 @@ def timed():
     return measure(lambda: None, Settings(steps=1)), {"top1_percent": 50.0}
 
 
-def test_rounds_take_time_on_a_real_clock():
-    assert min(canary.seconds(1)) > 0
+def beside(monkeypatch, before, after, job=None):
+    """What is seen around a case, where the canaries take these seconds before and after it."""
+    times = iter([before, after])
+    monkeypatch.setattr(canary, "seconds", lambda threads, wanted: next(times))
+    return surroundings.beside_canaries(job or Job(CASE, Settings(), canary_s=QUIET), 0, timed)[1]
 
 
 @pytest.mark.parametrize(
-    "before, after, disturbed", [(1.0, 1.0, False), (1.49, 1.49, False), (1.6, 1.0, True), (1.0, 1.6, True)]
+    "before, after, slowdowns, kind, disturbed",
+    [
+        ({"arithmetic": 0.5}, {"arithmetic": 0.5}, (1.0, 1.0), "arithmetic", False),
+        ({"arithmetic": 0.6, "memory": 0.55}, {"arithmetic": 0.5, "memory": 0.52}, (1.2, 1.04), "arithmetic", False),
+        ({"arithmetic": 0.5, "memory": 0.8}, {"arithmetic": 0.5, "memory": 0.5}, (1.6, 1.0), "memory", True),
+        ({"arithmetic": 0.5, "level2": 0.5}, {"arithmetic": 0.5, "level2": 1.5}, (1.0, 3.0), "level2", True),
+    ],
 )
-def test_a_slow_canary_on_either_side_marks_a_case_as_disturbed(monkeypatch, before, after, disturbed):
-    found = iter([before, after])
-    monkeypatch.setattr(canary, "slowdown", lambda threads, known_s: next(found))
+def test_the_kind_that_is_slowed_down_most_on_either_side_decides(
+    monkeypatch, before, after, slowdowns, kind, disturbed
+):
+    seen = beside(monkeypatch, before, after)
 
-    _, seen = surroundings.beside_canaries(Settings(), 0.5, timed)
+    assert (seen["canary_slowdown_before"], seen["canary_slowdown_after"]) == pytest.approx(slowdowns)
+    assert (seen["canary_kind"], seen["disturbed"]) == (kind, disturbed)
 
-    assert (seen["canary_slowdown_before"], seen["canary_slowdown_after"], seen["disturbed"]) == (
-        before,
-        after,
-        disturbed,
-    )
+
+def test_what_the_canaries_took_comes_back_so_that_the_best_is_known(monkeypatch):
+    seen = beside(monkeypatch, {"arithmetic": 0.4}, {"arithmetic": 0.6})
+
+    assert seen["canary_s"] == {"arithmetic": 0.4}
 
 
 def test_without_a_known_time_there_is_no_canary():
-    _, seen = surroundings.beside_canaries(Settings(), None, timed)
+    _, seen = surroundings.beside_canaries(Job(CASE, Settings()), 0, timed)
 
     assert (seen["canary_slowdown_before"], seen["canary_slowdown_after"], seen["disturbed"]) == (None, None, False)
+    assert (seen["canary_kind"], seen["canary_s"]) == (None, {})
 
 
 def test_what_was_timed_comes_back_with_what_it_saw_and_when():
-    samples, seen = surroundings.beside_canaries(Settings(), None, timed)
+    samples, seen = surroundings.beside_canaries(Job(CASE, Settings()), 0, timed)
 
     assert len(samples.seconds) == 1
     assert seen["top1_percent"] == 50.0
     assert 0 <= seen["ended_s"] - seen["started_s"] < 60
+
+
+def test_replicas_take_turns_and_the_slowest_counts(monkeypatch):
+    """Rank 1 of 2 is asked: it runs no canary while rank 0 does, and takes over what rank 0 has seen."""
+
+    class Pair:
+        count, rank = 2, 1
+        rank_0 = iter([{"memory": 2.0}, {}, {"memory": 2.0}, {}])
+
+        def all_gather(self, value, no_timeout=False):
+            return [next(self.rank_0), value]
+
+    seen = beside(
+        monkeypatch, {"memory": 0.5}, {"memory": 0.6}, replace(Job(CASE, Settings(), canary_s=QUIET), group=Pair())
+    )
+
+    # Rank 0's 2 s, which this rank did not see itself, over the known 0.5 s.
+    assert (seen["canary_slowdown_before"], seen["canary_s"]) == (4.0, {"memory": 2.0})

@@ -112,9 +112,9 @@ COMPILING, TIMING = "locks.compiling()", "locks.timing()"
         (COMPILING, TIMING, True),
         (TIMING, COMPILING, True),
         (TIMING, TIMING, True),
-        (TIMING, "locks.beside()", True),
-        ("locks.beside()", COMPILING, False),
-        ("locks.beside()", "locks.beside()", False),
+        (TIMING, "locks.timing_on_device()", True),
+        ("locks.timing_on_device()", COMPILING, False),
+        ("locks.timing_on_device()", "locks.timing_on_device()", False),
         ("locks.timing([0])", "locks.timing([1])", False),
         ("locks.timing([0, 1])", "locks.timing([1, 2])", True),
         ("locks.timing([0])", "locks.compiling([1])", False),
@@ -125,8 +125,8 @@ COMPILING, TIMING = "locks.compiling()", "locks.timing()"
         ("locks.alone('cuda')", TIMING, False),
         ("locks.alone('images')", "locks.alone('images')", True),
         ("locks.alone('images')", "locks.alone('cuda')", False),
-        ("locks.some('ipu', 3, 4)", "locks.some('ipu', 1, 4)", False),
-        ("locks.some('ipu', 3, 4)", "locks.some('ipu', 2, 4)", True),
+        ("locks.any_of('ipu', 3, 4)", "locks.any_of('ipu', 1, 4)", False),
+        ("locks.any_of('ipu', 3, 4)", "locks.any_of('ipu', 2, 4)", True),
     ],
 )
 def test_who_waits_for_whom(holders: Holders, held: str, asked: str, waits: bool) -> None:
@@ -136,11 +136,11 @@ def test_who_waits_for_whom(holders: Holders, held: str, asked: str, waits: bool
     assert blocks(getattr(locks, name), *eval(f"[{args}]")) is waits
 
 
-@pytest.mark.parametrize("text", [COMPILING, TIMING, "locks.some('ipu', 4, 4)", "locks.timing([0])"])
+@pytest.mark.parametrize("text", [COMPILING, TIMING, "locks.any_of('ipu', 4, 4)", "locks.timing([0])"])
 def test_a_holder_that_is_killed_holds_nothing(holders: Holders, text: str) -> None:
     process = holders.holds("first", text)
     queue = "ipu" if "ipu" in text else "room"
-    exclusive = "locks.some('ipu', 1, 4)" if "ipu" in text else TIMING
+    exclusive = "locks.any_of('ipu', 1, 4)" if "ipu" in text else TIMING
     holders.waits("second", exclusive, queue)
 
     process.send_signal(signal.SIGKILL)
@@ -216,9 +216,9 @@ def test_whoever_came_first_is_first(holders: Holders) -> None:
 
 
 def test_a_request_for_all_devices_is_not_starved_by_requests_for_one(holders: Holders) -> None:
-    holders.holds("small1", "locks.some('ipu', 1, 4)")
-    holders.waits("large", "locks.some('ipu', 4, 4)", "ipu")
-    holders.waits("small2", "locks.some('ipu', 1, 4)", "ipu")
+    holders.holds("small1", "locks.any_of('ipu', 1, 4)")
+    holders.waits("large", "locks.any_of('ipu', 4, 4)", "ipu")
+    holders.waits("small2", "locks.any_of('ipu', 1, 4)", "ipu")
 
     holders.free("small1")
     holders.wait("large")
@@ -228,9 +228,9 @@ def test_a_request_for_all_devices_is_not_starved_by_requests_for_one(holders: H
 
 
 def test_two_that_want_most_devices_do_not_wait_for_each_other(holders: Holders) -> None:
-    holders.holds("first", "locks.some('ipu', 3, 4)")
-    holders.waits("second", "locks.some('ipu', 3, 4)", "ipu")
-    holders.waits("third", "locks.some('ipu', 2, 4)", "ipu")
+    holders.holds("first", "locks.any_of('ipu', 3, 4)")
+    holders.waits("second", "locks.any_of('ipu', 3, 4)", "ipu")
+    holders.waits("third", "locks.any_of('ipu', 2, 4)", "ipu")
 
     holders.free("first", "second", "third")
 
@@ -251,14 +251,14 @@ def test_who_times_may_compile(holders: Holders) -> None:
 
 
 def test_more_devices_than_there_are_is_an_error(holders: Holders) -> None:
-    with pytest.raises(ValueError, match=r"5 of 4 ipu"), locks.some("ipu", 5, 4):
+    with pytest.raises(ValueError, match=r"5 of 4 ipu"), locks.any_of("ipu", 5, 4):
         pass
 
 
 def test_nothing_is_left_in_the_queue(holders: Holders) -> None:
     with locks.compiling():
         pass
-    with locks.timing(), locks.some("ipu", 2, 4) as numbers:
+    with locks.timing(), locks.any_of("ipu", 2, 4) as numbers:
         assert numbers == [0, 1]
 
     assert [path.name for path in (holders.folder / "locks").glob("*.queue/*")] == []

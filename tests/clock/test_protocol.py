@@ -18,8 +18,8 @@ SECONDS = [8.0, 2.0, 4.0, 1.0, 4.0]
 
 def rates(name, seconds=SECONDS, layer="dense", batches=2.0, **size):
     module = workloads.load(layer)
-    known = {**next(iter(workloads.named_sizes(module).values())), **module.TINY, **size}
-    dimensions = {key: known[key] for key in module.DIMENSIONS}
+    known = {**next(iter(workloads.named_sizes(module).values())), **module.tiny, **size}
+    dimensions = {key: known[key] for key in module.dimensions}
     case = Case(layer, "tiny", dimensions, "inference", 4, "fp32", 1, "numpy", "cpu")
     return protocol.rates(name, case, batches, seconds)
 

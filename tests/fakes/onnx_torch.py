@@ -148,6 +148,8 @@ def _pad(x, pads):
     return functional.pad(x, [number for pair in pairs for number in pair])
 
 
+# Operators that torch has by the same name.
+NAMED = ("Add", "Sub", "Mul", "Div", "Pow", "Sqrt", "Neg", "Abs", "Exp", "Log", "Tanh", "Sigmoid")
 OPS = {
     "Constant": lambda value: tensor(value),
     "Identity": lambda x: x,
@@ -178,6 +180,6 @@ OPS = {
     "Less": torch.less,
     "RandomNormal": lambda shape, dtype: torch.randn(*shape).to(TYPES[dtype]),
     "RandomUniform": lambda shape, dtype: torch.rand(*shape).to(TYPES[dtype]),
-    **{name: getattr(torch, name.lower()) for name in ("Add", "Sub", "Mul", "Neg", "Exp", "Log", "Tanh", "Sigmoid")},
+    **{name: getattr(torch, name.lower()) for name in NAMED},
     "Relu": torch.relu,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, List
 
 import tensorflow as tf
@@ -38,9 +39,14 @@ def dequeued(queue: Any) -> List[Any]:
     held, run = state(queue), System.run
     assert held.iterator is not None, "an infeed that is not initialised"
     if not held.ahead.get(run.turn):
-        # Two more rounds are fetched ahead.
-        for replica in [*range(run.replicas)] * 3:
-            held.ahead.setdefault(replica, []).append(next(held.iterator))
+        # Two more rounds are fetched ahead. The SDK drops the last round where it is incomplete.
+        for _ in range(3):
+            elements = list(itertools.islice(held.iterator, run.replicas))
+            if len(elements) == run.replicas:
+                for replica, element in enumerate(elements):
+                    held.ahead.setdefault(replica, []).append(element)
+    # The SDK's check is LOG(FATAL) in poplar_executor.cc.
+    assert held.ahead.get(run.turn), "the SDK ends the process: Infeed dataset iterator out of range"
     return list(held.ahead[run.turn].pop(0))
 
 

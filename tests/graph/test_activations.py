@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -19,7 +21,7 @@ DEEP = ("resnet50", "mobilenet_v2", "mobilenet_v3_large", "efficientnet_b4")
 def recorded(model, mode="inference", batch_size=1, **changed):
     network = workloads.load(model)
     size = {**next(iter(workloads.named_sizes(network).values())), **changed}
-    size = workloads.canonical(network, {name: size[name] for name in network.DIMENSIONS})
+    size = network.canonical({name: size[name] for name in network.dimensions})
     return workloads.record(network, size, batch_size, mode, random_as_inputs=True)
 
 
@@ -75,7 +77,7 @@ def test_without_norms_each_convolution_has_the_size_that_its_reader_wants(model
             sizes.append((rms(bare), 1.0 if result.shape[2:] == (1, 1) else wanted))
         return result
 
-    evaluate(graph, weights, draws.inputs(graph, "float32", draws.MEASURED_BATCH), "float64", noted)
+    evaluate(graph, weights, draws.inputs(graph, "float32", draws.SCALING_BATCH), "float64", noted)
 
     assert len({wanted for _, wanted in sizes}) > 1
     for got, wanted in sizes:
@@ -99,7 +101,7 @@ def test_running_statistics_are_those_of_what_arrives(model):
             sizes.append((rms(arguments[0]) / spread / wanted, np.abs(named["mean"]).max() / spread))
         return result
 
-    evaluate(graph, weights, draws.inputs(graph, "float32", draws.MEASURED_BATCH), "float64", noted)
+    evaluate(graph, weights, draws.inputs(graph, "float32", draws.SCALING_BATCH), "float64", noted)
 
     assert sizes
     for size, mean in sizes:
@@ -141,9 +143,9 @@ def test_where_training_starts_the_norms_are_as_they_should_be():
 
     found = draws.weights(graph, "float32", start=True)
 
-    by_kind = {kind: [found[w.name] for w in graph.weights if w.kind == kind] for kind in draws.STARTS}
+    by_kind = {kind: [found[w.name] for w in graph.weights if w.kind == kind] for kind in draws.INITIAL}
     assert all(by_kind.values())
-    for kind, value in draws.STARTS.items():
+    for kind, value in draws.INITIAL.items():
         assert all((array == value).all() for array in by_kind[kind])
 
 
@@ -156,12 +158,24 @@ def test_one_rounding_of_every_result_moves_the_logits_by_less_than_half_of_the_
     assert 2 * moved(graph, PRECISIONS[precision].compute) < PRECISIONS[precision].tolerance
 
 
+# Each network with each kind of norms, with each precision and from both kinds of inputs, and each of these with each
+# other in some network: all pairs of the four, in a sixth of all combinations.
+PAIRS = [
+    (model, norm_type, list(INPUTS)[shift % len(INPUTS)], ("fp32", "fp16", "bf16")[shift % 3])
+    for number, model in enumerate(workloads.names("cnns"))
+    for shift, norm_type in enumerate(NORMS, number)
+]
+
+
+def test_the_chosen_combinations_have_every_pair():
+    for one, other in itertools.combinations(range(4), 2):
+        met = {(pair[one], pair[other]) for pair in PAIRS}
+        assert met == set(itertools.product({pair[one] for pair in PAIRS}, {pair[other] for pair in PAIRS}))
+
+
 @pytest.mark.thorough
-@pytest.mark.parametrize("model", workloads.names("cnns"))
-@pytest.mark.parametrize("norm_type", NORMS)
-@pytest.mark.parametrize("fed", INPUTS)
-def test_so_it_does_at_the_size_of_each_network(model, norm_type, fed):
+@pytest.mark.parametrize("model, norm_type, fed, precision", PAIRS)
+def test_so_it_does_at_the_size_of_each_network(model, norm_type, fed, precision):
     graph = recorded(model, norm_type=norm_type, **INPUTS[fed])
 
-    for precision in ("fp32", "fp16", "bf16"):
-        assert 2 * moved(graph, PRECISIONS[precision].compute) < PRECISIONS[precision].tolerance
+    assert 2 * moved(graph, PRECISIONS[precision].compute) < PRECISIONS[precision].tolerance

@@ -14,13 +14,13 @@ def default(layer: str, mode: str = "inference", **changed: object) -> Graph:
     """The graph of a layer's first size, at that size's own batch, with some dimensions changed."""
     module = workloads.load(layer)
     size = {**next(iter(workloads.named_sizes(module).values())), **changed}
-    return workloads.record(module, {key: size[key] for key in module.DIMENSIONS}, int(size["batch_size"]), mode)
+    return workloads.record(module, {key: size[key] for key in module.dimensions}, int(size["batch_size"]), mode)
 
 
 def tiny(layer: str, mode: str = "inference", batch_size: int = 4, **changed: object) -> Graph:
     module = workloads.load(layer)
-    size = {**next(iter(workloads.named_sizes(module).values())), **module.TINY, **changed}
-    return workloads.record(module, {key: size[key] for key in module.DIMENSIONS}, batch_size, mode)
+    size = {**next(iter(workloads.named_sizes(module).values())), **module.tiny, **changed}
+    return workloads.record(module, {key: size[key] for key in module.dimensions}, batch_size, mode)
 
 
 def by_hand(layer: str, parameters: int, flops: int, moved: int, output: tuple) -> object:
@@ -91,7 +91,7 @@ def test_costs_grow_with_the_batch_and_weights_do_not(layer):
     assert many.elements_moved - many.parameters == 7 * (one.elements_moved - one.parameters)
 
 
-@pytest.mark.parametrize("layer", [name for name in workloads.names("layers") if hasattr(workloads.load(name), "loss")])
+@pytest.mark.parametrize("layer", [name for name in workloads.names("layers") if workloads.load(name).loss])
 def test_training_adds_a_scalar_loss_and_no_weight(layer):
     plain, trained = tiny(layer), tiny(layer, "training")
 
@@ -244,7 +244,7 @@ def test_fingerprints_are_those_of_baselines_that_are_stored(name, mode, fingerp
     module = workloads.load(name)
     size = next(iter(workloads.named_sizes(module).values()))
 
-    graph = workloads.record(module, {key: size[key] for key in module.DIMENSIONS}, 2, mode)
+    graph = workloads.record(module, {key: size[key] for key in module.dimensions}, 2, mode)
 
     assert graph.fingerprint == fingerprint
 
@@ -256,8 +256,8 @@ def test_a_fingerprint_changes_with_the_loss():
 def test_a_fingerprint_tells_drawn_numbers_from_given_ones():
     module = workloads.load("hmc")
 
-    drawn = workloads.record(module, module.TINY, 4, "inference")
-    given = workloads.record(module, module.TINY, 4, "inference", random_as_inputs=True)
+    drawn = workloads.record(module, module.tiny, 4, "inference")
+    given = workloads.record(module, module.tiny, 4, "inference", random_as_inputs=True)
 
     assert drawn.fingerprint != given.fingerprint
     assert [node.shape for node in given.inputs.values()] == [(4, 6, 1), (4, 6, 1)]

@@ -357,8 +357,8 @@ def test_torchvision_s_own_file_loads_into_resnet50_without_a_table_of_names(tmp
     command = [sys.executable, "-c", TORCHVISION, str(state), str(answer)]
     subprocess.run(command, cwd=str(Path(__file__).resolve().parents[1]), env=env, check=True, timeout=300)
     module = workloads.load("resnet50")
-    size = {**next(iter(workloads.named_sizes(module).values())), **module.TINY}
-    graph = workloads.record(module, {key: size[key] for key in module.DIMENSIONS}, 2, "inference")
+    size = {**next(iter(workloads.named_sizes(module).values())), **module.tiny}
+    graph = workloads.record(module, {key: size[key] for key in module.dimensions}, 2, "inference")
 
     weights = weight_files.load(state, graph, "float32").arrays
 

@@ -172,7 +172,7 @@ ODD = {
     "TFRecord twice": Odd(
         lambda: {"train-00000-of-00001": records(), "train-0-of-1": records()}, "the same shard; keep one", None
     ),
-    "TFRecord beyond": Odd(lambda: {"train-00001-of-00001": records()}, "is none of 1 shards", None),
+    "TFRecord beyond": Odd(lambda: {"train-00001-of-00001": records()}, "is none of 00001 shards", None),
     "folder of a Mac": Odd(
         lambda: {
             f"{prefix}class{label}/{dots}{label}.png": image

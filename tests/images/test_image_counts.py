@@ -147,8 +147,8 @@ def test_a_missing_package_is_known_before_a_worker_starts(tmp_path, monkeypatch
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == package else there(name))
     mode = "training" if backend in ("torch", "tensorflow") else "eval"
     network = workloads.load("resnet8")
-    size = {**next(iter(workloads.named_sizes(network).values())), **network.TINY, "classes": 8}
-    dimensions = {name: size[name] for name in network.DIMENSIONS}
+    size = {**next(iter(workloads.named_sizes(network).values())), **network.tiny, "classes": 8}
+    dimensions = {name: size[name] for name in network.dimensions}
     case = Case("resnet8", "tiny", dimensions, mode, 1, "fp32", 1, backend, "cpu")
     settings = Settings(data="real", data_dir=str(tmp_path / "set"))
 

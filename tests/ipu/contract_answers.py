@@ -1,4 +1,4 @@
-"""The answers of `contract_worker.py`: one process a backend, for all tests."""
+"""The answers of `contract_worker.py`. All tests share one process for each backend."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ FAKES = ROOT / "tests" / "fakes"
 
 
 def environment(**more):
-    """That of a process for which the fakes are the SDK."""
+    """The environment of a process that uses the fakes as its SDK."""
     path = os.pathsep.join(str(folder) for folder in (FAKES, ROOT, ROOT / "tests", HERE))
     fakes = {"PYTHONPATH": path, "PATH": f"{FAKES / 'bin'}{os.pathsep}{os.environ['PATH']}"}
     quiet = {"OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-    # PYTEST_: a run within a run is no worker of the outer one.
+    # PYTEST_: a pytest started here is not an xdist worker of this one.
     dropped = ("FAKE_", "POPLAR_", "POPTORCH_", "POPART_", "PYTEST_", "TF_POPLAR_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
     return {**kept, **fakes, **quiet, "POPLAR_SDK_ENABLED": "/opt/fake", **more}
@@ -38,7 +38,7 @@ def require(backend):
 
 @functools.lru_cache(maxsize=None)
 def _asked(backend, part):
-    """What a process answers, or what it says when it fails."""
+    """The answers of a process, or its stderr if it failed."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "answers.json"
         command = [sys.executable, str(HERE / "contract_worker.py"), backend, part, str(file)]
@@ -61,12 +61,12 @@ def answers(backend, part="fast"):
 
 
 def ask(backend, kind, name):
-    """The answer to a question; a failure where it failed."""
+    """The answer to a question. Fails if the question did."""
     answer = answers(backend)[kind][name]
     assert answer["outcome"] == "passed", answer.get("where", answer.get("text"))
     return answer
 
 
 def arguments(answer, name):
-    """The arguments of every call of a name."""
+    """The arguments of each call of a function."""
     return [given for called, given in answer["calls"] if called == name]

@@ -1,4 +1,4 @@
-"""What only one of the IPU backends is asked, and how its fake is looked into. For contract_worker.py."""
+"""Questions of contract_worker.py for one IPU backend only, and access to the state of its fake."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bench.graph.reference import evaluate
 
 
 def held(backend):
-    """How many devices nobody let go; they are let go now."""
+    """The number of devices that are still held. Releases them."""
     if backend == "popart":
         from popart_fake import HELD as devices
     elif backend == "poptorch":
@@ -30,7 +30,7 @@ def held(backend):
 
 
 def marks(bench):
-    """The marks on the nodes of the last model that PopART got, by operator, each once."""
+    """PopART's attributes of the nodes in the last model, by operator, without repeats."""
     if bench.name != "popart":
         return {}
     found = {}
@@ -78,21 +78,8 @@ def _tensorflow_options(graph, case, settings):
     config._config(case, settings)
 
 
-# What tells the SDK of replicas and devices.
+# Functions that set replicas and devices in the SDK.
 CONFIGURE = {"poptorch": _poptorch_options, "popart": _popart_options, "tensorflow_ipu": _tensorflow_options}
-
-
-# ---- PopART --------------------------------------------------------------------------------------------------------
-
-
-def of_popart(bench):
-    case, settings = bench.made("dense", replicas=2, batches_per_step=2)
-
-    def starved(program, graph, weights):
-        program.feed(iter([draws.inputs(graph, "float32", batch) for batch in range(3)]))
-        program.run()
-
-    yield "too few", bench.seen(case, settings, starved)
 
 
 # ---- PopTorch ------------------------------------------------------------------------------------------------------
@@ -139,7 +126,7 @@ def unwritten(program, graph, weights):
 
 
 def drawn(program, graph, weights):
-    """Two runs of chains that draw their own numbers."""
+    """The outputs of two runs of a program that draws random numbers."""
     found = []
     for _ in range(2):
         program.run()
@@ -148,7 +135,7 @@ def drawn(program, graph, weights):
 
 
 def updated(program, graph, weights):
-    """The output of the last of two updates of one call, each of the same batch."""
+    """The output of the second of two updates in one call, both with the same batch."""
     program.load(weights)
     program.set_learning_rate(0.5)
     program.run()
@@ -166,12 +153,12 @@ def of_tensorflow(bench):
     yield "interrupted", bench.seen(*bench.made("dense"), interrupted)
     traced = {"FAKE_TF_GRAPH": "1"}
     for workload, mode, way in (
-        *(("dense", "training", {}), ("lstm", "training", {}), ("resnet8", "training", {})),
+        *(("dense", "training", {}), ("lstm", "training", {})),
         *(("resnet8", "training", {"schedule": "interleaved"}), ("resnet8", "inference", {"schedule": ""})),
     ):
         case, settings = bench.made(workload, mode, **way)
         yield f"traced {workload} {mode} {way}", bench.seen(case, settings, require(case), traced)
-    case, settings = bench.made("resnet8", "training", replicas=2, schedule="interleaved")
+    case, settings = bench.made("resnet8", "training", schedule="interleaved")
     wrong = {"FAKE_IPU_WRONG": "accumulation"}
     yield "wrong accumulation of a pipeline", bench.seen(case, settings, require(case), wrong)
     for name, poplar in (("plain", {}), ("share", {"available_memory_proportion": (0.2,)})):
@@ -210,7 +197,7 @@ def once(program, graph, weights):
 
 
 def resident_programs(bench):
-    """Synthetic programs: their own result, and the reference's."""
+    """Whether the results of synthetic programs are those of the reference."""
     asked = {
         "resident inference": bench.made("dense", replicas=2, batches_per_step=3, data="synthetic"),
         "resident eval": bench.made("resnet8", "eval", batches_per_step=2, data="synthetic"),
@@ -221,14 +208,14 @@ def resident_programs(bench):
     for name, (case, settings) in asked.items():
         yield name, bench.seen(case, settings, resident)
     yield "resident no inputs", bench.seen(*bench.made("hmc", data="synthetic"), once)
-    # Whether the next synthetic batch depends on the last result: it does where the factor of that is not nothing.
+    # Whether the next synthetic batch depends on the last result: it does if its factor is not negligible.
     from bench.backends.tensorflow_ipu import calls
 
-    kept, calls.NOTHING = calls.NOTHING, 1.0
+    negligible, calls.NEGLIGIBLE = calls.NEGLIGIBLE, 1.0
     for steps in (1, 2):
         case, settings = bench.made("dense", batches_per_step=steps, data="synthetic")
         yield f"chained {steps}", bench.seen(case, settings, resident)
-    calls.NOTHING = kept
+    calls.NEGLIGIBLE = negligible
 
 
 def resident(program, graph, weights):
@@ -240,7 +227,7 @@ def resident(program, graph, weights):
 
 
 def orders(bench):
-    """Which of five host batches each copy of six calls is the answer to."""
+    """Of each result of six calls, the index of its host batch among five."""
     for name, mode, environ in (
         ("all", "all", {}),
         ("final", "final", {}),
@@ -266,7 +253,7 @@ def answered(program, graph, weights):
 
 
 def statistics(bench, accumulation):
-    """The running statistics after one update, from the same batch again and again, here and by stock TensorFlow."""
+    """The running statistics after one update with equal batches, here and with stock TensorFlow."""
     case, settings = bench.made("resnet8", "training", recipe={"gradient_accumulation": accumulation})
 
     def look(program, graph, weights):
@@ -292,7 +279,7 @@ def scaled(bench, case, settings):
 
 
 def both(bench, case, settings, look):
-    """What is seen here, and by stock TensorFlow."""
+    """The answer of this backend, and that of stock TensorFlow."""
     ours = bench.seen(case, settings, look)
     stock = dataclasses.replace(case, backend="tensorflow", device="cpu")
     settings = dataclasses.replace(settings, recipe=Recipe(**dataclasses.asdict(settings.recipe)))
@@ -300,7 +287,7 @@ def both(bench, case, settings, look):
 
 
 def interrupted(program, graph, weights):
-    """Batches that stop coming with an error."""
+    """Feed an iterator that raises after three batches."""
 
     def broken(batch):
         for _ in range(3):
@@ -312,4 +299,4 @@ def interrupted(program, graph, weights):
         program.run()
 
 
-QUESTIONS = {"poptorch": of_poptorch, "popart": of_popart, "tensorflow_ipu": of_tensorflow}
+QUESTIONS = {"poptorch": of_poptorch, "tensorflow_ipu": of_tensorflow}

@@ -1,5 +1,5 @@
-"""What differs between the IPU backends in the eyes of `test_ipu_contract.py`, as data: names of calls, setters and
-exceptions; and the programs that all three are asked for."""
+"""The differences between the IPU backends, as data for `test_ipu_contract.py`: names of calls, setters and exceptions.
+Also the programs that all three must compile."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 
 IPU = "tensorflow.python.ipu"
-# Programs, by name: how they differ from an fp32 inference of `dense` on one IPU with batches from the host.
+# Programs by name, as changes of an fp32 inference of `dense` on one IPU with batches from the host.
 TRAINED = {"mode": "training"}
 NETWORK = {"workload": "resnet8"}
 PIPELINE = {**NETWORK, **TRAINED, "schedule": ""}
@@ -97,7 +97,7 @@ PROGRAMS: Dict[str, Dict[str, Any]] = {
         **poplar(replicated_tensor_sharding=True, variable_offloading=False),
     },
 }
-# What goes wrong on purpose, in which mode and on which way (of contract_worker.WAYS), and what notices it.
+# Injected errors: the mode, the way of contract_worker.WAYS, and the message of the check that detects it.
 WRONG = {
     "replica": ("inference", "replicas", "batch 1 of 2 of a call is off"),
     "iteration": ("inference", "steps", "of 3 of a call is off"),
@@ -111,18 +111,19 @@ WRONG = {
 class Sdk:
     """One backend.
 
-    needs       what must be installed, for the fakes compute with it; `stock`: the backend that does the same on a CPU
-    prefix      of its SDK's names, left out of those below
-    order       the calls of a program in each mode, in the order in which each is first made
-    acquire, release   the calls that attach to a device, and that let it go
-    setter      how the names of calls begin that set an option of the SDK
-    refuses     the programs that it cannot make, and what it says
-    wrong       what its fake can do wrong
-    faults      what can go wrong in it: an exception, its text and attributes
+    needs       packages with which its fake computes
+    stock       the backend of the same framework on a CPU
+    prefix      of its SDK's names, omitted below
+    order       the calls of a program in each mode, in the order of each first call
+    acquire, release   the calls that attach to a device, and that release it
+    setter      the prefixes of calls that set an option of the SDK
+    refuses     the programs that it does not support, and the text of its message
+    wrong       the injected errors that its fake has
+    faults      the SDK's exceptions by name: class, text and attributes
     fails_at    the calls that compile, and that run
-    steps       the calls of a whole run that may fail
-    none_free   what says that no device is free: a call, an exception, its text; None: a result says it
-    predicts    the precisions in which a program in training gives logits
+    steps       the calls of a whole run in which a fault is tried
+    none_free   the error if no device is free: call, exception, text; None: there is no exception
+    predicts    the precisions in which a training program computes logits
     """
 
     name: str
@@ -145,7 +146,7 @@ class Sdk:
         return name[len(self.prefix) :] if name.startswith(self.prefix) else name
 
     def settings(self, calls: Sequence[Tuple[str, Mapping[str, Any]]]) -> Dict[str, Any]:
-        """What each option of the SDK was set to."""
+        """The last value of each option of the SDK."""
         found: Dict[str, Any] = {}
         for name, arguments in calls:
             if name == f"{self.setter}_Popart.set":
@@ -179,14 +180,14 @@ POPART = Sdk(
     release="DeviceInfo.__exit__",
     setter="SessionOptions.",
     refuses={
-        "--pipeline-schedule grouped": "--pipeline-schedule grouped: PopART has one schedule of its own",
-        "--pipeline-schedule interleaved": "--pipeline-schedule interleaved: PopART has one schedule of its own",
-        "--recompute manual in an interleaved pipeline": "--pipeline-schedule interleaved: PopART has one schedule",
-        "--num-io-tiles": "--num-io-tiles: PopART moves only inputs of its own builder there",
-        "--num-io-tiles in a pipeline": "--num-io-tiles: PopART moves only inputs of its own builder there",
+        "--pipeline-schedule grouped": "--pipeline-schedule grouped: PopART has its own schedule",
+        "--pipeline-schedule interleaved": "--pipeline-schedule interleaved: PopART has its own schedule",
+        "--recompute manual in an interleaved pipeline": "--pipeline-schedule interleaved: PopART has its own schedule",
+        "--num-io-tiles": "--num-io-tiles: PopART supports them for inputs of its builder",
+        "--num-io-tiles in a pipeline": "--num-io-tiles: PopART supports them for inputs of its builder",
         "--max-cross-replica-buffer-size": "--max-cross-replica-buffer-size: PopART has no such setting",
-        "--no-all-reduce": "--no-all-reduce: replicas that PopART trains average their gradients",
-        "--optimiser lars": "--optimiser lars: PopART has none",
+        "--no-all-reduce": "--no-all-reduce: PopART always averages the gradients of replicas",
+        "--optimiser lars": "--optimiser lars: PopART does not have it",
         "--pipeline-splits of a layer": "--pipeline-splits: dense has no blocks to be cut between",
         "a loop in training": "lstm in a loop: PopART has no gradient of ONNX's Scan",
     },
@@ -237,10 +238,10 @@ POPTORCH = Sdk(
     refuses={
         "--pipeline-schedule interleaved": "--pipeline-schedule interleaved: PopTorch has grouped and sequential",
         "--recompute manual in an interleaved pipeline": "--pipeline-schedule interleaved: PopTorch has grouped",
-        "--num-io-tiles in a pipeline": "--num-io-tiles in a pipeline: PopTorch has it with --pipeline-schedule",
+        "--num-io-tiles in a pipeline": "--num-io-tiles in a pipeline: PopTorch supports it with --pipeline-schedule",
         "--max-cross-replica-buffer-size": "--max-cross-replica-buffer-size: PopTorch has no such setting",
-        "--no-all-reduce": "--no-all-reduce: replicas that PopTorch trains average their gradients",
-        "--optimiser lars": "--optimiser lars: PopTorch has none",
+        "--no-all-reduce": "--no-all-reduce: PopTorch always averages the gradients of replicas",
+        "--optimiser lars": "--optimiser lars: PopTorch does not have it",
         "--pipeline-splits of a layer": "--pipeline-splits: dense has no blocks to be cut between",
     },
     wrong=("replica", "iteration", "sum", "accumulation"),
@@ -283,10 +284,10 @@ TENSORFLOW = Sdk(
     release="config.reset_ipu_configuration",
     setter="config.IPUConfig.",
     refuses={
-        "--recompute manual": "--recompute manual without --pipeline-splits: TensorFlow names",
+        "--recompute manual": "--recompute manual without --pipeline-splits: TensorFlow has",
         "--recompute manual in an interleaved pipeline": "--recompute manual in an interleaved pipeline: TensorFlow",
         "--pipeline-splits of a layer": "--pipeline-splits: dense has no blocks to be cut between",
-        "--available-memory-proportion, several without a pipeline": "--available-memory-proportion apart for forward",
+        "--available-memory-proportion, several without a pipeline": "several values of --available-memory-proportion",
         "--replicated-tensor-sharding without --variable-offloading": "--replicated-tensor-sharding without",
     },
     wrong=("replica", "iteration", "sum", "accumulation"),

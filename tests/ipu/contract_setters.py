@@ -1,4 +1,5 @@
-"""What each program of contract_sdks.PROGRAMS sets in its SDK, over a plain program of its mode; None: what it leaves.
+"""The options of the SDK that each program of contract_sdks.PROGRAMS sets differently from a plain program of its mode.
+None: the program does not set what the plain one sets.
 
 The names are those of the table in docs/ipu.md.
 """

@@ -1,14 +1,15 @@
 """One IPU backend on the fakes of its SDK, in one process: `python contract_worker.py BACKEND PART FILE`, with
 tests/fakes on the path.
 
-Writes what came of each question, by kind and name, as JSON: `outcome` (passed, or the exception's name) and `text`;
-`said`, the question's own answer; `calls` of the SDK with their arguments; `held`, the devices that nobody let go.
-`test_ipu_contract.py` judges.
+Writes the answer to each question, by kind and name, as JSON: `outcome` (passed, or the exception's name) and `text`;
+`said`, the value that the question returns; `calls` of the SDK with their arguments; `held`, the number of devices that
+were not released. The tests judge the answers.
 
-Which cases (`keys`, `MANY`): layers in every mode and precision, and each change of a layer's dimensions in two modes.
-Ways to run more than one batch, replica or IPU do not interact with layers, precisions and dimensions: they are loops
-around the lowering. So every way meets every mode that it has, by turns on a product, a recurrent layer and a network.
-PART `thorough`: the networks and changes in the modes that are left.
+Cases (`keys`, `MANY`) are chosen pairwise. Layers are checked in every mode in fp32, in each 16-bit precision in one
+mode, and with each changed dimension in one mode. The modes alternate, so that each mode meets each precision. Ways to
+run several batches, replicas or IPUs are loops around the lowering, and do not interact with layers, precisions and
+dimensions. So each way is checked once in every mode that it has, on a dense layer, a recurrent layer or a network.
+PART `thorough` is the remaining cases.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ import numpy as np
 from bench import backends, check, workloads
 from bench.cases import ipu_rules
 from bench.cases.case import MODES, Settings
+from bench.cases.errors import Refused
 from bench.cases.poplar import Poplar
 from bench.cases.precision import PRECISIONS
 from bench.cases.recipe import Recipe
@@ -40,8 +42,9 @@ from bench.graph import draws
 from bench.graph.reference import evaluate
 
 CUTS = {"resnet8": "layer2.0", "mobilenet_v3_small": "features.4"}
-NETWORKS = ("mobilenet_v3_small", "efficientnet_b0")
-# What changes on the way to run a case; `schedule` is that of a pipeline of two stages.
+NETWORKS = ("mobilenet_v3_small", "efficientnet_b0", *cnn_matrix.NEW)
+HALF = ("fp16", "fp16m")
+# Changes of the settings of a case; `schedule` is that of a pipeline of two stages.
 WAYS = {
     "plain": {},
     "replicas": {"replicas": 2},
@@ -66,11 +69,19 @@ MANY = (
     *(("dense", way, "training") for way in ("replicas", "accumulated", "both", "alone")),
     *(("dense", way, "inference") for way in ("replicas", "steps")),
     ("dense", "replicas", "eval"),
-    *(("lstm", way, "training") for way in ("replicas", "accumulated", "both")),
+    ("lstm", "both", "training"),
     ("lstm", "steps", "inference"),
-    *(("resnet8", way, "training") for way in WAYS if way not in ("plain", "alone", "steps")),
-    *(("resnet8", way, "inference") for way in ("steps", "pipelined", "pipelined replicas", "sequential")),
+    *(
+        ("resnet8", way, "training")
+        for way in WAYS
+        if way not in ("plain", "alone", "steps", "replicas", "accumulated")
+    ),
+    *(("resnet8", way, "inference") for way in ("pipelined", "pipelined replicas", "sequential")),
     ("resnet8", "pipelined", "eval"),
+)
+THOROUGH_MANY = (
+    *((workload, way, "training") for workload in ("lstm", "resnet8") for way in ("replicas", "accumulated")),
+    ("resnet8", "steps", "inference"),
     ("mobilenet_v3_small", "pipelined", "inference"),
 )
 OPTIMISERS = ("sgd", "momentum", "rmsprop", "rmsprop_tf", "adam", "adamw", "lars")
@@ -80,7 +91,7 @@ OPTIMISERS = ("sgd", "momentum", "rmsprop", "rmsprop_tf", "adam", "adamw", "lars
 
 
 class Bench:
-    """A backend, and how its cases are made and looked at."""
+    """A backend, with functions that make cases and run them."""
 
     def __init__(self, name):
         self.name, self.engine, self.sdk = name, backends.load(name), contract_sdks.SDKS[name]
@@ -88,11 +99,11 @@ class Bench:
     def case(self, workload, mode="inference", precision="fp32", variant="plain", replicas=1):
         matrix = backend_matrix if workload in workloads.names("layers") else cnn_matrix
         case = matrix.case_of(self.name, (workload, variant, mode, precision, "", ""))
-        dimensions = workloads.canonical(workloads.load(workload), case.dimensions)
+        dimensions = workloads.load(workload).canonical(case.dimensions)
         return dataclasses.replace(case, device="ipu", dimensions=dimensions, batch_size=3, replicas=replicas)
 
     def settings(self, case, schedule=None, recipe=None, replicas=1, poplar=None, **more):
-        """Settings for a program whose copies all come back; a pipeline gets as few batches as it takes."""
+        """Settings of a program that returns all results. A pipeline gets as few batches as it allows."""
         more = {"data": "generated", **more}
         poplar = {"output_mode": "all", **(poplar or {})}
         recipe = dict(recipe or {})
@@ -119,7 +130,7 @@ class Bench:
         return backends.load(case.backend).compile(graph, weights, inputs, case, settings), graph, weights
 
     def seen(self, case, settings, look, environ=None, timed=False):
-        """What `look(program, graph, weights)` says, and all that happens to a program."""
+        """The answer of `look(program, graph, weights)`, with the calls and the exception if there is one."""
         contract.reset()
         answer = {"outcome": "passed"}
         with environment(environ or {}):
@@ -139,7 +150,7 @@ class Bench:
         return {**answer, "held": contract_own.held(self.name)}
 
     def whole(self, case, settings, environ=None):
-        """A case as a worker runs it: parts of its record."""
+        """Some fields of the record of a case, run as in a worker."""
         from bench import run
 
         contract.reset()
@@ -186,7 +197,7 @@ def checked(case):
 
 
 def once(program, graph, weights):
-    """One run, as it is timed: what is known of the program, and what it leaves."""
+    """One run, as it is timed: attributes of the program, and its results."""
     if program.training:
         program.load(weights)
         program.set_learning_rate(0.5)
@@ -197,7 +208,7 @@ def once(program, graph, weights):
 
 
 def compiled_only(program, graph, weights):
-    """Nothing but what compiling does."""
+    """For programs that are compiled and not run."""
 
 
 # ---- questions that all backends are asked -------------------------------------------------------------------------
@@ -210,30 +221,39 @@ def numbers(bench):
 
 
 def keys():
-    """(workload, variant, mode, precision) of what is checked."""
-    for layer in workloads.names("layers"):
-        for mode in MODES:
-            yield from (
-                (layer, "plain", mode, precision)
-                for precision in ("fp32", "fp16", "fp16m")
-                if has(layer, mode, precision)
-            )
-        for variant in backend_matrix.variants(layer)[1:]:
-            forward = "eval" if variant.startswith("loss=") else "inference"
-            yield from ((layer, variant, mode, "fp32") for mode in (forward, "training") if has(layer, mode))
+    """The (workload, variant, mode, precision) of the cases."""
+    for number, layer in enumerate(workloads.names("layers")):
+        yield from ((layer, "plain", mode, "fp32") for mode in MODES if has(layer, mode))
+        for place, precision in enumerate(HALF):
+            modes = [mode for mode in MODES if has(layer, mode, precision)]
+            yield from ((layer, "plain", mode, precision) for mode in one_of(modes, number + place))
+    changes = [
+        (layer, variant) for layer in workloads.names("layers") for variant in backend_matrix.variants(layer)[1:]
+    ]
+    for number, (layer, variant) in enumerate(changes):
+        modes = [
+            mode for mode in ("training", "eval" if variant.startswith("loss=") else "inference") if has(layer, mode)
+        ]
+        yield from ((layer, variant, mode, "fp32") for mode in one_of(modes, number))
     yield from (("resnet8", "plain", mode, "fp32") for mode in MODES)
-    for mode in ("inference", "training"):
-        yield from (("resnet8", "plain", mode, precision) for precision in ("fp16", "fp16m"))
-    dimensions = workloads.load("resnet8").DIMENSIONS
+    yield from (("resnet8", "plain", "training", "fp16"), ("resnet8", "plain", "inference", "fp16m"))
+    dimensions = workloads.load("resnet8").dimensions
     variants = [name for name, changed in cnn_matrix.VARIANTS.items() if changed and set(changed) <= {*dimensions}]
     yield from (("resnet8", name, ("training", "inference")[index % 2], "fp32") for index, name in enumerate(variants))
     yield from (("mobilenet_v3_small", "plain", "training", "fp32"), ("efficientnet_b0", "plain", "inference", "fp32"))
+    yield from ((model, "plain", "training", "fp32") for model in cnn_matrix.NEW)
+
+
+def one_of(modes, number):
+    """One of the modes, in turn; none if there are none."""
+    return modes[number % len(modes) :][:1] if modes else []
 
 
 def thorough_keys():
-    """What `keys` leaves out of the networks and of the changed dimensions."""
+    """The cases that `keys` leaves out."""
     left = [(network, "plain", mode, "fp32") for network in NETWORKS for mode in MODES]
-    dimensions = workloads.load("resnet8").DIMENSIONS
+    left += [("resnet8", "plain", mode, precision) for mode in ("inference", "training") for precision in HALF]
+    dimensions = workloads.load("resnet8").dimensions
     for name, changed in cnn_matrix.VARIANTS.items():
         if changed and set(changed) <= {*dimensions}:
             left += [("resnet8", name, mode, "fp32") for mode in ("inference", "training")]
@@ -241,27 +261,29 @@ def thorough_keys():
         left += [
             (layer, v, mode, "fp32") for v in backend_matrix.variants(layer)[1:] for mode in MODES if has(layer, mode)
         ]
+        left += [(layer, "plain", mode, half) for half in HALF for mode in MODES if has(layer, mode, half)]
     return [key for key in left if key not in set(keys())]
 
 
 def has(layer, mode, precision="fp32"):
-    return workloads.unsupported(workloads.load(layer), mode, precision) is None
+    return workloads.unsupported(layer, mode, precision) is None
 
 
 def thorough(bench):
     for workload, variant, mode, precision in thorough_keys():
         case, settings = bench.made(workload, mode, precision, variant)
         yield "-".join((workload, variant, mode, precision)), bench.seen(case, settings, checked(case))
+    yield from many(bench, THOROUGH_MANY)
 
 
-def many(bench):
-    for workload, way, mode in MANY:
+def many(bench, cases=MANY):
+    for workload, way, mode in cases:
         case, settings = bench.made(workload, mode, **WAYS[way])
         yield f"{workload}-{way}-{mode}", bench.seen(case, settings, checked(case))
 
 
 def wrong(bench):
-    """What goes wrong on purpose."""
+    """Injected errors of the fakes."""
     for kind, (mode, way, _) in contract_sdks.WRONG.items():
         if kind in bench.sdk.wrong:
             case, settings = bench.made("dense", mode, **WAYS[way])
@@ -272,7 +294,7 @@ def wrong(bench):
 
 
 def programs(bench):
-    """What is called for a program that is compiled, fed, run once and let go."""
+    """The calls for a program that is compiled, fed, run once and released."""
     for name, way in contract_sdks.PROGRAMS.items():
         way = {"workload": "dense", **way}
         case, settings = bench.made(**way)
@@ -281,7 +303,7 @@ def programs(bench):
 
 
 def faults(bench):
-    """What the SDK raises when it compiles, and when it runs."""
+    """Exceptions of the SDK in compilation and in a run."""
     case, settings = bench.made("dense", "training", poplar={"available_memory_proportion": (0.3,)})
     for name, (exception, message, attributes) in bench.sdk.faults.items():
         for when, call in bench.sdk.fails_at.items():
@@ -306,7 +328,7 @@ def ways_out(bench):
 
 
 def devices(bench):
-    """Devices that are busy, and such as are not there."""
+    """Devices that are busy or missing."""
     asked = {
         "all busy": ({"FAKE_IPU_BUSY": "0,1,2,3"}, {}, 1),
         "all busy, waited": ({"FAKE_IPU_BUSY": "0,1,2,3"}, {"wait_s": 1.2}, 1),
@@ -326,7 +348,7 @@ def devices(bench):
 
 
 def feeds(bench):
-    """Which of five host batches is the answer to the last batch of each call; two calls a feed."""
+    """Of the last result of each call, the index of its host batch among five; two calls for each feed."""
     case, settings = bench.made("dense", replicas=2, batches_per_step=2)
 
     def look(program, graph, weights):
@@ -342,10 +364,26 @@ def feeds(bench):
         return answered
 
     yield "in turn", bench.seen(case, settings, look)
+    for count in (7, 8):
+        yield f"end of {count}", bench.seen(case, settings, ends_after(count))
+
+
+def ends_after(count):
+    """How many calls an iterator of `count` batches is enough for, and what the next call raises."""
+
+    def look(program, graph, weights):
+        program.feed(iter([draws.inputs(graph, "float32", batch) for batch in range(count)]))
+        for done in range(9):
+            try:
+                program.run()
+            except Refused as error:
+                return [done, str(error)]
+
+    return look
 
 
 def optimisers(bench):
-    """Three updates here, by the framework on a CPU, and here again from the same weights."""
+    """The weights after three updates: here, with the framework on a CPU, and here again from the same weights."""
     for name in OPTIMISERS:
         recipe = {"optimiser": name, "weight_decay": 0.01, "gradient_accumulation": 2, "optimiser_epsilon": 1e-3}
         case, settings = bench.made("dense", "training", recipe=recipe)
@@ -357,7 +395,7 @@ def optimisers(bench):
 
 
 def ends(program, graph, weights):
-    """The weights after three updates, each of batches of its own."""
+    """The weights after three updates with different batches."""
     batches = [draws.inputs(graph, "float32", batch) for batch in range(6)]
     program.load(weights)
     program.set_learning_rate(0.01)
@@ -378,7 +416,7 @@ def apart(one, other):
 
 
 def runs(bench):
-    """What a program says of itself after a run, and statistics that move."""
+    """Facts, running statistics, predictions and records of runs."""
     case, settings = bench.made("dense", poplar={"cycle_count": True})
     environ = {name: value for name, value in bench.engine.environment(settings, "ipu").items()}
     yield "cycles", bench.seen(case, settings, once, environ)
@@ -395,7 +433,7 @@ def runs(bench):
 
 
 def moved(program, graph, weights):
-    """How far running statistics are from where they began, after an update."""
+    """The largest change of each running statistic in one update."""
     program.load(weights)
     program.set_learning_rate(1e-3)
     program.run()
@@ -405,7 +443,7 @@ def moved(program, graph, weights):
 
 def predicted(case):
     def look(program, graph, weights):
-        """How far predictions are from the inference graph's, at the weights that updates have moved."""
+        """The relative error of predictions, compared with the inference graph at the updated weights."""
         program.run_resident()
         program.load(weights)
         program.set_learning_rate(1e-3)
@@ -421,7 +459,7 @@ def predicted(case):
 
 
 def under_poprun(bench):
-    """What is called for an instance of a launched program: two instances, four replicas of one IPU."""
+    """The calls of an instance under poprun: two instances, four replicas of one IPU."""
     from bench.backends import _ipu
 
     for name, launched, replicas in (("fits", "2,4,1", 2), ("alone", "", 2), ("other numbers", "2,4,1", 3)):
@@ -452,5 +490,5 @@ if __name__ == "__main__":
     asked = (thorough,) if sys.argv[2] == "thorough" else QUESTIONS
     answers = {question.__name__: dict(question(bench)) for question in asked}
     if sys.argv[2] != "thorough":
-        answers["own"] = dict(contract_own.QUESTIONS[bench.name](bench))
+        answers["own"] = dict(contract_own.QUESTIONS[bench.name](bench)) if bench.name in contract_own.QUESTIONS else {}
     Path(sys.argv[3]).write_text(json.dumps(answers, default=str))

@@ -1,8 +1,8 @@
-"""The signatures of a true PopTorch's Python layer: `python poptorch_source.py FOLDER NAMES FILE`.
+"""The signatures of PopTorch's real Python layer: `python poptorch_source.py FOLDER NAMES FILE`.
 
-FOLDER is the `python` folder of a source checkout. A copy of it is loaded on stubs in the place of its compiled core;
-nothing can be compiled or run so. NAMES is a JSON list of dotted names; FILE gets `{name: [[parameter, kind], ...]}`
-of those that are there.
+FOLDER is the `python` folder of a source checkout. A copy of it is imported with stubs of its compiled core, so it
+cannot compile or run models. NAMES is a JSON list of dotted names. FILE receives `{name: [[parameter, kind], ...]}` for
+those that exist.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def __getattr__(name):
 
 
 def load(folder, scratch):
-    """Import a copy of the package, with its placeholders filled."""
+    """Import a copy of the package, with its placeholders replaced."""
     package = Path(scratch) / "poptorch"
     shutil.copytree(folder, package)
     text = "".join(file.read_text(encoding="utf-8") for file in package.glob("*.py"))
@@ -62,13 +62,13 @@ def load(folder, scratch):
 
 def filled(file):
     text = file.read_text(encoding="utf-8").replace("@TORCH_VERSION@", torch.__version__)
-    # It compares constructors with those of the one torch that the SDK is for.
+    # This check fails with any torch but the SDK's.
     text = re.sub(r"^_check_constructor_match_parent\(.*\)$", "", text, flags=re.MULTILINE)
     return re.sub(r"@\w+@", "0", text)
 
 
 def found(poptorch, name):
-    """What stands under a dotted name; parts of Options are found on one of them."""
+    """The object of a dotted name. Attributes of Options are those of an instance."""
     thing = poptorch
     for part in name.split(".")[1:]:
         if thing is poptorch.Options:

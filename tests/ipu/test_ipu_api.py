@@ -1,4 +1,4 @@
-"""The fakes of the IPU API refuse what the true API refuses, and remember what they were asked."""
+"""The fakes of the IPU API refuse what the real API refuses, and record their calls."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ipu_fakes import FAKES, built, callables, contract, find
 SCRIPT = FAKES.parent.parent / "scripts" / "ipu_facts.py"
 IPU = "tensorflow.python.ipu"
 ACQUIRE = "popart.DeviceManager.acquireAvailableDevice"
-# How a text of `absent` begins, and the names that it says are not there.
+# The start of each text in `absent`, and the names that it lists as missing.
 ABSENT = {
     "PoplarExecutor.rewindBatch*": ["poptorch.PoplarExecutor.rewindBatch*"],
     "PoplarExecutor.save_state": ["poptorch.PoplarExecutor.save_state"],
@@ -97,7 +97,7 @@ def test_every_call_refuses_an_argument_that_it_does_not_have() -> None:
         with pytest.raises(TypeError, match=re.escape(entry["name"]) + r"\(\): ") as error:
             found(no_such_argument=1)
         assert "argument" in str(error.value), entry
-        # A class made on the way would be no call, and neither is one that failed to bind.
+        # Classes created inside a call, and calls with wrong arguments, are not recorded.
         assert contract.calls == [], entry
         refused += 1
     assert refused > 1200

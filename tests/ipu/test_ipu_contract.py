@@ -1,8 +1,8 @@
-"""One contract for the three IPU backends, each on a fake of its SDK that computes on the CPU: numbers against the
-reference, the order of calls, each option at its setter, what is refused, errors, and devices that are let go.
+"""The contract of the three IPU backends, each with a fake of its SDK that computes on the CPU.
 
-`contract_sdks.py` has what differs between them, `contract_worker.py` asks, and says how cases were chosen. What only
-hardware can prove is that the SDK compiles it, and how fast it is.
+It covers numbers against the reference, the order of calls, the setter of each option, refusals, errors, and the
+release of devices. `contract_sdks.py` has the differences between the backends. `contract_worker.py` runs the cases and
+says how they were chosen. Only hardware can prove that the SDK compiles them, and how fast they are.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from bench.cases.poplar import Poplar
 from bench.cases.precision import PRECISIONS
 
 EACH = pytest.mark.parametrize("backend", SDKS)
-# Ways of contract_worker.WAYS that a backend has not, and what it says.
+# Ways of contract_worker.WAYS that a backend does not support, and the option in its message.
 NO_WAY = {
     "poptorch": {"alone": "--no-all-reduce", "interleaved": "--pipeline-schedule", "alone in a pipeline": "--pipeline"},
     "popart": {"alone": "--no-all-reduce", "interleaved": "--pipeline-schedule", "alone in a pipeline": "--pipeline"},
     "tensorflow_ipu": {"recomputed by name": "--recompute manual without --pipeline-splits"},
 }
-# What an error becomes: its kind, and how its text begins.
+# The exception of each error of the SDK, and the start of its text.
 MEANINGS = {
     "memory": ("Refused", "out of memory on the IPU: "),
     "exhausted": ("Refused", "out of memory on the IPU: too much; lower --available-memory-proportion, --recompute"),
@@ -46,7 +46,7 @@ MEANINGS = {
     "other option": ("Refused", "an option is not taken by the SDK: Unrecognised option 'x'; see --available-memory"),
     "batches": ("Refused", "The number of iterations of the pipeline must be a multiple of 4; in training that is"),
     "frozen": ("Broken", "PopTorch's options were changed after their first use"),
-    # What nobody foresaw stays what it is.
+    # Unknown exceptions are not translated.
     "unsupported": ("error", "popart_exception: No OpDefinition for ai.onnx.Foo:11"),
     "unknown": ("error", ""),
     "python's": ("error", "KeyError"),
@@ -54,7 +54,7 @@ MEANINGS = {
 
 
 def unexpected(backend, kind, expected):
-    """The answers of a kind that ended in another way than (outcome, part of the text) says."""
+    """The answers of a kind whose (outcome, part of the text) is not the expected one."""
     found = {}
     for name, answer in answers(backend)[kind].items():
         outcome, text = expected(name)
@@ -67,7 +67,7 @@ def unexpected(backend, kind, expected):
 
 
 def no_gradient_of_loops(backend, name):
-    """PopART trains no cells in a loop over time."""
+    """PopART cannot train cells in a loop over time."""
     return backend == "popart" and "rnn_impl=cell-training" in name
 
 
@@ -81,26 +81,37 @@ def test_every_layer_and_network_agrees_with_the_reference(backend):
 
 
 @EACH
-def test_every_layer_is_checked_in_every_mode_and_precision(backend):
+def test_every_layer_is_checked_in_every_mode_and_every_precision_and_each_mode_in_each_precision(backend):
     ran = {tuple(name.rsplit("-", 3)) for name in answers(backend)["numbers"]}
-    for layer in workloads.names("layers"):
-        for mode in MODES:
-            for precision in ("fp32", "fp16", "fp16m"):
-                claimed = workloads.unsupported(workloads.load(layer), mode, precision) is None
-                assert ((layer, "plain", mode, precision) in ran) == claimed
+    plain = {(layer, mode, precision) for layer, variant, mode, precision in ran if variant == "plain"}
+    layers, precisions = workloads.names("layers"), ("fp32", "fp16", "fp16m")
+    supported = {
+        (layer, mode, precision)
+        for layer in layers
+        for mode in MODES
+        for precision in precisions
+        if workloads.unsupported(layer, mode, precision) is None
+    }
+
+    of_layers = {case for case in plain if case[0] in layers}
+    assert of_layers <= supported
+    for pair in ((0, 1), (0, 2), (1, 2)):
+        assert {tuple(case[axis] for axis in pair) for case in of_layers} == {
+            tuple(case[axis] for axis in pair) for case in supported
+        }
 
 
 @EACH
 def test_each_change_of_a_layer_s_dimensions_is_checked(backend):
     ran = {tuple(name.rsplit("-", 3))[:2] for name in answers(backend)["numbers"]}
     for layer in workloads.names("layers"):
-        for name, dimension in workloads.load(layer).DIMENSIONS.items():
+        for name, dimension in workloads.load(layer).dimensions.items():
             assert {(layer, f"{name}={choice}") for choice in dimension.choices[1:]} <= ran
 
 
 @pytest.mark.thorough
 @EACH
-def test_every_network_and_every_change_agrees_with_the_reference_in_every_mode(backend):
+def test_every_layer_network_change_and_way_agrees_with_the_reference_in_every_mode_and_precision(backend):
     wrong = {}
     for name, answer in answers(backend, "thorough")["thorough"].items():
         if answer["outcome"] != ("Unavailable" if no_gradient_of_loops(backend, name) else "passed"):
@@ -154,8 +165,17 @@ def test_a_whole_run_that_is_wrong_is_not_recorded(backend):
 
 @EACH
 def test_batches_are_taken_in_turn_and_an_iterator_as_it_comes(backend):
-    """Four batches a call: the fourth of five, the first of three again, and the fourth and eighth of an iterator."""
+    """Calls take 4 batches. The last ones are the 4th of 5, the 1st of 3, and the 4th and 8th of an iterator."""
     assert ask(backend, "feeds", "in turn")["said"] == [3, 3, 0, 0, 3, 2]
+
+
+@EACH
+@pytest.mark.parametrize("count, calls, left", [(7, 1, 3), (8, 2, 0)])
+def test_an_iterator_is_consumed_by_whole_calls_and_the_next_call_is_refused(backend, count, calls, left):
+    """A call takes four batches. Batches that are fetched ahead of a call do not fail the calls before it."""
+    refusal = f"a call takes 2 batches per step x 1 accumulated x 2 replicas = 4 batches; {left} are left"
+
+    assert ask(backend, "feeds", f"end of {count}")["said"] == [calls, refusal]
 
 
 @EACH
@@ -176,7 +196,7 @@ def test_running_statistics_move(backend):
 
 @pytest.mark.parametrize("backend, precision", [(sdk.name, each) for sdk in SDKS.values() for each in sdk.predicts])
 def test_a_prediction_is_the_inference_graph_s_at_the_present_weights(backend, precision):
-    """Running statistics among them."""
+    """The present weights include the running statistics."""
     apart = ask(backend, "runs", f"predicted {precision}")["said"]
 
     assert apart <= (1e-5 if precision == "fp32" else 2 * PRECISIONS[precision].tolerance)
@@ -306,7 +326,7 @@ def test_whichever_call_of_a_run_fails_is_told(backend):
     ways = answers(backend)["ways_out"]
 
     assert ways.pop("none")["outcome"] == "passed"
-    # What lets the device go is no reason to fail.
+    # A case does not fail if releasing the device does.
     assert {name for name, answer in ways.items() if answer["outcome"] != "Refused"} <= {
         "poptorch.PoplarExecutor.destroy",
         *("popart.TrainingSession.weightsToHost", "popart.TrainingSession.readWeights"),
@@ -405,7 +425,7 @@ def test_a_case_of_each_backend_crosses_the_whole_harness_and_is_recorded_withou
     ],
 )
 def test_replicas_and_devices_are_popdist_s(backend, call, others):
-    """popdist is initialised once and first. Two instances, four replicas of one IPU: two here."""
+    """popdist is initialised once, before other calls. There are two instances and four replicas: two of them here."""
     names = [name for name, _ in ask(backend, "under_poprun", "fits")["calls"]]
 
     assert names.count("popdist.init") == 1
@@ -471,7 +491,7 @@ def test_the_version_is_that_of_the_sdk(backend):
     ],
 )
 def test_another_package_of_the_name_is_told(backend, module, text, monkeypatch):
-    """Stock TensorFlow is TensorFlow without `ipu`."""
+    """Stock TensorFlow lacks the module `ipu`."""
     monkeypatch.setitem(sys.modules, "tensorflow", ModuleType("tensorflow"))
     monkeypatch.setitem(sys.modules, module, ModuleType(module))
 

@@ -1,4 +1,4 @@
-"""The fakes of the IPU API behave: options and settings, what is recorded, behaviours laid over."""
+"""The behaviour of the fakes of the IPU API: options and settings, recorded calls, replaced functions."""
 
 from __future__ import annotations
 

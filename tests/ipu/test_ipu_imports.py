@@ -1,4 +1,4 @@
-"""The fakes of the IPU API are found by import, in the order that the true modules ask for, and so are the tools."""
+"""The fakes of the IPU API can be imported, in the order that the real modules require, and the tools can be run."""
 
 from __future__ import annotations
 
@@ -29,17 +29,50 @@ def test_nothing_is_imported_before_it_is_asked_for() -> None:
     assert (result.returncode, result.stdout) == (0, "[]\n"), result.stderr
 
 
-@pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="what is laid over TensorFlow needs it")
-def test_the_fakes_are_found_and_the_rest_is_not() -> None:
-    code = f"""
+# One process runs both, because each imports TensorFlow.
+FOUND = f"""
 import importlib.util, sys
 import popart, popdist
 print(popart.__fake__, popart.SyncPattern.Full.name, "torch" in sys.modules, popdist.isPopdistEnvSet())
 print([name for name in {NAMES.split()} if not importlib.util.find_spec(name)])
 print([name for name in ("poptorch.nn", "popart.torch", "popdist.horovod", "popxl") if importlib.util.find_spec(name)])
 """
-    result = python(code)
-    assert result.stdout.splitlines() == ["True Full False False", "[]", "[]"], result.stderr
+REPLACED = """
+import tensorflow as tf
+from tensorflow.python import ipu
+import tensorflow.python.ipu.ops.pipelining_ops as pipelining
+import keras, contract
+assert ipu.ops.pipelining_ops is pipelining and ipu.ops.pipelining_ops.PipelineSchedule(1).name == "Interleaved"
+assert keras.ipu is tf.keras.ipu and keras.ipu.__ipu__built__ == "1"
+assert not hasattr(keras, "ipus") and not hasattr(ipu, "keras")
+assert tf.keras.Sequential([tf.keras.layers.Dense(2)])(tf.zeros((1, 3))).shape == (1, 2)
+try:
+    ipu.config.configure_ipu_system(ipu.config.IPUConfig())
+except tf.errors.InternalError:
+    print("failed as told")
+
+class LSTM(tf.keras.layers.LSTM):
+    def __init__(self, units, partials_dtype):
+        super().__init__(units)
+
+name = "ipu_tensorflow_addons.keras.layers."
+layer = contract.build("tensorflow", {name + "PopnnLSTM": LSTM})[name[:-1]].LSTM(4, partials_dtype="half")
+print(tf.keras.Sequential([tf.keras.Input((3, 5)), layer]).output_shape)
+"""
+
+
+@pytest.fixture(scope="module")
+def beside_tensorflow() -> subprocess.CompletedProcess[str]:
+    if not TENSORFLOW:
+        pytest.skip("TensorFlow is not installed")
+    fault = {"tensorflow.python.ipu.config.configure_ipu_system": {"exception": "tensorflow.errors.InternalError"}}
+    return python(FOUND + REPLACED, FAKE_IPU_FAULTS=json.dumps(fault))
+
+
+def test_the_fakes_are_found_and_the_rest_is_not(beside_tensorflow: subprocess.CompletedProcess[str]) -> None:
+    lines = beside_tensorflow.stdout.splitlines()[:3]
+
+    assert lines == ["True Full False False", "[]", "[]"], beside_tensorflow.stderr
 
 
 def test_popart_comes_before_onnx() -> None:
@@ -66,37 +99,14 @@ def test_what_a_worker_calls_can_be_read_here(tmp_path: Any) -> None:
     assert lines[1]["arguments"] == {"numIpus": 2}
 
 
-@pytest.mark.skipif(not TENSORFLOW, reason="TensorFlow is not installed")
-def test_tensorflow_for_ipu_lies_over_the_stock_one() -> None:
-    fault = {"tensorflow.python.ipu.config.configure_ipu_system": {"exception": "tensorflow.errors.InternalError"}}
-    code = """
-import tensorflow as tf
-from tensorflow.python import ipu
-import tensorflow.python.ipu.ops.pipelining_ops as pipelining
-import keras, contract
-assert ipu.ops.pipelining_ops is pipelining and ipu.ops.pipelining_ops.PipelineSchedule(1).name == "Interleaved"
-assert keras.ipu is tf.keras.ipu and keras.ipu.__ipu__built__ == "1"
-assert not hasattr(keras, "ipus") and not hasattr(ipu, "keras")
-assert tf.keras.Sequential([tf.keras.layers.Dense(2)])(tf.zeros((1, 3))).shape == (1, 2)
-try:
-    ipu.config.configure_ipu_system(ipu.config.IPUConfig())
-except tf.errors.InternalError:
-    print("failed as told")
+def test_tensorflow_for_ipu_lies_over_the_stock_one(beside_tensorflow: subprocess.CompletedProcess[str]) -> None:
+    lines = beside_tensorflow.stdout.splitlines()[3:]
 
-class LSTM(tf.keras.layers.LSTM):
-    def __init__(self, units, partials_dtype):
-        super().__init__(units)
-
-name = "ipu_tensorflow_addons.keras.layers."
-layer = contract.build("tensorflow", {name + "PopnnLSTM": LSTM})[name[:-1]].LSTM(4, partials_dtype="half")
-print(tf.keras.Sequential([tf.keras.Input((3, 5)), layer]).output_shape)
-"""
-    result = python(code, FAKE_IPU_FAULTS=json.dumps(fault))
-    assert result.stdout.splitlines() == ["failed as told", "(None, 4)"], result.stderr
+    assert lines == ["failed as told", "(None, 4)"], beside_tensorflow.stderr
 
 
 def listed(**env: str) -> Dict[int, List[int]]:
-    """Return the IPUs of each device of `gc-info -l`, read by the expressions of the facts."""
+    """The IPUs of each device of `gc-info -l`, parsed with the regular expressions of facts.json."""
     words = contract.facts()["command_line"]["gc-info"]
     found: Dict[int, List[int]] = {}
     for line in tool("gc-info", "-l", **env).stdout.splitlines():

@@ -1,4 +1,4 @@
-"""What some of an IPU's backends cannot have: they skip, and the others run. What none of them can have is refused."""
+"""If an IPU backend does not support an option, its cases skip and the others run. If none does, the run is refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fixtures.options import presets
 FAKES = Path(__file__).resolve().parents[1] / "fakes"
 CUT = ("--device", "ipu", "--model", "resnet8", "--mode", "training", "--pipeline-splits", "layer2.0")
 IPU = ("--backend", "poptorch,popart,tensorflow_ipu")
-# Two stages: PopTorch and PopART take 3 batches or more, TensorFlow's length is 4.
+# With two stages, PopTorch and PopART take 3 batches or more, and TensorFlow a multiple of 4.
 LINES = {
     "what one cannot": (*IPU, *CUT, "--gradient-accumulation", "5"),
     "what none can": (*IPU, *CUT, "--gradient-accumulation", "2"),

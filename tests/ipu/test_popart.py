@@ -1,9 +1,9 @@
-"""What only PopART does: marks on the nodes of its models, anchors, and the shapes of a call."""
+"""What only PopART does: attributes of its models' nodes, anchors, and the shapes of a call."""
 
 from __future__ import annotations
 
 import pytest
-from contract_answers import answers, arguments, ask
+from contract_answers import arguments, ask
 
 ACQUIRE, BY_ID = "DeviceManager.tryAcquireAvailableDevice", "DeviceManager.tryAcquireDeviceById"
 COMPILED = ["DeviceManager", ACQUIRE, "DeviceInfo.__enter__", "S", "S.prepareDevice"]
@@ -17,7 +17,7 @@ def program(name):
 
 
 def calls(name):
-    """What was called, in order, without what only reads or sets."""
+    """The calls in order, without getters and setters."""
     short = [
         called.replace("InferenceSession", "S").replace("TrainingSession", "S") for called, _ in program(name)["calls"]
     ]
@@ -36,13 +36,6 @@ def test_training_calls_this_and_nothing_else(name):
 
 def test_weights_that_are_no_constants_go_to_the_device_first():
     assert calls("mixed precision") == [*TRAINED, "S.run", "DeviceInfo.__exit__"]
-
-
-def test_a_call_of_too_few_batches_shows_the_product():
-    said = answers("popart")["own"]["too few"]
-
-    assert said["outcome"] == "Refused"
-    assert said["text"] == "a call takes 2 batches per step x 1 accumulated x 2 replicas = 4 batches; there are 3"
 
 
 def test_a_device_is_chosen_by_its_number():

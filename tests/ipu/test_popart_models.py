@@ -1,4 +1,4 @@
-"""The ONNX models that PopART gets hold only what PopART 3.4 takes."""
+"""The ONNX models for PopART have only what PopART 3.4 supports."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from bench.graph import draws
 onnx = pytest.importorskip("onnx")
 
 FACTS = json.loads((Path(__file__).resolve().parents[1] / "fakes" / "facts.json").read_text())["onnx_support"]
-# PopART rewrites Gemm before it looks for an operator, and makes a constant tensor of a Constant.
+# PopART replaces Gemm and Constant before it looks up operators.
 SPECIAL = ("Constant", "Gemm")
-# What PopART knows of operators that have more attributes in ONNX.
+# The attributes that PopART supports, of operators that have more in ONNX.
 ATTRIBUTES = {
     "LSTM": {"hidden_size"},
     "GRU": {"hidden_size", "linear_before_reset"},
@@ -33,31 +33,32 @@ ATTRIBUTES = {
     "BatchNormalization": {"epsilon", "momentum"},
 }
 FLOATS = {1: "float32", 10: "float16"}
-NETWORKS = ("resnet8", "resnext14_32x4d", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0")
+NETWORKS = ("resnet8", "resnext14_32x4d", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", *cnn_matrix.NEW)
 LAYERS = [(layer, variant) for layer in workloads.names("layers") for variant in backend_matrix.variants(layer)]
 VARIED = [(model, variant) for model in cnn_matrix.VARIED for variant in cnn_matrix.VARIANTS if variant != "plain"]
 PLAIN = [*LAYERS, *((model, "plain") for model in NETWORKS), *VARIED]
 MIXED = ("mixup", "cutmix", "both")
 
 
-def there(name, variant, mode, precision="fp32"):
-    """Whether there is such a case."""
+def exists(name, variant, mode, precision="fp32"):
+    """Whether the case exists."""
     module, network = workloads.load(name), name not in workloads.names("layers")
-    varied = not network or set(cnn_matrix.VARIANTS[variant]) <= {*module.DIMENSIONS}
-    return varied and not workloads.unsupported(module, mode, precision)
+    varied = not network or set(cnn_matrix.VARIANTS[variant]) <= {*module.dimensions}
+    return varied and not workloads.unsupported(name, mode, precision)
 
 
 def by_turns(cases, kept):
-    """Of the networks' cases those that are `kept`; the others only where tests that take minutes are asked for."""
+    """All cases; those of networks that are not in `kept` run with --thorough only."""
     layers = workloads.names("layers")
     return [
         case if case[0] in layers or case in kept else pytest.param(*case, marks=pytest.mark.thorough) for case in cases
     ]
 
 
-EVERY = [(name, variant, mode) for name, variant in PLAIN for mode in MODES if there(name, variant, mode)]
-# A change of a network in one mode: what changes does not depend on it.
-EVERY = by_turns(EVERY, [(*pair, MODES[index % 3]) for index, pair in enumerate(VARIED)] + [
+EVERY = [(name, variant, mode) for name, variant in PLAIN for mode in MODES if exists(name, variant, mode)]
+# Each change of a network runs in one network and one mode, because the changed nodes depend on neither.
+CHANGED = {variant: (model, variant) for model, variant in reversed(VARIED) if exists(model, variant, "inference")}
+EVERY = by_turns(EVERY, [(*pair, MODES[index % 3]) for index, pair in enumerate(CHANGED.values())] + [
     (name, "plain", mode) for name in NETWORKS for mode in MODES
 ])  # fmt: skip
 HALVES = [
@@ -65,21 +66,21 @@ HALVES = [
     for name in (*workloads.names("layers"), *NETWORKS)
     for mode in MODES
     for precision in ("fp16", "fp16m")
-    if there(name, "plain", mode, precision)
+    if exists(name, "plain", mode, precision)
 ]
-# Each network in both, in two modes of three.
+# Each network runs in both 16-bit precisions, in two modes of three.
 TURNS = [
     (name, MODES[(index + turn) % 3], precision)
     for index, name in enumerate(NETWORKS)
     for turn, precision in enumerate(("fp16", "fp16m"))
 ]
-LOOKED_INTO = ("dense", "lstm", "conv", "resnet8", "efficientnet_b0")
-LOOKED_INTO = by_turns([case for case in HALVES if case[0] in LOOKED_INTO], TURNS)
+# Workloads whose types are checked number by number.
+TYPED = ("dense", "lstm", "conv", "resnet8", "efficientnet_b0")
 HALVES = by_turns(HALVES, TURNS)
 
 
 def model_of(name, variant, mode, precision="fp32", recipe=NO_RECIPE, timed=False):
-    """The model of a case, the weights in its initializers, its graph and its weights."""
+    """The model of a case, the weights of each initializer, its graph and its weights."""
     matrix = backend_matrix if name in workloads.names("layers") else cnn_matrix
     case = matrix.case_of("popart", (name, variant, mode, precision, "", ""))
     graph = workloads.of_case(case, recipe) if timed else workloads.checked(case, recipe)
@@ -107,7 +108,7 @@ def require_taken(model):
         assert node.op_type in SPECIAL or since in FACTS["operators"].get(node.op_type, ()), node.op_type
         given = {one.name for one in node.attribute if not one.name.startswith("__")}
         assert given <= ATTRIBUTES.get(node.op_type, given), node.op_type
-    # No operator reads numbers of two types, and no shape is left open.
+    # No operator has inputs of two types, and all shapes are known.
     onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
 
 
@@ -117,8 +118,12 @@ def test_popart_takes_the_model_of_every_layer_and_network(name, variant, mode):
 
 
 @pytest.mark.parametrize("name, mode, precision", HALVES)
-def test_popart_takes_the_model_in_16_bits(name, mode, precision):
-    require_taken(model_of(name, "plain", mode, precision)[0])
+def test_popart_takes_the_model_in_16_bits_whose_numbers_are_16_bits_but_the_loss(name, mode, precision):
+    model, _, graph, _ = model_of(name, "plain", mode, precision)
+
+    require_taken(model)
+    if name in TYPED:
+        require_16_bits(model, graph, mode)
 
 
 @pytest.mark.parametrize("recipe", MIXED)
@@ -136,9 +141,8 @@ def test_popart_takes_the_model_that_drops_out(name):
     require_taken(made[0])
 
 
-@pytest.mark.parametrize("name, mode, precision", LOOKED_INTO)
-def test_in_16_bits_every_number_is_16_bits_but_the_loss(name, mode, precision):
-    model, _, graph, _ = model_of(name, "plain", mode, precision)
+def require_16_bits(model, graph, mode):
+    """All floating-point numbers are FLOAT16, except those of the loss and its labels."""
     tensors = [*model.graph.input, *model.graph.output]
     kinds = {one.name: one.type.tensor_type.elem_type for one in tensors}
     loss = graph.nodes[graph.loss.node].inputs[1:] if mode != "inference" else ()
@@ -148,7 +152,7 @@ def test_in_16_bits_every_number_is_16_bits_but_the_loss(name, mode, precision):
             assert FLOATS[kind] == ("float32" if tensor in exact else "float16"), tensor
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True)
     inner = {one.name: one.type.tensor_type.elem_type for one in inferred.graph.value_info}
-    # The one cast to fp32 begins the loss.
+    # The only cast to fp32 is the start of the loss.
     wide = {name for name, kind in inner.items() if kind == 1}
     begun = [node.output[0] for node in model.graph.node if node.op_type == "Cast" and node.output[0] in wide]
     made_by = {name: index for index, node in enumerate(model.graph.node) for name in node.output}
@@ -184,7 +188,7 @@ def test_a_norm_that_is_trained_has_the_results_that_popart_looks_for():
 
     assert norms
     assert {len(node.output) for node in norms} == {5}
-    # Ours is the share of the new statistics, ONNX's that of the old.
+    # The suite's momentum is the share of the new statistics, and ONNX's that of the old ones.
     assert {one.f for node in norms for one in node.attribute if one.name == "momentum"} == {np.float32(0.9)}
 
 

@@ -1,4 +1,4 @@
-"""What an IPU is told: the rules that are held before any device is touched, and the variables that Poplar reads."""
+"""Options of IPUs: the rules that are checked before a device is used, and the environment variables of Poplar."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_io_tiles_that_are_allowed(tiles):
     ipu_rules.require(case_of(), settings_of(num_io_tiles=tiles))
 
 
-# Worked out by hand: framework, schedule, stages, mode -> the fewest batches, and what they are a multiple of.
+# Computed by hand: framework, schedule, stages, mode -> the fewest batches, and the number that divides them.
 @pytest.mark.parametrize(
     "framework, schedule, stages, training, unit",
     [

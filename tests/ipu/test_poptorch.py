@@ -1,4 +1,4 @@
-"""What only PopTorch does: rows of a call, blocks and strategies, and options that are frozen."""
+"""What only PopTorch does: rows of a call, blocks, execution strategies, and frozen options."""
 
 from __future__ import annotations
 
@@ -79,14 +79,14 @@ def test_two_runs_of_a_chain_that_draws_differ():
 
 
 def test_updates_of_one_call_follow_each_other():
-    """The second starts from the weights of the first, and its output is another."""
+    """The second update starts from the weights of the first, so its output differs."""
     assert isinstance(ask("poptorch", "own", "two updates")["said"], list)
 
 
 def test_an_iteration_of_a_pipeline_that_computes_something_else_is_noticed():
     answer = answers("poptorch")["own"]["wrong iteration of a pipeline"]
 
-    assert answer["text"] == "batch 1 of 2 of a call is off by 0.01 from the last, fed alike"
+    assert answer["text"] == "batch 1 of 2 of a call is off by 0.01: all have equal inputs"
 
 
 def test_popart_s_keys_are_set_once_and_whole():

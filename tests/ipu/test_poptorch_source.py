@@ -1,6 +1,6 @@
-"""The fake's signatures against those of the true Python layer, where POPTORCH_SOURCE names a checkout of PopTorch.
+"""The fake's signatures against PopTorch's real Python layer, if POPTORCH_SOURCE is the path of a checkout.
 
-Its core cannot be built without the SDK: only names and parameters are compared, not what they do.
+Its core cannot be built without the SDK, so only names and parameters are compared.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ pytest.importorskip("torch")
 import poptorch_source
 
 SOURCE = os.environ.get("POPTORCH_SOURCE", "")
-# A checkout of a few lines, with a wrong one among them.
+# A small checkout. One of its signatures is wrong.
 SMALL = """
 import pkg_resources
 import torch
@@ -45,7 +45,7 @@ def identity_loss(x, reduction):
 
 
 def used():
-    """Every name of PopTorch that the backend was seen to call."""
+    """Every name of PopTorch that the backend calls."""
     called = {name for answer in answers("poptorch")["programs"].values() for name, _ in answer["calls"]}
     return sorted(f"poptorch.{name}" for name in called if not name.startswith(("poptorch", "popdist")))
 
@@ -56,7 +56,7 @@ def signatures_of_the_source(folder, names):
 
 @functools.lru_cache(maxsize=1)
 def signatures_of_the_fake():
-    """Those of every callable of the facts."""
+    """The signatures of every callable in facts.json."""
     code = """
 import json, sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What only TensorFlow for IPU does: queues, pipelines and their stages, programs whose batch is resident, flags."""
+"""What only TensorFlow for IPU does: infeeds and outfeeds, pipeline stages, resident batches, flags."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def own(name):
 
 
 @pytest.mark.parametrize("name", [
-    "dense training {}", "lstm training {}", "resnet8 training {}",
+    "dense training {}", "lstm training {}",
     "resnet8 training {'schedule': 'interleaved'}", "resnet8 inference {'schedule': ''}",
 ])  # fmt: skip
 def test_a_traced_function_computes_what_the_reference_does(name):
@@ -55,7 +55,7 @@ def test_replicas_and_iterations_get_batches_in_turn_and_give_results_in_order()
 
 
 def test_batches_that_were_fetched_ahead_do_not_outlive_a_feed():
-    """The fake can keep them: then the first call after a feed would answer the batches from before."""
+    """A fault of the fake keeps them, and the first call after a feed returns the results of the old batches."""
     assert own("order stale")["said"] != own("order all")["said"]
 
 
@@ -76,7 +76,7 @@ def test_an_optimiser_of_a_scaled_loss_leaves_the_weights_where_stock_tensorflow
 
 
 def test_no_batch_of_a_loop_can_be_computed_before_the_one_before():
-    """Else a compiler could compute what never changes once, and the loop would be empty."""
+    """Otherwise a compiler could move a computation that never changes out of the loop."""
     assert [own(f"chained {steps}")["said"]["close"] for steps in (1, 2)] == [True, False]
 
 
@@ -141,7 +141,7 @@ def test_fused_layers_are_told_partials_and_proportion():
 
     assert "float32" in str(plain["partials_dtype"])
     assert plain["options"] == {}
-    # Half sums are for half products: these are fp32.
+    # Partial sums in half precision are for half products. These products are fp32.
     assert "float32" in str(half["partials_dtype"])
     assert "float16" in str(gru["partials_dtype"])
     assert share["options"] == share["options_bwd"] == {"availableMemoryProportion": "0.2"}

@@ -9,7 +9,7 @@ from typing import Any, Callable, Dict, List, Tuple
 import pytest
 from suite import SMALL, Suite
 
-from bench import workloads
+from bench import backends, devices, workloads
 
 DIMENSIONS = workloads.dimensions(workloads.names())
 WHOLE = sorted("--" + name.replace("_", "-") for name, each in DIMENSIONS.items() if not each.choices)
@@ -18,12 +18,12 @@ FLAGS = sorted("--" + name.replace("_", "-") for name, each in DIMENSIONS.items(
 
 # Arguments, and what the one line must say: the value, and what is allowed.
 UNKNOWN: List[Tuple[List[str], List[str]]] = [
-    (["--backend=tourch"], ["'tourch'", "did you mean torch?", "numpy, onnxruntime"]),
-    (["--backend=numpy,tourch"], ["'tourch'", "numpy, onnxruntime"]),
-    (["--device=gpu"], ["'gpu'", "cpu, cuda, ipu"]),
+    (["--backend=tourch"], ["'tourch'", "did you mean torch?", ", ".join(backends.names())]),
+    (["--backend=numpy,tourch"], ["'tourch'", ", ".join(backends.names())]),
+    (["--device=gpu"], ["'gpu'", ", ".join(devices.names())]),
     (["--precision=fp8"], ["'fp8'", "fp32, fp16, bf16"]),
     (["--mode=tran"], ["'tran'", "did you mean training?", "inference, eval, training"]),
-    (["-k", "nolayer"], ["'nolayer'", "conv, dense, grouped_conv, gru, hmc"]),
+    (["-k", "nolayer"], ["'nolayer'", ", ".join(workloads.names("layers"))]),
     (["--sizes=u7"], ["'u7'", "first, all", "u1024 (dense)"]),
     (["--sizes=u1024,u7"], ["'u7'", "first, all", "u1024 (dense)"]),
     (["--sizes=first,all"], ["first,all", "stand alone"]),

@@ -144,8 +144,8 @@ def test_a_dimension_says_who_has_it(name: str) -> None:
     """The layers by name; networks, of which there are many, together."""
     text = OWN[parsing.option(name)]["help"]
 
-    layers = [each for each in workloads.names("layers") if name in workloads.load(each).DIMENSIONS]
-    networks = any(name in workloads.load(each).DIMENSIONS for each in workloads.names("cnns"))
+    layers = [each for each in workloads.names("layers") if name in workloads.load(each).dimensions]
+    networks = any(name in workloads.load(each).dimensions for each in workloads.names("cnns"))
     assert [layer for layer in layers if not re.search(rf"\b{layer}\b.*: ", text)] == []
     assert bool(re.search("(networks|efficientnet): ", text)) == networks
 

@@ -29,8 +29,8 @@ from bench.real_data import epochs, material
 def main(engine, place, batch, folder, out):
     place = json.loads(place)
     module = workloads.load("resnet8")
-    size = {**next(iter(workloads.named_sizes(module).values())), **module.TINY, "norm_type": "none", "image_size": 16}
-    dimensions = {key: size[key] for key in module.DIMENSIONS}
+    size = {**next(iter(workloads.named_sizes(module).values())), **module.tiny, "norm_type": "none", "image_size": 16}
+    dimensions = {key: size[key] for key in module.dimensions}
     case = Case("resnet8", "tiny", dimensions, "training", int(batch), "fp32", place["count"], engine, "cpu")
     # The base rate is that of the global batch: 2^-7 of 4 images.
     recipe = Recipe(epochs=1.0, optimiser="momentum", base_learning_rate_exponent=-7.0, lr_schedule="cosine")

@@ -29,10 +29,10 @@ BATCH = 2
 def main(engine, name, accumulation, place, out):
     place = json.loads(place)
     module = workloads.load(name)
-    size = {**next(iter(workloads.named_sizes(module).values())), **module.TINY}
-    if "norm_type" in module.DIMENSIONS:
+    size = {**next(iter(workloads.named_sizes(module).values())), **module.tiny}
+    if "norm_type" in module.dimensions:
         size["norm_type"] = "none"
-    dimensions = {key: size[key] for key in module.DIMENSIONS}
+    dimensions = {key: size[key] for key in module.dimensions}
     case = Case(name, "tiny", dimensions, "training", BATCH, "fp32", place["count"], engine, "cpu")
     recipe = Recipe(gradient_accumulation=int(accumulation))
     settings = Settings(recipe=recipe)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
+from suite import ROOT
 
 from bench.cases.case import Settings
 from bench.cases.errors import Lost
@@ -84,6 +87,19 @@ def test_who_is_lost_is_told_to_the_others():
     hub.close()
 
 
+def test_after_one_is_lost_nobody_waits_for_the_replies_of_all():
+    """A rank of a launcher finishes its case then, and would wait for as long as a case may take."""
+    hub, group = members(2)
+    group[1].close()
+
+    (first,) = in_threads([lambda: group[0].all_gather(1)])
+    (second,) = in_threads([lambda: group[0].finish("lost")])
+
+    assert str(first) == "replica 1 of 2 is gone"
+    assert str(second) == "the other replicas are gone: the hub of their group has closed"
+    hub.close()
+
+
 def test_who_ends_a_case_early_is_lost_to_the_others_and_all_hear_how_it_ended():
     hub, group = members(3)
 
@@ -117,6 +133,42 @@ def test_a_stranger_is_not_let_in():
     with pytest.raises(Exception, match=r"digest|closed|reset"):
         Member(place)
     hub.close()
+
+
+# Rank 0 runs the hub, and after each exchange waits for rank 1 in a call that holds the GIL: PyDLL's do.
+HOLDS_THE_GIL = """
+import ctypes, json, subprocess, sys
+from bench.group import Hub, Member
+
+OTHER = '''
+import json, os, sys
+from bench.group import Member
+member = Member(json.loads(sys.argv[1]))
+for number in range(300):
+    member.all_gather(number)
+    os.write(1, b".")
+'''
+
+sys.setswitchinterval(1e-6)
+hub = Hub(2)
+member = Member(hub.place(0))
+command = [sys.executable, "-c", OTHER, json.dumps(hub.place(1))]
+other = subprocess.Popen(command, stdout=subprocess.PIPE)
+byte = ctypes.create_string_buffer(1)
+for number in range(300):
+    member.all_gather(number)
+    assert ctypes.PyDLL(None).read(other.stdout.fileno(), byte, 1) == 1
+print("done")
+"""
+
+
+def test_rank_0_may_hold_the_gil_of_the_hub_s_process_until_the_others_have_heard():
+    """As TensorFlow does when it joins a cluster."""
+    command = [sys.executable, "-c", HOLDS_THE_GIL]
+
+    done = subprocess.run(command, cwd=str(ROOT), stdout=subprocess.PIPE, text=True, timeout=30)
+
+    assert done.stdout == "done\n"
 
 
 class Clock:

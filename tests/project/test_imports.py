@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 # From the ground up. A room is a folder of bench/ or a file at its root. It imports from rooms below, and from itself.
 FLOORS = (
-    ("training", "registry", "cache", "signatures"),
+    ("training", "registry", "cache", "environment", "signatures"),
     ("locks",),
     ("cases",),
     ("graph", "group", "images"),
@@ -19,7 +19,7 @@ FLOORS = (
     ("check", "devices", "workloads"),
     ("backends", "clock"),
     ("results", "selection"),
-    ("real_data",),
+    ("real_data", "calibration"),
     ("run",),
     ("processes",),
     ("fixtures",),

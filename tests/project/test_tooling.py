@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -43,9 +44,10 @@ def test_types_hold(tmp_path):
 
 def test_the_floor_passes_its_tests(pytestconfig):
     """Python 3.8 with the oldest versions promised, and no framework but numpy. Every file of tests is imported;
-    without --thorough, those that run the suite as a process are left out, but for a few."""
+    without --thorough, those that run the suite as a process are left out, but for a few, and each other test has the
+    first two sets of its parameters: what an old Python or library lacks shows in any of them."""
     need("tox")
-    chosen = [] if pytestconfig.option.thorough else ["-m", "not runs or floor"]
+    chosen = [] if pytestconfig.option.thorough else ["-m", "not runs or floor", "--first-parameters=2"]
     # The environment is kept as long as what it is made of is the same; tox itself does not read pyproject.toml.
     parts = b"".join((ROOT / name).read_bytes() for name in ("pyproject.toml", "tox.ini", "constraints/floor.txt"))
     folder = ROOT / ".tox" / f"floor-{hashlib.sha256(parts).hexdigest()[:12]}"
@@ -96,6 +98,16 @@ def test_folders_of_tests_run_in_two_processes_where_nobody_says_otherwise(args,
     done = run(sys.executable, "-c", textwrap.dedent(code))
 
     assert f"processes {count}\n" in done.stdout, done.stdout
+
+
+def test_a_test_can_have_its_first_parameters_only():
+    each = ["tests/graph/test_activations.py", "-q", "--collect-only", "-p", "no:cacheprovider", "--first-parameters=2"]
+
+    done = run(sys.executable, "-m", "pytest", *each)
+
+    collected = re.findall(r"::(test_\w+)", done.stdout)
+    assert len(collected) > 8
+    assert max(collected.count(name) for name in collected) == 2
 
 
 def test_runs_of_two_processes_do_not_wait_for_each_other(tmp_path_factory):

@@ -63,7 +63,7 @@ def train(monkeypatch):
         module = workloads.load("resnet8")
         size = next(iter(workloads.named_sizes(module).values()))
         case = Case(
-            "resnet8", "i32", {key: size[key] for key in module.DIMENSIONS}, "training", 4, "fp32", 1, "n", "cpu"
+            "resnet8", "i32", {key: size[key] for key in module.dimensions}, "training", 4, "fp32", 1, "n", "cpu"
         )
         settings = Settings(recipe=recipe, **changed)
         graph = workloads.of_case(case, recipe)

@@ -6,7 +6,9 @@ from bench.results.fields import FIELDS, SCHEMA
 
 MACHINE = {"model": "Paper CPU @ 2.0GHz", "cores": 4}
 # A peak of round numbers.
-PEAK = {"flops": 1e12, "bandwidth_bytes_per_s": {"1000": 8e9, "1000000": 4e9, "100000000": 2e9}, "library": "paper 1.0"}
+PEAK = {"flops": 1e12, "bandwidth_bytes_per_s": {"1000": 8e9, "1000000": 4e9, "100000000": 2e9}}
+PEAK["sources"] = {"flops": "paper 1.0", "1000": "a copy", "1000000": "a copy", "100000000": "a copy"}
+PEAK["clock_hz"] = 2e9
 PEAK["limit"] = {"flops": 4e12, "bytes": 16e9}
 
 
@@ -31,6 +33,9 @@ def record_of(name="lstm-h8_t3", rate=1000.0, noise=0.0, **changed):
         "noise_percent": noise,
         "percent_of_peak": 12.5,
         "disturbed": False,
+        "canary_slowdown_before": 1.0,
+        "canary_slowdown_after": 2.34,
+        "canary_kind": "memory",
         "steady": True,
         "threads": 1,
         "protocol": "median",

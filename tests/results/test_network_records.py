@@ -22,7 +22,7 @@ LATENCIES = ("latency_p50_s", "latency_p90_s", "latency_p99_s", "latency_p999_s"
 def case_of(mode="training", batch_size=2, replicas=1, **changed):
     module = workloads.load("resnet8")
     size = {**next(iter(workloads.named_sizes(module).values())), "image_size": 8, **changed}
-    dimensions = {key: size[key] for key in module.DIMENSIONS}
+    dimensions = {key: size[key] for key in module.dimensions}
     return Case("resnet8", "i8", dimensions, mode, batch_size, "fp32", replicas, "numpy", "cpu")
 
 

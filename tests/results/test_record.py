@@ -21,6 +21,8 @@ FOUND = {
     "canary_slowdown_before": 1.0,
     "canary_slowdown_after": 1.1,
     "load_average_1min": 0.5,
+    "canary_kind": "arithmetic",
+    "core_hz": 2e9,
     "disturbed": False,
     "started_s": 1.7e9,
     "ended_s": 1.7e9 + 1,
@@ -33,7 +35,7 @@ FOUND = {
 # Null in the record of a layer: what `record.latency`, `record.with_peak`, fixtures/measure.py and real images add.
 LATER = set(
     """
-    attempts tolerance gradient_error checked_size memory_peak_bytes
+    environment attempts tolerance gradient_error checked_size memory_peak_bytes
     latency_p50_s latency_p90_s latency_p99_s latency_p999_s
     percent_of_peak peak_tflops peak_gbytes_per_s peak_library peak_raised
     data_dir images_skipped pipeline_items_per_s transfer_s_per_item compute_s_per_item bound_by
@@ -47,11 +49,11 @@ LATER = set(
 def case_of(layer="dense", mode="inference", precision="fp32", batch_size=32, **size):
     module = workloads.load(layer)
     dimensions = {**next(iter(workloads.named_sizes(module).values())), **size}
-    kept = {key: dimensions[key] for key in module.DIMENSIONS}
+    kept = {key: dimensions[key] for key in module.dimensions}
     return Case(layer, "tiny", kept, mode, batch_size, precision, 1, "numpy", "cpu")
 
 
-def built(case, seconds=(0.5,), settings=None, iterations=1, replicas=1, **found):
+def built(case, seconds=5 * (0.5,), settings=None, iterations=1, replicas=1, **found):
     settings = settings or Settings()
     step = Step(lambda: None, workloads.items(case), replicas, iterations)
     samples = Samples(list(seconds), 1, 3, 0.5, True)
@@ -282,7 +284,7 @@ def test_what_computes_nothing_has_no_cost_and_no_check_and_no_share_of_a_peak(m
 
     costs = {"parameters", "flops_per_item", "bytes_per_item", "tflops", "gbytes_per_s"}
     checks = {"relative_error", "gradient_error", "tolerance", "checked_rows", "checked_size", "compile_s"}
-    assert {name for name, value in made.items() if value is None} == (LATER | costs | checks)
+    assert {name for name, value in made.items() if value is None} == (LATER | costs | checks | {"noise_percent"})
     assert made["items_per_s"] == 8
 
 

@@ -62,7 +62,7 @@ def test_disturbed_and_unsteady_cases_are_marked():
     text = table.render([(record_of("a-1", disturbed=True, noise=2.0), None), (record_of("b-1", steady=False), None)])
 
     assert "2.0%!" in text
-    assert "! the machine was disturbed" in text
+    assert f"disturbed: the memory up to 2.3 times slower than known:\n  {record_of('a-1')['id']}\n" in text
     assert f"not steady after the warm-up:\n  {record_of('b-1')['id']}" in text
     assert "!" not in table.render([(record_of(), None)])
 

@@ -32,12 +32,12 @@ from bench import locks
 
 def free_chips():
     with contextlib.ExitStack() as stack:
-        return [chip for chip in range(4) if locks.taken(stack, [f"ipu-chip{chip}"])]
+        return [chip for chip in range(4) if locks.take_if_free(stack, [f"ipu-chip{chip}"])]
 
 
 def left_for_cases():
     with contextlib.ExitStack() as stack:
-        return sum(locks.taken(stack, [f"ipu{number}"]) for number in range(4))
+        return sum(locks.take_if_free(stack, [f"ipu{number}"]) for number in range(4))
 """
 
 LIFETIMES = (

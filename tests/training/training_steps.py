@@ -28,8 +28,8 @@ PLAIN_RATE = 2.0**30
 def case_of(engine, job):
     module = workloads.load(job["workload"])
     first = next(iter(workloads.named_sizes(module).values()))
-    size = {**first, **module.TINY, **job.get("dimensions", {})}
-    size = workloads.canonical(module, {name: size[name] for name in module.DIMENSIONS})
+    size = {**first, **module.tiny, **job.get("dimensions", {})}
+    size = module.canonical({name: size[name] for name in module.dimensions})
     return Case(job["workload"], "tiny", size, "training", job["batch_size"], "fp32", 1, engine, "cpu")
 
 

@@ -109,9 +109,9 @@ def test_names_and_networks_are_one_to_one():
     pairs = set()
     for values in itertools.product(*CHOICES.values()):
         changed = {**first, "image_size": 9, **dict(zip(CHOICES, values))}
-        settled = workloads.canonical(module, {key: changed[key] for key in module.DIMENSIONS})
+        settled = module.canonical({key: changed[key] for key in module.dimensions})
         graph = workloads.record(module, settled, 1, "inference")
-        pairs.add((dimension.name(module.DIMENSIONS, settled), graph.fingerprint))
+        pairs.add((dimension.name(module.dimensions, settled), graph.fingerprint))
 
     # Batch, none, or four group norms; two eps for a norm; two paddings, two depths, bytes or one of two places.
     assert len(pairs) == (2 * (1 + 4) + 1) * 2 * 2 * 3
@@ -194,7 +194,7 @@ def test_an_image_of_one_pixel_is_padded_to_what_a_network_needs(model, rule):
 )
 def test_a_value_that_no_network_takes_is_refused(model, key, text, message):
     with pytest.raises(ValueError, match=message):
-        workloads.load(model).DIMENSIONS[key].parse(text)
+        workloads.load(model).dimensions[key].parse(text)
 
 
 @pytest.mark.parametrize(
@@ -202,9 +202,9 @@ def test_a_value_that_no_network_takes_is_refused(model, key, text, message):
     [("norm_type", "bn", "batch"), ("norm_type", "gn", "group"), ("normalization_location", "ipu", "device")],
 )
 def test_the_programs_own_words_are_taken(key, text, value):
-    assert workloads.load("resnet50").DIMENSIONS[key].parse(text) == value
+    assert workloads.load("resnet50").dimensions[key].parse(text) == value
 
 
 @pytest.mark.parametrize("model", [model for model in MODELS if not model.startswith("efficientnet")])
 def test_group_dim_is_efficientnet_s_alone(model):
-    assert {"group_dim", "expand_ratio"} & set(workloads.load(model).DIMENSIONS) == set()
+    assert {"group_dim", "expand_ratio"} & set(workloads.load(model).dimensions) == set()

@@ -51,7 +51,7 @@ def runs(backend: str) -> bool:
 def extended(new_suite: Callable[[], Suite]) -> Suite:
     """A copy with one more file in bench/workloads/layers."""
     suite = new_suite()
-    suite.add("bench/workloads/layers/gated.py", LAYER)
+    suite.add("bench/workloads/layers/gated_block.py", LAYER)
     return suite
 
 
@@ -60,7 +60,7 @@ def measured(extended: Suite) -> Tuple[Result, Dict[str, Any]]:
     """One run of the new layer on every backend, numpy first, in inference and training."""
     result = extended.run(
         "-k",
-        "gated",
+        "gated_block",
         "--backend=" + ",".join(("numpy", *FRAMEWORKS)),
         "--mode=inference,training",
         "--steps=3",
@@ -86,7 +86,7 @@ def test_a_new_layer_is_measured_and_checked(measured: Tuple[Result, Dict[str, A
 
     (record,) = [each for each in records(measured, "inference") if each["backend"] == backend]
 
-    assert record["id"] == f"gated-w16-inference-b4-fp32-x1-{backend}-cpu"
+    assert record["id"] == f"gated_block-w16-inference-b4-fp32-x1-{backend}-cpu"
     assert record["checked_rows"] == 4
     assert record["relative_error"] <= record["tolerance"]
 
@@ -114,14 +114,14 @@ def test_a_new_dimension_is_an_option_with_its_text(extended: Suite) -> None:
 
     assert result.returncode == 0, result.text
     assert "--block-width=N,..." in result.stdout
-    assert "gated: width of a gated block" in " ".join(result.stdout.split())
+    assert "gated_block: width of a gated block" in " ".join(result.stdout.split())
 
 
 def test_a_new_dimension_is_parsed_and_refused_as_any_other(extended: Suite) -> None:
-    taken = extended.run("--collect-only", "-q", "-k", "gated", "--block-width=8,32")
+    taken = extended.run("--collect-only", "-q", "-k", "gated_block", "--block-width=8,32")
     refused = extended.run("-k", "dense", "--block-width=5000")
 
     assert taken.returncode == 0, taken.text
-    assert [f"[gated-w{width}-" in taken.stdout for width in (8, 32)] == [True, True]
+    assert [f"[gated_block-w{width}-" in taken.stdout for width in (8, 32)] == [True, True]
     assert refused.returncode == 4, refused.text
     assert "--block-width: 5000 is not within 1 to 4096" in refused.stderr

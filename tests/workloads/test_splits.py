@@ -31,7 +31,7 @@ def test_every_program_names_the_same_block(model, ours, theirs):
 def test_every_block_but_the_first_may_start_a_stage(model):
     module = workloads.load(model)
     size = next(iter(workloads.named_sizes(module).values()))
-    graph = workloads.record(module, {key: size[key] for key in module.DIMENSIONS}, 1, "inference")
+    graph = workloads.record(module, {key: size[key] for key in module.dimensions}, 1, "inference")
 
     assert blocks.resolve(model, graph.blocks[1:]) == graph.blocks[1:]
 

@@ -1,7 +1,7 @@
-"""What the three IPU backends share: batches of one call, copies that come back, facts, and who computed.
+"""What the three IPU backends share: the batches of a call, the copies of its results, and facts to be recorded.
 
-One call to an IPU runs `batches_per_step` batches (in training: weight updates of `gradient_accumulation` batches) on
-each replica. Host arrays of a call are `count` batches, one behind the other.
+One call to an IPU runs `batches_per_step` batches on each replica, or in training as many weight updates of
+`gradient_accumulation` batches. The host arrays of a call have shape (batches of the call, *shape of the graph).
 """
 
 from __future__ import annotations
@@ -37,8 +37,11 @@ def environment(settings: Settings, device: str) -> Dict[str, str]:
 
 
 def checkable(case: Case, settings: Settings) -> Settings:
-    """The settings of the program that is checked: every batch comes from the host and every output goes back, which
-    synthetic data does not; and no more batches a call than the pipeline needs, or one weight update."""
+    """The settings of the program that is checked.
+
+    Every batch comes from the host and every output goes back, which synthetic data does not do. A call has as few
+    batches as the pipeline allows, or one weight update. Rounding is not stochastic.
+    """
     training = case.mode == "training"
     fewest, _ = pipeline_unit(case.backend, settings.poplar.pipeline_schedule, stages(settings), training)
     return replace(
@@ -50,91 +53,107 @@ def checkable(case: Case, settings: Settings) -> Settings:
 
 
 def output_mode(case: Case, settings: Settings) -> str:
-    """What comes back of the batches of a call: all of a pass forward, the last of training, unless an option says
-    otherwise."""
+    """Which results of a call come back. The default is all in inference and eval, and the last one in training."""
     return settings.poplar.output_mode or ("final" if case.mode == "training" else "all")
 
 
 def partials(settings: Settings) -> Tuple[str, str]:
-    """The types of partial sums of matrix products and of convolutions; empty: the SDK's."""
+    """The types of the partial sums of matrix products and of convolutions. An empty text is the SDK's default."""
     half = "half" if settings.half_partial else ""
     return settings.poplar.partials_type_matmul or half, settings.poplar.partials_type_conv or half
 
 
 def scale_of_loss(graph: Graph, case: Case, settings: Settings) -> float:
-    """The factor on the loss, which goes out of the gradients again; 1 where nothing is trained."""
+    """The factor on the loss, by which the gradients are divided again; 1 if the case does not train."""
     if case.mode != "training":
         return 1.0
     return settings.recipe.loss_scaling or loss_scale(case.precision, max(1, math.prod(graph.output.shape)))
 
 
 def facts(settings: Settings, output_mode: str, scale: float) -> Dict[str, Any]:
-    """How a program was tuned, to be recorded; what is left to the SDK is not in it."""
+    """The tuning of a program, to be recorded, without the SDK's defaults."""
     matmul, conv = partials(settings)
-    known = {"output_mode": output_mode, "partials_matmul": matmul, "partials_conv": conv}
-    return {**{name: fact for name, fact in known.items() if fact}, **({"loss_scale": scale} if scale != 1 else {})}
+    tuning = {"output_mode": output_mode, "partials_matmul": matmul, "partials_conv": conv}
+    return {**{name: fact for name, fact in tuning.items() if fact}, **({"loss_scale": scale} if scale != 1 else {})}
 
 
-def count(case: Case, settings: Settings) -> int:
-    """Batches of one call, over all replicas."""
-    return settings.batches_per_step * settings.recipe.batches_per_update(case.mode) * case.replicas
+def call_shape(case: Case, settings: Settings) -> Tuple[int, int, int]:
+    """The batches of one call: per step, accumulated in each weight update, and replicas."""
+    return settings.batches_per_step, settings.recipe.batches_per_update(case.mode), case.replicas
 
 
-def calls(batches: Batches, count: int) -> Iterator[Dict[str, Any]]:
-    """The arrays of one call after another, by name, in shape (count, *shape of the graph). A sequence is taken round
-    and round into one set of arrays, which every call gets; an iterator as it comes."""
+def calls(batches: Batches, shape: Tuple[int, int, int]) -> Iterator[Dict[str, Any]]:
+    """The arrays of one call after another, by name; `shape` is that of `call_shape`.
+
+    A sequence is repeated in a cycle to fill one call, whose arrays are then used for every call. An iterator is
+    consumed. Raises Refused where too few batches are left for a call.
+    """
+    count = math.prod(shape)
+    if isinstance(batches, Sequence):
+        yield from itertools.repeat(_stacked([batches[index % len(batches)] for index in range(count)]))
+    while True:
+        call = list(itertools.islice(batches, count))
+        if len(call) < count:
+            steps, accumulated, replicas = shape
+            raise Refused(
+                f"a call takes {steps} batches per step x {accumulated} accumulated x {replicas} replicas = {count}"
+                f" batches; {len(call)} are left"
+            )
+        yield _stacked(call)
+
+
+def _stacked(batches: Sequence[Mapping[str, Any]]) -> Dict[str, Any]:
     import numpy as np
 
-    def stacked(some: Sequence[Mapping[str, Any]]) -> Dict[str, Any]:
-        return {name: np.stack([batch[name] for batch in some]) for name in some[0]}
-
-    if isinstance(batches, Sequence):
-        return itertools.repeat(stacked([batches[index % len(batches)] for index in range(count)]))
-    return (stacked(some) for some in iter(lambda: list(itertools.islice(batches, count)), []))
+    return {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
 
 
-def last(copies: Any, alike: bool) -> Any:
-    """The last of `copies` (count, *shape). Where all of them were fed the same, raise Wrong unless they are the same:
-    a replica or an iteration that computes something else would not be seen otherwise."""
+def last(copies: Any, identical: bool) -> Any:
+    """The last result of a call, in float64; `copies` has shape (results, *shape of one).
+
+    Raises Wrong if the results should be identical and differ by more than 1e-3, in the norm. Otherwise nobody would
+    notice a replica or an iteration that computes something else.
+    """
     import numpy as np
 
     copies = np.asarray(copies, np.float64)
-    if alike:
-        size = max(float(np.linalg.norm(copies[-1])), 1e-30)
+    if identical:
+        norm = max(float(np.linalg.norm(copies[-1])), 1e-30)
         for index, copy in enumerate(copies):
-            off = float(np.linalg.norm(copy - copies[-1])) / size
-            if not off <= 1e-3:
+            error = float(np.linalg.norm(copy - copies[-1])) / norm
+            if not error <= 1e-3:
                 raise Wrong(
-                    f"batch {index + 1} of {len(copies)} of a call is off by {off:.2g} from the last, fed alike"
+                    f"batch {index + 1} of {len(copies)} of a call is off by {error:.2g}: all have equal inputs"
                 )
     return copies[-1]
 
 
 def stage_of_block(graph: Graph, case: Case, settings: Settings) -> Dict[str, int]:
-    """The stage of the pipeline, and so the IPU, of every block of a network, in order."""
+    """The pipeline stage of every block of a network, which is also the number of its IPU."""
     names = [name for name in settings.pipeline_splits.split(",") if name]
-    firsts = blocks.resolve(case.workload, names) if names else []
-    found, stage = {}, 0
+    first_blocks = blocks.resolve(case.workload, names) if names else []
+    stage_of: Dict[str, int] = {}
+    stage = 0
     for block in graph.blocks:
-        stage += block in firsts
-        found[block] = stage
-    return found
+        stage += block in first_blocks
+        stage_of[block] = stage
+    return stage_of
 
 
 def popdist(part: str, case: Case, settings: Settings) -> Any:
-    """A part of popdist where poprun started this process, as one instance of several; else None.
+    """A submodule of popdist if poprun started this process as one of several instances; otherwise None.
 
-    Raises Refused where poprun was told other numbers than the case has.
+    Raises Refused if poprun's numbers of replicas and IPUs are not those of the case.
     """
     if importlib.util.find_spec("popdist") is None:
         return None
-    whole = importlib.import_module("popdist")
-    if not whole.isPopdistEnvSet():
+    module = importlib.import_module("popdist")
+    if not module.isPopdistEnvSet():
         return None
     if not _initialised:
-        whole.init()
+        module.init()
         _initialised.append(True)
-    replicas, ipus = whole.getNumLocalReplicas(), whole.getNumIpusPerReplica()
+    replicas, ipus = module.getNumLocalReplicas(), module.getNumIpusPerReplica()
     if (replicas, ipus) != (case.replicas, stages(settings)):
         raise Refused(
             f"poprun gives an instance {replicas} replicas of {ipus} IPUs, and the case has {case.replicas} of"
@@ -147,7 +166,7 @@ _initialised: List[bool] = []
 
 
 def source(sdk: Any, settings: Settings) -> str:
-    """Who computes: the hardware, a simulation, or what stands in for the SDK."""
+    """What computes the results: hardware (measured), the simulator (ipu_model), or a fake of the SDK (fake)."""
     if getattr(sdk, "__fake__", False):
         return "fake"
     return "ipu_model" if settings.poplar.ipu_model else "measured"

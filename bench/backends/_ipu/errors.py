@@ -1,6 +1,6 @@
-"""What Poplar's SDK raises, as messages that say what to do: the same for all frameworks.
+"""The exceptions of Poplar's SDK as messages that say what to do, the same for all frameworks.
 
-Each backend says which exceptions of its framework are which; the rest is told by their texts.
+Each backend maps the exception classes of its framework to kinds of errors. Other classes are classified by their text.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from bench.cases import poplar
 from bench.cases.case import Settings
 from bench.cases.errors import Broken, Refused, Unavailable, Wrong
 
-# What an exception of a class, or of several, means; BY_TEXT: what its text says.
+# A class of exceptions, or several, with the kind of error; BY_TEXT: its text decides.
 Meanings = Sequence[Tuple[Any, str]]
 BY_TEXT = "by text"
 TEXTS = (
@@ -40,7 +40,7 @@ MESSAGES: Dict[str, Tuple[Type[Exception], str]] = {
     ),
     "option": (Refused, "an option is not taken by the SDK: {text}; see {options}"),
 }
-# Words of Poplar's texts that stand for options of ours.
+# Words in Poplar's texts, and the options of this suite that set them.
 WORDS = {
     "availablememoryproportion": "--available-memory-proportion",
     "partialstype": "--partials-type-conv or --partials-type-matmul",
@@ -51,29 +51,29 @@ WORDS = {
 
 @contextlib.contextmanager
 def translated(meaning: Callable[[Exception], Optional[Exception]]) -> Iterator[None]:
-    """Raise what is raised within as what it means, where that is known."""
+    """Replace an exception raised within by what `meaning` returns for it, unless that is None."""
     try:
         yield
     except (Broken, Refused, Unavailable, Wrong):
         raise
     except Exception as error:
-        known = meaning(error)
-        if known is None:
+        translation = meaning(error)
+        if translation is None:
             raise
-        raise known from error
+        raise translation from error
 
 
 def meaning(error: BaseException, meanings: Meanings, settings: Settings) -> Optional[Exception]:
-    """What an error of the SDK is for a user, in one line; None: not known. The first class that fits decides."""
-    whole = str(getattr(error, "message", "") or error)
-    kind = next((kind for known, kind in meanings if isinstance(error, known)), "")
+    """The exception for the user, in one line; None if the error is unknown. The first class that fits decides."""
+    text = str(getattr(error, "message", "") or error)
+    kind = next((kind for types, kind in meanings if isinstance(error, types)), "")
     if kind == BY_TEXT:
-        kind = next((kind for kind, pattern in TEXTS if re.search(pattern, whole, re.IGNORECASE)), "")
+        kind = next((kind for kind, pattern in TEXTS if re.search(pattern, text, re.IGNORECASE)), "")
     if not kind:
         return None
-    raised, message = MESSAGES[kind]
-    return raised(
-        message.format(text=first_line(error), action=_action(error, whole), options=_options(whole, settings))
+    exception, message = MESSAGES[kind]
+    return exception(
+        message.format(text=first_line(error), action=_action(error, text), options=_options(text, settings))
     )
 
 
@@ -83,14 +83,14 @@ def first_line(error: BaseException) -> str:
 
 
 def _action(error: BaseException, text: str) -> str:
-    """What the device needs: each framework has another way to tell."""
+    """The recovery action that the device needs: an attribute of the exception, or part of its text."""
     action = getattr(error, "recovery_action", None) or getattr(error, "recoveryAction", None)
-    written = re.search(r"Recovery action: (\w+)", text)
-    return str(getattr(action, "name", action) or (written[1] if written else "a reset"))
+    in_text = re.search(r"Recovery action: (\w+)", text)
+    return str(getattr(action, "name", action) or (in_text[1] if in_text else "a reset"))
 
 
 def _options(text: str, settings: Settings) -> str:
-    """The options that a text speaks of, or else all that are not at their defaults."""
+    """The options that a text mentions, or else all that are not at their defaults."""
     text = text.lower()
     named: List[str] = [option for word, option in WORDS.items() if word in text]
     named += [f"{key} in --engine-options" for key in settings.poplar.engine_options if key.lower() in text]

@@ -1,4 +1,4 @@
-"""A program of an IPU: one run is a call, whose batches the device does by itself, on all replicas."""
+"""The base class of IPU programs: one run is a call, in which the device processes its batches on all replicas."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from bench.cases.case import Case, Settings
 from bench.graph import Graph
 from bench.program import Batches, Program
 
-# Nodes that draw numbers, so that batches which are fed alike differ.
+# Primitives that draw random numbers, so that equal batches have different results.
 DRAWING = ("random", "dropout")
 
 
 class IpuProgram(Program):
-    """What the backends of an IPU share. Each writes prepare, translated, release and what Program asks for; `convert`
+    """What the IPU backends share. Each implements prepare, translated, release and the methods of Program. `convert`
     is for one batch, and `packed` for the arrays of a call.
 
-    A graph without inputs is not synthetic: nothing could be made up, and what it drew is to be judged.
+    A graph without inputs is not synthetic: it needs no data, and its results are checked.
 
-    count       batches of one call, over all replicas
-    scale       the factor on the loss
-    call        what the next call is made of: packed batches
-    still       whether batches that are alike give the same: nothing is drawn, and no update comes between
-    alike       whether the batches of the last call were
+    call_shape      the batches of one call: per step, accumulated in each weight update, and replicas
+    scale           the factor on the loss
+    call            the packed batches of the next call
+    deterministic   equal batches of a call have equal results: nothing is random, and the weights stay the same
+    identical       `deterministic`, and the batches of a call are equal
     """
 
     device_loop = True
@@ -34,19 +34,19 @@ class IpuProgram(Program):
         self.sdk = sdk
         self.source = _ipu.source(sdk, settings)
         self.synthetic = self.synthetic and bool(graph.inputs)
-        # What is fed one by one is calls.
+        # `batches` yields whole calls, and a run takes one.
         self.batches_per_update = 1
-        self.count = _ipu.count(case, settings)
+        self.call_shape = _ipu.call_shape(case, settings)
         self.scale = _ipu.scale_of_loss(graph, case, settings)
         self.output_mode = _ipu.output_mode(case, settings)
         self.facts = _ipu.facts(settings, self.output_mode, self.scale)
         self.call: Any = None
-        self.still = not any(node.op in DRAWING for node in graph.nodes)
-        self.still = self.still and not (self.training and settings.batches_per_step > 1)
-        self.alike = False
+        self.deterministic = not any(node.op in DRAWING for node in graph.nodes)
+        self.deterministic = self.deterministic and not (self.training and settings.batches_per_step > 1)
+        self.identical = False
 
     def started(self, inputs: Sequence[Mapping[str, Any]]) -> IpuProgram:
-        """This program, compiled and on its device, which goes if that fails."""
+        """This program, compiled and on its device. Releases the device if that fails."""
         try:
             with self.translated():
                 self.prepare(inputs)
@@ -57,29 +57,29 @@ class IpuProgram(Program):
         return self
 
     def prepare(self, inputs: Sequence[Mapping[str, Any]]) -> None:
-        """Take a device, compile, and feed `inputs`."""
+        """Attach to a device, compile, and feed `inputs`."""
         raise NotImplementedError
 
     def translated(self) -> ContextManager[None]:
-        """What the SDK raises within is raised as what it means."""
+        """A context in which the SDK's exceptions become the suite's."""
         raise NotImplementedError
 
     def feed(self, batches: Batches) -> None:
-        listed = isinstance(batches, Sequence)
-        self.alike = self.still and listed and len(batches) == 1  # type: ignore[arg-type]
+        repeated = isinstance(batches, Sequence)
+        self.identical = self.deterministic and repeated and len(batches) == 1  # type: ignore[arg-type]
         converted: Any = map(self.convert, batches)
-        calls = map(self.packed, _ipu.calls(list(converted) if listed else converted, self.count))
+        calls = map(self.packed, _ipu.calls(list(converted) if repeated else converted, self.call_shape))
         if self.synthetic:
             self.keep([next(calls)])
         else:
-            # A sequence makes one call, again and again: it is packed once.
-            self.batches = itertools.repeat(next(calls)) if listed else calls
+            # A sequence makes one call, which is packed once and repeated.
+            self.batches = itertools.repeat(next(calls)) if repeated else calls
 
     def convert(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
         return batch
 
     def packed(self, arrays: Dict[str, Any]) -> Any:
-        """The arrays of a call, of shape (count, *shape of the graph), as the SDK takes them."""
+        """The arrays of a call, of shape (batches of the call, *shape of the graph), as the SDK takes them."""
         return arrays
 
     def keep(self, batches: Any) -> None:

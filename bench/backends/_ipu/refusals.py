@@ -1,4 +1,4 @@
-"""What one of the IPU's backends cannot be told, and another can."""
+"""Options that one of the IPU backends does not support, and another does."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bench.graph import Graph
 
 @dataclass(frozen=True)
 class Refusal:
-    """An option, when it is one that matters here, and why a backend cannot have it; empty: it can."""
+    """An option, the cases that it applies to, and why a backend does not support it; empty: it does."""
 
     option: str
     applies: Callable[[Graph, Case, Settings], bool]
@@ -30,7 +30,7 @@ def _trained(applies: Callable[[Graph, Case, Settings], bool]) -> Callable[[Grap
     return lambda graph, case, settings: case.mode == "training" and applies(graph, case, settings)
 
 
-ONE_SCHEDULE = "PopART has one schedule of its own, and sequential, which does not pipeline"
+ONE_SCHEDULE = "PopART has its own schedule, and sequential"
 NO_BLOCKS = "{workload} has no blocks to be cut between"
 REFUSALS = (
     Refusal("--pipeline-schedule grouped", _scheduled("grouped"), popart=ONE_SCHEDULE),
@@ -43,7 +43,7 @@ REFUSALS = (
     Refusal(
         "--num-io-tiles",
         lambda graph, case, settings: settings.poplar.num_io_tiles > 0,
-        popart="PopART moves only inputs of its own builder there, and none of an ONNX file",
+        popart="PopART supports them for inputs of its builder, not of an ONNX file",
     ),
     Refusal(
         "--num-io-tiles in a pipeline",
@@ -52,7 +52,7 @@ REFUSALS = (
             and stages(settings) > 1
             and settings.poplar.pipeline_schedule != "sequential"
         ),
-        poptorch="PopTorch has it with --pipeline-schedule sequential",
+        poptorch="PopTorch supports it with --pipeline-schedule sequential",
     ),
     Refusal(
         "--max-cross-replica-buffer-size",
@@ -63,8 +63,8 @@ REFUSALS = (
     Refusal(
         "--no-all-reduce",
         _trained(lambda graph, case, settings: case.replicas > 1 and not settings.all_reduce),
-        poptorch="replicas that PopTorch trains average their gradients",
-        popart="replicas that PopART trains average their gradients",
+        poptorch="PopTorch always averages the gradients of replicas",
+        popart="PopART always averages the gradients of replicas",
     ),
     Refusal(
         "{workload} in a loop",
@@ -74,13 +74,13 @@ REFUSALS = (
     Refusal(
         "--optimiser lars",
         _trained(lambda graph, case, settings: settings.recipe.optimiser == "lars"),
-        poptorch="PopTorch has none",
-        popart="PopART has none",
+        poptorch="PopTorch does not have it",
+        popart="PopART does not have it",
     ),
     Refusal(
         "--epochs",
         _trained(lambda graph, case, settings: bool(settings.recipe.epochs) and settings.data == "real"),
-        popart="what PopART trains gives no logits of a trained network",
+        popart="PopART gives no logits of a network in training",
     ),
     Refusal(
         "--pipeline-splits",
@@ -90,14 +90,14 @@ REFUSALS = (
         tensorflow_ipu=NO_BLOCKS,
     ),
     Refusal(
-        "--available-memory-proportion apart for forward and backward, without --pipeline-splits",
+        "several values of --available-memory-proportion without --pipeline-splits",
         lambda graph, case, settings: len(settings.poplar.available_memory_proportion) > 1 and stages(settings) == 1,
-        tensorflow_ipu="TensorFlow has it for the stages of pipelines only",
+        tensorflow_ipu="TensorFlow supports them for pipeline stages only",
     ),
     Refusal(
         "--recompute manual without --pipeline-splits",
         _trained(lambda graph, case, settings: settings.recipe.recompute == "manual" and stages(settings) == 1),
-        tensorflow_ipu="TensorFlow names the values to keep in pipelines only",
+        tensorflow_ipu="TensorFlow has checkpoints in pipelines only",
     ),
     Refusal(
         "--recompute manual in an interleaved pipeline",
@@ -106,20 +106,20 @@ REFUSALS = (
                 settings.recipe.recompute == "manual" and settings.poplar.pipeline_schedule == "interleaved"
             )
         ),
-        tensorflow_ipu="TensorFlow keeps values in a schedule of its own",
+        tensorflow_ipu="TensorFlow has checkpoints in other schedules only",
     ),
     Refusal(
         "--replicated-tensor-sharding without --variable-offloading",
         lambda graph, case, settings: (
             settings.poplar.replicated_tensor_sharding and settings.poplar.variable_offloading is False
         ),
-        tensorflow_ipu="what TensorFlow shares is what it offloads",
+        tensorflow_ipu="TensorFlow shards offloaded state only",
     ),
 )
 
 
 def require(backend: str, graph: Graph, case: Case, settings: Settings) -> None:
-    """Raise Unavailable, naming the option, for what a backend cannot be told; no device is touched."""
+    """Raise Unavailable, with the name of the option, if a backend does not support the case. Uses no device."""
     for refusal in REFUSALS:
         reason = getattr(refusal, backend)
         if reason and refusal.applies(graph, case, settings):

@@ -1,4 +1,4 @@
-"""What Poplar reads from the environment: its engine's options, and TensorFlow's flags."""
+"""The environment variables that Poplar reads: options of its engine and runtime, and flags of TensorFlow."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bench.registry import unknown
 
 
 def engine_options(settings: Settings) -> Dict[str, str]:
-    """What the options mean for Poplar's engine."""
+    """The options of Poplar's engine."""
     poplar = settings.poplar
     options: Dict[str, str] = {}
     if poplar.internal_exchange_target:
@@ -24,26 +24,28 @@ def engine_options(settings: Settings) -> Dict[str, str]:
 
 
 def environment(settings: Settings, environ: Mapping[str, str]) -> Dict[str, str]:
-    """The variables that Poplar reads, with what is in `environ` already: it stays, and what contradicts is refused.
+    """The variables that Poplar reads: the settings, merged into the values in `environ`.
 
-    Raises ValueError for text that is no JSON object, and for a key that is set to two values.
+    Raises ValueError for a value that is not a JSON object, and for a key with two values.
     """
     variables = {}
-    options = {"ENGINE": engine_options(settings), "RUNTIME": dict(settings.poplar.runtime_options)}
-    for kind, ours in options.items():
+    both = {"ENGINE": engine_options(settings), "RUNTIME": dict(settings.poplar.runtime_options)}
+    for kind, options in both.items():
         name = f"POPLAR_{kind}_OPTIONS"
         present = json_texts(name, environ.get(name, "") or "{}")
-        for key in sorted(set(ours) & set(present)):
-            if ours[key] != present[key]:
-                raise ValueError(f"{name} says {key}={present[key]}, the command line {ours[key]}; leave one out")
-        if ours or present:
-            variables[name] = json.dumps({**present, **ours}, sort_keys=True)
+        for key in sorted(set(options) & set(present)):
+            if options[key] != present[key]:
+                raise ValueError(f"{name} says {key}={present[key]}, the command line {options[key]}; leave one out")
+        if options or present:
+            variables[name] = json.dumps({**present, **options}, sort_keys=True)
     return variables
 
 
 def tf_flags(flags: Sequence[str], environ: Mapping[str, str]) -> str:
-    """TF_POPLAR_FLAGS with `flags` behind those that are there. Raises ValueError for a flag that TensorFlow
-    does not know, at which it would end the process, and for one that is set to two values."""
+    """The value of TF_POPLAR_FLAGS: the flags in `environ`, then `flags`.
+
+    Raises ValueError for an unknown flag, at which TensorFlow would end the process, and for a flag with two values.
+    """
     by_name: Dict[str, str] = {}
     for flag in [*environ.get("TF_POPLAR_FLAGS", "").split(), *flags]:
         name = flag.lstrip("-").split("=")[0]

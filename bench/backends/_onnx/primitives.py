@@ -178,3 +178,4 @@ OPS: Dict[str, Callable[..., Any]] = {
     "flat_softmax_nll": _flat_softmax_nll,
     "flat_softmax_squared_error": _flat_softmax_squared_error,
 }
+PRIMITIVES = frozenset(OPS)

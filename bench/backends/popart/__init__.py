@@ -1,9 +1,9 @@
 """PopART on Graphcore's IPUs: it runs and trains the ONNX model that ONNX Runtime runs.
 
-Weights  of a trained model are its initializers, which PopART moves; what is none becomes a Constant
-16-bit   FLOAT16 throughout, but for the loss; in 16.32 the trained weights are FLOAT, and cast where they are used
-Output   every batch's result comes back, as in PopART's own benchmarks, but in training: the last loss
-Missing  a gradient of loops; schedules of pipelines; tiles for input and output of a model from a file
+Weights  those of a trained model are its initializers, which PopART updates; other arrays are Constant nodes
+16-bit   all of it is FLOAT16 except the loss; in 16.32 the trained weights are FLOAT, and cast where they are used
+Output   inference and eval return the result of every batch, as PopART's own benchmarks do; training the last loss
+Missing  a gradient of loops; schedules of pipelines; I/O tiles of a model from a file
 """
 
 from __future__ import annotations
@@ -14,17 +14,29 @@ from typing import Any, Mapping, Sequence
 
 from bench.backends._ipu import DEVICES, MODES, checkable, environment, refusals, unsupported
 from bench.backends._onnx import exported
+from bench.backends._onnx.primitives import PRIMITIVES
 from bench.cases.case import Case, Settings
 from bench.graph import Graph
 from bench.program import Program
 
-__all__ = ["DEVICES", "MODES", "PACKAGE", "checkable", "compile", "environment", "exported", "unsupported", "version"]
+__all__ = [
+    "DEVICES",
+    "MODES",
+    "PACKAGE",
+    "PRIMITIVES",
+    "checkable",
+    "compile",
+    "environment",
+    "exported",
+    "unsupported",
+    "version",
+]
 
 PACKAGE = "popart"
 
 
 def version() -> str:
-    """Load PopART, before anything loads onnx. Raises ImportError, in one line, where it is not the SDK's."""
+    """Import PopART, which must come before onnx. Raises ImportError, in one line, if it is not the SDK's."""
     try:
         popart = importlib.import_module("popart")
     except (ImportError, RuntimeError) as error:
@@ -40,7 +52,7 @@ def version() -> str:
 def compile(
     graph: Graph, weights: Mapping[str, Any], inputs: Sequence[Mapping[str, Any]], case: Case, settings: Settings
 ) -> Program:
-    # It comes before onnx.
+    # Before `program`, which imports onnx.
     popart = importlib.import_module("popart")
     from bench.backends.popart.program import Session
 

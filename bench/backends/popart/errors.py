@@ -1,4 +1,4 @@
-"""What PopART's exceptions mean."""
+"""PopART's exceptions as the suite's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PopART's own optimisers behind the names of a recipe."""
+"""PopART's optimisers by the names of a recipe."""
 
 from __future__ import annotations
 
@@ -7,22 +7,24 @@ from typing import Any, Callable, Dict, Mapping, Tuple
 from bench.backends._onnx.model import Held
 from bench.cases.recipe import Recipe
 
-# A value, and whether it stays what it is for the life of a session.
+# A hyperparameter, and whether it is constant in a session.
 Value = Tuple[float, bool]
 
 
 def make(popart: Any, recipe: Recipe, rate: float, scale: float, held: Mapping[str, Held]) -> Any:
-    """An optimiser at `rate` for a loss that is `scale` times too large, which it takes out of the gradients itself.
-    Weight decay is on weights of more than one dimension only. `held`: the weights in each initializer."""
+    """An optimiser with a learning rate for a loss multiplied by `scale`, by which it divides the gradients itself.
+
+    Weight decay is for weights of more than one dimension only. `held`: the weights in each initializer.
+    """
     values: Dict[str, Value] = {"defaultLearningRate": (rate, False), "lossScaling": (scale, True)}
     if recipe.weight_decay:
         values["defaultWeightDecay"] = (recipe.weight_decay, True)
-    made = MAKERS[recipe.optimiser](popart, recipe, values)
+    optimiser = MAKERS[recipe.optimiser](popart, recipe, values)
     if recipe.weight_decay:
         for name, parts in held.items():
             if all(weight.trained and len(weight.shape) == 1 for weight, _ in parts):
-                made.insertSpecific(name, {"weightDecay": (0.0, True)})
-    return made
+                optimiser.insertSpecific(name, {"weightDecay": (0.0, True)})
+    return optimiser
 
 
 def _sgd(popart: Any, recipe: Recipe, values: Dict[str, Value]) -> Any:
@@ -34,7 +36,7 @@ def _momentum(popart: Any, recipe: Recipe, values: Dict[str, Value]) -> Any:
 
 
 def _adam(popart: Any, recipe: Recipe, values: Dict[str, Value]) -> Any:
-    """The decay is part of the gradient in Adam, and stands beside it in AdamW."""
+    """Adam adds the weight decay to the gradient. AdamW applies it to the weights."""
     kinds = popart.WeightDecayMode
     kind = kinds.Decay if recipe.optimiser == "adamw" else kinds.L2Regularization
     rest = {"defaultBeta1": (0.9, True), "defaultBeta2": (0.999, True), "defaultEps": (recipe.epsilon, True)}

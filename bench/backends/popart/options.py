@@ -1,4 +1,4 @@
-"""What the options of an IPU mean for PopART: its SessionOptions, and marks on a model's nodes."""
+"""The options of an IPU case for PopART: its SessionOptions, and attributes of the model's nodes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bench.cases.ipu_rules import stages
 from bench.cases.precision import PRECISIONS
 from bench.graph import Graph
 
-# The names of attributes that PopART reads from the nodes of a model.
+# Attributes that PopART reads from the nodes of a model.
 IPU, STAGE, MEMORY, RECOMPUTED = (
     *("__ipu_number", "__pipeline_stage"),
     *("__available_memory", "__recompute_output_in_backward_pass"),
@@ -20,7 +20,7 @@ RECOMPUTE = 2
 
 
 def pipelined(settings: Settings) -> bool:
-    """Whether the stages work side by side; a sequential schedule puts one behind the other."""
+    """Whether the stages run at the same time. In a sequential schedule they run one after another."""
     return stages(settings) > 1 and settings.poplar.pipeline_schedule != "sequential"
 
 
@@ -30,7 +30,7 @@ def session_options(popart: Any, graph: Graph, case: Case, settings: Settings) -
     options = popart.SessionOptions()
     popdist = _ipu.popdist("popart", case, settings)
     if popdist:
-        # Under poprun it knows the replicas of all instances.
+        # popdist knows the replicas of all instances.
         popdist.configureSessionOptions(options)
     elif case.replicas > 1:
         options.enableReplicatedGraphs = True
@@ -44,7 +44,7 @@ def session_options(popart: Any, graph: Graph, case: Case, settings: Settings) -
     if case.mode == "training":
         _train(popart, options, case, settings)
     elif PRECISIONS[case.precision].weights != PRECISIONS[case.precision].compute:
-        # As constants they would be cast once and held in 16 bits.
+        # Constant weights would be cast once and stored in 16 bits.
         options.constantWeights = False
     if recipe.recompute == "auto":
         kinds = popart.RecomputationType
@@ -68,7 +68,7 @@ def session_options(popart: Any, graph: Graph, case: Case, settings: Settings) -
 
 def _train(popart: Any, options: Any, case: Case, settings: Settings) -> None:
     poplar = settings.poplar
-    # The default is the sum.
+    # PopART's default is the sum.
     options.accumulationAndReplicationReductionType = popart.ReductionType.Mean
     if settings.recipe.gradient_accumulation > 1:
         options.enableGradientAccumulation = True
@@ -82,7 +82,7 @@ def _train(popart: Any, options: Any, case: Case, settings: Settings) -> None:
 
 
 def _products(options: Any, settings: Settings) -> None:
-    """The options of convolutions, matrix products and recurrent layers."""
+    """Set the options of convolutions, matrix products and recurrent layers."""
     poplar = settings.poplar
     matmul, conv = _ipu.partials(settings)
     products: Dict[str, Dict[str, str]] = {"convolutionOptions": {}, "matmulOptions": {}, "lstmOptions": {}}
@@ -102,32 +102,34 @@ def _products(options: Any, settings: Settings) -> None:
 
 
 def marks(graph: Graph, case: Case, settings: Settings) -> Callable[[int], Dict[str, Any]]:
-    """What the nodes of the model are marked with, by the index of their node of the graph: the IPU and the stage of
-    the pipeline, memory of products where each IPU has its own, and what is recomputed."""
+    """A function of a node's index in the graph: the attributes of its nodes in the model.
+
+    They are the IPU, the pipeline stage, the memory proportion if each IPU has its own, and recomputation.
+    """
     placed = _stages(graph, case, settings)
     recipe, shares = settings.recipe, settings.poplar.available_memory_proportion
 
     def mark(index: int) -> Dict[str, Any]:
         node = graph.nodes[index]
-        found: Dict[str, Any] = {}
+        attributes: Dict[str, Any] = {}
         if stages(settings) > 1:
-            found[IPU] = placed[index]
+            attributes[IPU] = placed[index]
             if pipelined(settings):
-                found[STAGE] = placed[index]
+                attributes[STAGE] = placed[index]
         if len(shares) > 1 and node.flops:
-            found[MEMORY] = shares[placed[index]]
+            attributes[MEMORY] = shares[placed[index]]
         if case.mode == "training" and recipe.recompute == "manual" and recipe.recomputes(node.block):
-            found[RECOMPUTED] = RECOMPUTE
-        return found
+            attributes[RECOMPUTED] = RECOMPUTE
+        return attributes
 
     return mark
 
 
 def _stages(graph: Graph, case: Case, settings: Settings) -> Dict[int, int]:
-    """The stage of every node: its block's, and outside of any the last of those that it reads from."""
+    """The stage of every node: that of its block, or without a block the last stage among its inputs."""
     of_block = _ipu.stage_of_block(graph, case, settings)
-    found: Dict[int, int] = {}
+    stage_of: Dict[int, int] = {}
     for index, node in enumerate(graph.nodes):
-        own = max([found[tensor.node] for tensor in node.inputs], default=0)
-        found[index] = of_block.get(node.block, own)
-    return found
+        latest_input = max([stage_of[tensor.node] for tensor in node.inputs], default=0)
+        stage_of[index] = of_block.get(node.block, latest_input)
+    return stage_of

@@ -1,9 +1,8 @@
-"""A session of PopART on a device, and what goes in and comes out of it."""
+"""A PopART session on a device, its inputs and its results."""
 
 from __future__ import annotations
 
 import contextlib
-import math
 from typing import Any, ContextManager, Dict, List, Mapping, Sequence, Tuple
 
 from onnx import numpy_helper
@@ -13,31 +12,33 @@ from bench.backends._ipu.program import IpuProgram
 from bench.backends._onnx import model as onnx_model
 from bench.backends.popart import errors, optimisers, options
 from bench.cases.case import Case, Settings
-from bench.cases.errors import Refused
 from bench.cases.ipu_rules import ipus, stages
 from bench.cases.precision import PRECISIONS
 from bench.devices import ipu
 from bench.graph import Graph
 from bench.program import Arrays
 
-# ONNX's number of the type.
+# The number of the type in ONNX.
 FLOAT16 = 10
 
 
 class Session(IpuProgram):
     """A session, and its device until `release`.
 
-    held      the weights in each initializer of the model, which are in `arrays`
-    anchors   the arrays in which results come back
+    held      the weights in each initializer of the model
+    arrays    the initial value of each initializer
+    halves    the inputs of the model that are FLOAT16
+    anchors   the arrays that receive the results
     """
 
     def __init__(self, popart: Any, graph: Graph, weights: Mapping[str, Any], case: Case, settings: Settings) -> None:
         super().__init__(popart, graph, case, settings)
         self.model, self.held = onnx_model.lowered(graph, weights, case.precision, options.marks(graph, case, settings))
-        self.arrays = {one.name: numpy_helper.to_array(one) for one in self.model.graph.initializer}
-        self.halves = {one.name for one in self.model.graph.input if one.type.tensor_type.elem_type == FLOAT16}
-        (kind,) = (one.type.tensor_type.elem_type for one in self.model.graph.output if one.name == "output")
-        self.kind = "float16" if kind == FLOAT16 else "float32"
+        model = self.model.graph
+        self.arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.initializer}
+        self.halves = {value.name for value in model.input if value.type.tensor_type.elem_type == FLOAT16}
+        (output_type,) = (value.type.tensor_type.elem_type for value in model.output if value.name == "output")
+        self.output_dtype = "float16" if output_type == FLOAT16 else "float32"
         self.anchors: Arrays = {}
         self.device = contextlib.ExitStack()
 
@@ -45,26 +46,26 @@ class Session(IpuProgram):
         return errors.translated(self.sdk, self.settings)
 
     def prepare(self, inputs: Sequence[Mapping[str, Any]]) -> None:
-        chosen = options.session_options(self.sdk, self.graph, self.case, self.settings)
-        self.session = self._session(self._device(), chosen)
+        session_options = options.session_options(self.sdk, self.graph, self.case, self.settings)
+        self.session = self._session(self._device(), session_options)
         del self.model
         self.session.prepareDevice(loadEngine=not self.settings.poplar.compile_only)
         if not self.settings.poplar.compile_only:
-            self._load(chosen)
+            self._load(session_options)
         self.feed(inputs)
 
     def release(self) -> None:
         self.device.close()
 
     def _device(self) -> Any:
-        """A device of the size; a free one is held until `release`."""
+        """A device of the case's size. One that is attached is held until `release`."""
         poplar = self.settings.poplar
-        wanted = ipus(self.case, self.settings)
+        count = ipus(self.case, self.settings)
         manager = self.sdk.DeviceManager()
         if poplar.ipu_model:
-            return manager.createIpuModelDevice({"numIPUs": wanted})
+            return manager.createIpuModelDevice({"numIPUs": count})
         if poplar.compile_only:
-            return manager.createOfflineIPUDevice({"numIPUs": wanted, "ipuVersion": poplar.compile_only})
+            return manager.createOfflineIPUDevice({"numIPUs": count, "ipuVersion": poplar.compile_only})
 
         popdist = _ipu.popdist("popart", self.case, self.settings)
 
@@ -74,26 +75,26 @@ class Session(IpuProgram):
             if poplar.device_id is not None:
                 device = manager.tryAcquireDeviceById(poplar.device_id)
             else:
-                device = manager.tryAcquireAvailableDevice(wanted)
+                device = manager.tryAcquireAvailableDevice(count)
             if device is None:
                 raise ipu.NoneFree("PopART found none")
             return device
 
-        device = ipu.attach(attempt, wanted, poplar.wait_s, poplar.device_id)
+        device = ipu.attach(attempt, count, poplar.wait_s, poplar.device_id)
         self.device.enter_context(device)
         return device
 
-    def _session(self, device: Any, chosen: Any) -> Any:
+    def _session(self, device: Any, session_options: Any) -> Any:
         popart, model = self.sdk, self.model.SerializeToString()
-        kind = popart.AnchorReturnType(self.output_mode.capitalize())
-        flow = popart.DataFlow(self.settings.batches_per_step, {name: kind for name in self._ends()})
-        common = {"fnModel": model, "dataFlow": flow, "deviceInfo": device, "userOptions": chosen}
+        returned = popart.AnchorReturnType(self.output_mode.capitalize())
+        flow = popart.DataFlow(self.settings.batches_per_step, {name: returned for name in self._results()})
+        common = {"fnModel": model, "dataFlow": flow, "deviceInfo": device, "userOptions": session_options}
         if not self.training:
             return popart.InferenceSession(**common)
         return popart.TrainingSession(loss="loss", optimizer=self._optimiser(0.0), **common)
 
-    def _ends(self) -> List[str]:
-        """What comes back: all of it where all is asked for, else what the case is about."""
+    def _results(self) -> List[str]:
+        """The results that come back: the loss if there is one, and the output with `--output-mode all` or no loss."""
         if self.graph.loss.node < 0:
             return ["output"]
         return ["output", "loss"] if self.settings.poplar.output_mode == "all" else ["loss"]
@@ -101,51 +102,42 @@ class Session(IpuProgram):
     def _optimiser(self, rate: float) -> Any:
         return optimisers.make(self.sdk, self.settings.recipe, rate, self.scale, self.held)
 
-    def _load(self, chosen: Any) -> None:
-        if self.training or not chosen.constantWeights:
+    def _load(self, session_options: Any) -> None:
+        if self.training or not session_options.constantWeights:
             self.session.weightsFromHost()
         self.anchors = self.session.initAnchorArrays()
         if self.synthetic:
-            # Nothing will come back, and these arrays are made of whatever was in memory.
+            # Synthetic data has no results, and these arrays are uninitialised.
             for array in self.anchors.values():
                 array[...] = 0
 
     def convert(self, batch: Mapping[str, Any]) -> Arrays:
-        kinds = {name: "float16" if name in self.halves else "float32" for name in batch}
-        return {name: onnx_model.native(array, kinds[name]) for name, array in batch.items()}
+        dtypes = {name: "float16" if name in self.halves else "float32" for name in batch}
+        return {name: onnx_model.native(array, dtypes[name]) for name, array in batch.items()}
 
     def packed(self, arrays: Arrays) -> Arrays:
-        """The batches of a call in PopART's order: of steps, of accumulation, of replicas."""
-        settings, replicas = self.settings, self.case.replicas
-        accumulated = settings.recipe.batches_per_update(self.case.mode)
-        leading = (settings.batches_per_step, accumulated, replicas)
-        for array in arrays.values():
-            if len(array) != math.prod(leading):
-                raise Refused(
-                    f"a call takes {settings.batches_per_step} batches per step x {accumulated} accumulated x"
-                    f" {replicas} replicas = {math.prod(leading)} batches; there are {len(array)}"
-                )
-        return {name: array.reshape(leading + array.shape[1:]) for name, array in arrays.items()}
+        """The arrays in PopART's shape: (steps, accumulated, replicas, *shape of a batch)."""
+        return {name: array.reshape(self.call_shape + array.shape[1:]) for name, array in arrays.items()}
 
     def run_resident(self) -> None:
-        """Data that is not synthetic is moved in any case."""
+        """Run the session, which moves data from and to the host unless it is synthetic."""
         with self.translated():
             self.session.run(self.sdk.PyStepIO(self.call, self.anchors))
 
     def dtypes(self) -> Tuple[str, str]:
-        """The output's is that of the session, where it comes back: else PopART may have pruned it."""
-        compute = str(self.anchors["output"].dtype) if "output" in self.anchors else self.kind
+        """The first is the type of the output that comes back, or else the one in the model."""
+        compute = str(self.anchors["output"].dtype) if "output" in self.anchors else self.output_dtype
         trained = [name for name, parts in self.held.items() if all(weight.trained for weight, _ in parts)]
         held = {str(self.arrays[name].dtype) for name in trained} or {PRECISIONS[self.case.precision].weights}
         return compute, ",".join(sorted(held))
 
     def outputs(self) -> Arrays:
-        found = {}
+        results = {}
         for name, array in self.anchors.items():
-            end = self.graph.output if name == "output" else self.graph.loss
-            shape = onnx_model.native_shape(end.shape, False)
-            found[name] = _ipu.last(array.reshape([-1, *shape]), self.alike)
-        return onnx_model.results(found)
+            tensor = self.graph.output if name == "output" else self.graph.loss
+            shape = onnx_model.native_shape(tensor.shape, False)
+            results[name] = _ipu.last(array.reshape([-1, *shape]), self.identical)
+        return onnx_model.results(results)
 
     def weights(self) -> Arrays:
         import numpy as np
@@ -154,16 +146,16 @@ class Session(IpuProgram):
         with self.translated():
             self.session.weightsToHost()
             self.session.readWeights(self.sdk.PyWeightsIO(arrays))
-        found: Arrays = {}
+        weights: Arrays = {}
         for name, parts in self.held.items():
-            found.update(onnx_model.taken_apart(parts, arrays[name]))
-        return found
+            weights.update(onnx_model.taken_apart(parts, arrays[name]))
+        return weights
 
     def load(self, values: Mapping[str, Any]) -> None:
-        """What the optimiser remembers starts anew: its state goes to the device with the weights, and the host's copy
-        of it is that of the start."""
-        made = onnx_model.initializer
-        arrays = {name: made(parts, values, self.arrays[name]) for name, parts in self.held.items()}
+        """The weights go to the device together with the host's copy of the optimiser's state, which is the initial
+        one."""
+        initializer = onnx_model.initializer
+        arrays = {name: initializer(parts, values, self.arrays[name]) for name, parts in self.held.items()}
         with self.translated():
             self.session.writeWeights(self.sdk.PyWeightsIO(arrays))
             self.session.weightsFromHost()

@@ -1,6 +1,6 @@
-"""PopTorch, PyTorch on Graphcore's IPUs, of Poplar's SDK 3.4: torch's own lowering, compiled by the SDK.
+"""PopTorch, which is PyTorch for Graphcore's IPUs (Poplar SDK 3.4): the lowering of torch, compiled by the SDK.
 
-One call runs all batches of a step, on all replicas. Compiling comes first and is not part of any call.
+One call runs all batches of a step, on all replicas. The program is compiled before its first call.
 """
 
 from __future__ import annotations
@@ -8,11 +8,12 @@ from __future__ import annotations
 from typing import Any, Mapping, Sequence
 
 from bench.backends._ipu import DEVICES, MODES, checkable, environment, refusals, unsupported
+from bench.backends.torch import PRIMITIVES
 from bench.cases.case import Case, Settings
 from bench.graph import Graph
 from bench.program import Program
 
-__all__ = ["DEVICES", "MODES", "PACKAGE", "checkable", "compile", "environment", "unsupported", "version"]
+__all__ = ["DEVICES", "MODES", "PACKAGE", "PRIMITIVES", "checkable", "compile", "environment", "unsupported", "version"]
 
 PACKAGE = "poptorch"
 

@@ -1,4 +1,4 @@
-"""What PopTorch's exceptions mean."""
+"""PopTorch's exceptions as the suite's."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def translated(sdk: Any, case: Case, settings: Settings) -> ContextManager[None]
     )
 
     def meaning(error: BaseException) -> Optional[Exception]:
-        error = _true(error)
+        error = _cause(error)
         return _of_python(error, case, settings) or errors.meaning(error, meanings, settings)
 
     return errors.translated(meaning)
 
 
 def _of_python(error: BaseException, case: Case, settings: Settings) -> Optional[Exception]:
-    """What an exception means that PopTorch's Python layer raises."""
+    """The suite's exception for one of PopTorch's Python layer; None if it is unknown."""
     text = errors.first_line(error)
     if isinstance(error, AssertionError) and "batch dimension" in text.lower():
         accumulated = settings.recipe.batches_per_update(case.mode)
@@ -49,8 +49,8 @@ def _of_python(error: BaseException, case: Case, settings: Settings) -> Optional
     return None
 
 
-def _true(error: BaseException) -> BaseException:
-    """Where tracing fails early, PopTorch's own clean-up fails as well, and its error hides the first."""
+def _cause(error: BaseException) -> BaseException:
+    """The first exception. If tracing fails early, PopTorch's clean-up fails too, with an exception of its own."""
     while isinstance(error, UnboundLocalError) and error.__context__ is not None:
         error = error.__context__
     return error

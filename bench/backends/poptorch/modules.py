@@ -1,4 +1,4 @@
-"""What PopTorch compiles: a module whose first dimension is the batch, with the loss inside."""
+"""The module that PopTorch compiles. Its first dimension is the batch, and it computes the loss."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from bench.backends.torch import lowering as modules
 from bench.cases.recipe import Recipe
 from bench.graph import Graph
 
-# Of a norm: they stay in 32 bits where the weights do.
+# The running statistics of a norm, which are in 32 bits if the weights are.
 RUNNING = ("running_mean", "running_var")
 
 
 class Whole(nn.Module):
-    """Arrays of a batch to the output, with the loss where there is one. Sequences are turned in here: only the
-    first dimension is cut into batches.
+    """A function of the inputs of a batch that returns the output, and the loss if there is one.
 
-    ran   the type of the output, as PopTorch's tensors have it when it traces
+    PopTorch splits only the first dimension into batches, so sequences come as (batch, time, ...) and are transposed.
+
+    dtypes   the type of the output under "compute", once PopTorch has traced the module
     """
 
     def __init__(self, sdk: Any, model: nn.Module, graph: Graph, mode: str, compute: torch.dtype) -> None:
@@ -28,15 +29,15 @@ class Whole(nn.Module):
         self.sdk, self.model, self.graph, self.mode, self.compute = sdk, model, graph, mode, compute
         self.labels = labels_of(graph)
         self.overlap: Any = None
-        # PopTorch traces a shallow copy.
-        self.ran: Dict[str, str] = {}
+        # A dictionary, because PopTorch traces a shallow copy of the module.
+        self.dtypes: Dict[str, str] = {}
 
     def forward(self, *arrays: torch.Tensor) -> Any:
         if self.overlap is not None:
             arrays = tuple(self.sdk.set_overlap_for_input(array, self.overlap) for array in arrays)
-        named = dict(zip(self.graph.inputs, map(self._turned, self.graph.inputs, arrays)))
-        output = self.model(*[self._number(array) for name, array in named.items() if name not in self.labels])
-        self.ran["compute"] = str(output.dtype).replace("torch.", "")
+        named = dict(zip(self.graph.inputs, map(self._time_first, self.graph.inputs, arrays)))
+        output = self.model(*[self._real(array) for name, array in named.items() if name not in self.labels])
+        self.dtypes["compute"] = str(output.dtype).replace("torch.", "")
         results = [output.transpose(0, 1) if output.dim() == 3 else output]
         if self.mode != "inference":
             loss = modules.loss(self.graph.nodes[self.graph.loss.node], output, [named[name] for name in self.labels])
@@ -45,19 +46,21 @@ class Whole(nn.Module):
             results = [self.sdk.set_overlap_for_output(result, self.overlap) for result in results]
         return tuple(results) if len(results) > 1 else results[0]
 
-    def _turned(self, name: str, array: torch.Tensor) -> torch.Tensor:
+    def _time_first(self, name: str, array: torch.Tensor) -> torch.Tensor:
         node = self.graph.inputs[name]
         sequence = len(node.shape) == 3 or (len(node.shape) == 2 and node.attrs["values"] == "classes")
         return array.transpose(0, 1) if sequence else array
 
-    def _number(self, array: torch.Tensor) -> torch.Tensor:
-        """Bytes become numbers here, on the device."""
+    def _real(self, array: torch.Tensor) -> torch.Tensor:
+        """Convert bytes to real numbers, on the device."""
         return array.to(self.compute) if array.dtype == torch.uint8 else array
 
 
 class Cast(nn.Module):
-    """A module with 32-bit weights that computes with 16-bit ones. In PopTorch an operation of both types is done
-    in 32 bits, so all of them are cast."""
+    """A module with 32-bit weights that computes with 16-bit ones.
+
+    All weights are cast, because PopTorch computes an operation of both types in 32 bits.
+    """
 
     def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
@@ -71,12 +74,12 @@ class Cast(nn.Module):
     def _cast(self) -> Iterator[None]:
         held: List[Tuple[nn.Module, str, Any]] = []
         for module in self.model.modules():
-            for own in (module._parameters, module._buffers):
-                for name, tensor in list(own.items()):
+            for tensors in (module._parameters, module._buffers):
+                for name, tensor in list(tensors.items()):
                     if tensor is not None and tensor.dtype == torch.float32 and name not in RUNNING:
                         held.append((module, name, tensor))
-                        del own[name]
-                        # By its name: a recurrent layer has a list of its weights, which follows.
+                        del tensors[name]
+                        # setattr updates a recurrent layer's list of its weights as well.
                         setattr(module, name, tensor.to(self.dtype))
         try:
             yield
@@ -90,34 +93,34 @@ class Cast(nn.Module):
 
 
 def labels_of(graph: Graph) -> List[str]:
-    """The inputs that the loss compares with."""
+    """The names of the inputs that are labels of the loss."""
     if graph.loss.node < 0:
         return []
     return [f"input{tensor.node}" for tensor in graph.nodes[graph.loss.node].inputs[1:]]
 
 
 def hold(model: nn.Module, dtype: torch.dtype) -> None:
-    """Make all numbers of a model of one type. Its tensors stay the same objects, buffers too, which `half()`
-    would replace."""
+    """Convert a model's floating-point tensors to a type. They stay the same objects; `half()` would replace the
+    buffers."""
     for tensor in [*model.parameters(), *model.buffers()]:
         if tensor.is_floating_point():
             tensor.data = tensor.data.to(dtype)
 
 
 def place(sdk: Any, model: nn.Module, graph: Graph, stage_of: Mapping[str, int]) -> List[int]:
-    """Begin a block at the first layer of each stage; return the stages that have one."""
-    begun: List[int] = []
+    """Begin a PopTorch block at the first layer of each stage. Returns the stages that have a layer, in order."""
+    placed: List[int] = []
     for block, layer in _layers(model, graph):
         stage = stage_of.get(block, 0)
-        if stage not in begun:
-            begun.append(stage)
+        if stage not in placed:
+            placed.append(stage)
             sdk.BeginBlock(layer, ipu_id=stage)
-    return begun
+    return placed
 
 
-def keep(sdk: Any, model: nn.Module, graph: Graph, recipe: Recipe) -> None:
-    """Checkpoint what is not to be computed again: all of the blocks that the recipe leaves out, and the end of each
-    other."""
+def add_checkpoints(sdk: Any, model: nn.Module, graph: Graph, recipe: Recipe) -> None:
+    """Checkpoint what is not recomputed: every layer of a block without recomputation, and the last one of the
+    others."""
     layers = _layers(model, graph)
     ends = {block: layer for block, layer in layers}
     for block, layer in layers:

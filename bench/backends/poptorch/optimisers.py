@@ -1,4 +1,4 @@
-"""PopTorch's optimisers behind the names of a recipe. What they keep lies on the device."""
+"""PopTorch's optimisers by the names of a recipe. Their state is on the device."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any, Iterable
 
 from bench.cases.recipe import Recipe
 
-# Takes the place of a rate until there is one. Without any, PopTorch would take the rate for a constant.
+# The learning rate before it is set. Without an explicit rate, PopTorch would make it a constant.
 NO_RATE = 0.0
 
 
 def make(sdk: Any, recipe: Recipe, parameters: Iterable[Any], scale: float) -> Any:
-    """An optimiser without a rate. Weight decay is on weights of more than one dimension only; the loss is scaled by
-    `scale`, and the update back."""
+    """An optimiser at learning rate 0. Weight decay is for weights of more than one dimension only. PopTorch multiplies
+    the loss by `scale`, and divides the gradients by it."""
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     groups = [
         {"params": [p for p in trained if p.dim() > 1], "weight_decay": recipe.weight_decay},
@@ -23,21 +23,21 @@ def make(sdk: Any, recipe: Recipe, parameters: Iterable[Any], scale: float) -> A
     common = {"lr": NO_RATE, "loss_scaling": float(scale)}
     kind = recipe.optimiser
     if kind in ("sgd", "momentum"):
-        own = {"momentum": recipe.momentum} if kind == "momentum" else {}
-        return sdk.optim.SGD(groups, use_combined_accum=False, **common, **own)
+        momentum = {"momentum": recipe.momentum} if kind == "momentum" else {}
+        return sdk.optim.SGD(groups, use_combined_accum=False, **common, **momentum)
     if kind in ("rmsprop", "rmsprop_tf"):
-        own = {"alpha": recipe.rmsprop_decay, "eps": recipe.epsilon, "momentum": recipe.momentum}
-        return sdk.optim.RMSprop(groups, use_tf_variant=kind == "rmsprop_tf", **common, **own)
+        options = {"alpha": recipe.rmsprop_decay, "eps": recipe.epsilon, "momentum": recipe.momentum}
+        return sdk.optim.RMSprop(groups, use_tf_variant=kind == "rmsprop_tf", **common, **options)
     return {"adam": sdk.optim.Adam, "adamw": sdk.optim.AdamW}[kind](groups, eps=recipe.epsilon, **common)
 
 
-class Rated:
-    """An optimiser of a compiled program: its rate can be set, and what it remembers forgotten."""
+class DeviceOptimiser:
+    """The optimiser of a compiled program: its learning rate can be set, and its state reset."""
 
     def __init__(self, executor: Any, optimiser: Any, recipe: Recipe) -> None:
         self.executor, self.optimiser = executor, optimiser
-        # Plain gradient descent remembers nothing, and asking a device for it takes time.
-        self.fresh = copy.deepcopy(optimiser.state_dict()) if recipe.optimiser != "sgd" else None
+        # Plain gradient descent has no state, and reading state from a device takes time.
+        self.initial = copy.deepcopy(optimiser.state_dict()) if recipe.optimiser != "sgd" else None
         self.rate = NO_RATE
 
     def set_learning_rate(self, rate: float) -> None:
@@ -46,9 +46,9 @@ class Rated:
             group["lr"] = self.rate
         self.executor.setOptimizer(self.optimiser)
 
-    def forget(self) -> None:
-        if self.fresh is not None:
-            # It goes to the device with the rate of that time: so it is sent, and then the rate again.
-            self.optimiser.load_state_dict(copy.deepcopy(self.fresh))
+    def reset(self) -> None:
+        if self.initial is not None:
+            # The initial state includes the initial learning rate, so the present one is set again.
+            self.optimiser.load_state_dict(copy.deepcopy(self.initial))
             self.executor.setOptimizer(self.optimiser)
             self.set_learning_rate(self.rate)

@@ -1,4 +1,4 @@
-"""The options of an IPU case as PopTorch takes them."""
+"""The options of an IPU case for PopTorch."""
 
 from __future__ import annotations
 
@@ -14,22 +14,24 @@ Steps = Iterator[Tuple[str, Callable[[], Any]]]
 
 OUTPUT_MODES = {"all": "All", "final": "Final", "sum": "Sum"}
 ARCHITECTURES = {"ipu1": 1, "ipu2": 2, "ipu21": 21}
-# PopART's RecomputationType: its options take the numbers of enums, not their names.
+# Values of PopART's RecomputationType. `_Popart.set` takes numbers of enums, not names.
 KEEP_ALL, BY_SIZE, BY_STAGE, ALL_BUT_CHECKPOINTS = 0, 1, 3, 4
-# Batches that tiles for I/O hold while others compute.
+# The number of batches that I/O tiles buffer while other tiles compute.
 BUFFERED = 3
 
 
 def sharded(settings: Settings) -> bool:
-    """Whether the stages run one after the other, and so without a pipeline. Tiles for I/O ask for it, on one IPU
-    as well."""
+    """Whether the stages run one after another, without a pipeline. I/O tiles require it, on one IPU as well."""
     return settings.poplar.pipeline_schedule == "sequential" or bool(settings.poplar.num_io_tiles)
 
 
 def make(sdk: Any, case: Case, settings: Settings, synthetic: bool) -> Any:
-    """An Options of the SDK, complete: it is frozen as soon as a model has it."""
+    """The SDK's Options, complete: a model freezes them.
+
+    Raises Refused, with the name of the option, for a value that PopTorch refuses.
+    """
     popdist = _ipu.popdist("poptorch", case, settings)
-    # Under poprun replicas and devices are popdist's, which takes none.
+    # Under poprun, popdist sets replicas and devices.
     options = popdist.Options(ipus_per_replica=stages(settings)) if popdist else sdk.Options()
     steps = (_loop, _numbers, _engine, _training, _placing, *(() if popdist else (_replicas, _device)))
     for part in steps:
@@ -61,8 +63,8 @@ def _replicas(sdk: Any, options: Any, case: Case, settings: Settings) -> Steps:
 
 
 def _numbers(sdk: Any, options: Any, case: Case, settings: Settings) -> Steps:
-    """Each dictionary is set once and whole: setPartialsType and setConvolutionDithering replace that of the
-    convolutions, and so each other."""
+    """The options of convolutions are set once, as a whole: setPartialsType and setConvolutionDithering would each
+    replace them."""
     poplar = settings.poplar
     matmul, conv = _ipu.partials(settings)
     if matmul:
@@ -95,7 +97,7 @@ def _training(sdk: Any, options: Any, case: Case, settings: Settings) -> Steps:
         return
     poplar, recipe = settings.poplar, settings.recipe
     yield "--gradient-accumulation", lambda: options.Training.gradientAccumulation(recipe.gradient_accumulation)
-    # A pipeline would recompute without being asked.
+    # It is always set, because the default of a pipeline is to recompute.
     kind = {"none": KEEP_ALL, "auto": BY_SIZE, "manual": ALL_BUT_CHECKPOINTS}[recipe.recompute]
     if kind != KEEP_ALL and stages(settings) > 1 and not sharded(settings):
         kind = BY_STAGE

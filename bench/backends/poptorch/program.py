@@ -1,4 +1,4 @@
-"""A model of PopTorch on its device, what it is fed, and what came back."""
+"""A PopTorch model on its device, its inputs and its results."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ from bench.program import Arrays
 
 
 class Executor(IpuProgram):
-    """A compiled model; `whole` is what PopTorch traces, with the loss inside."""
+    """A compiled model.
+
+    lowered   the module of torch's lowering, which has the weights
+    whole     the module that PopTorch traces: `lowered` and the loss
+    """
 
     def __init__(self, sdk: Any, graph: Graph, weights: Mapping[str, Any], case: Case, settings: Settings) -> None:
         super().__init__(sdk, graph, case, settings)
@@ -34,22 +38,22 @@ class Executor(IpuProgram):
         self.results: Tuple[Any, ...] = ()
         self.executor: Any = None
         self.optimiser: Any = None
-        self.rated: Any = None
+        self.device_optimiser: Any = None
 
     def translated(self) -> ContextManager[None]:
         return errors.translated(self.sdk, self.case, self.settings)
 
     def prepare(self, inputs: Sequence[Mapping[str, Any]]) -> None:
-        """Compile, and take the device, which PopTorch does in one."""
+        """Compile and attach to a device, which is one call of PopTorch."""
         sdk, settings = self.sdk, self.settings
         self._place()
         self.whole = self._traced()
-        chosen = options.make(sdk, self.case, settings, self.synthetic)
+        sdk_options = options.make(sdk, self.case, settings, self.synthetic)
         if self.training:
             self.optimiser = optimisers.make(sdk, settings.recipe, self.whole.parameters(), self.scale)
-            self.executor = sdk.trainingModel(self.whole.train(), chosen, self.optimiser)
+            self.executor = sdk.trainingModel(self.whole.train(), sdk_options, self.optimiser)
         else:
-            self.executor = sdk.inferenceModel(self.whole.eval(), chosen)
+            self.executor = sdk.inferenceModel(self.whole.eval(), sdk_options)
         self.feed(inputs)
         if not self.synthetic:
             self.keep([next(self.batches)])
@@ -59,18 +63,18 @@ class Executor(IpuProgram):
         else:
             ipu.attach(self._attempt, ipus(self.case, settings), poplar.wait_s, poplar.device_id)
         if self.training and not poplar.compile_only:
-            self.rated = optimisers.Rated(self.executor, self.optimiser, settings.recipe)
+            self.device_optimiser = optimisers.DeviceOptimiser(self.executor, self.optimiser, settings.recipe)
 
     def _place(self) -> None:
-        """Say which IPU has which layer, and what is kept for the backward pass."""
+        """Assign layers to IPUs, and checkpoint what is not recomputed."""
         settings, module = self.settings, self.lowered.module
         if stages(settings) > 1:
             stage_of = _ipu.stage_of_block(self.graph, self.case, settings)
-            begun = modules.place(self.sdk, module, self.graph, stage_of)
-            if begun != list(range(stages(settings))):
+            placed = modules.place(self.sdk, module, self.graph, stage_of)
+            if placed != list(range(stages(settings))):
                 raise Unavailable(f"not supported: --pipeline-splits {settings.pipeline_splits} leaves an IPU no layer")
         if self.training and settings.recipe.recompute == "manual":
-            modules.keep(self.sdk, module, self.graph, settings.recipe)
+            modules.add_checkpoints(self.sdk, module, self.graph, settings.recipe)
 
     def _traced(self) -> modules.Whole:
         precision, settings = PRECISIONS[self.case.precision], self.settings
@@ -78,8 +82,8 @@ class Executor(IpuProgram):
         model = modules.Cast(self.lowered.module, self.compute) if mixed else self.lowered.module
         whole = modules.Whole(self.sdk, model, self.graph, self.case.mode, self.compute)
         if settings.poplar.num_io_tiles:
-            inner = self.training and settings.recipe.gradient_accumulation > 1
-            overlap = "OverlapAccumulationLoop" if inner else "OverlapDeviceIterationLoop"
+            accumulates = self.training and settings.recipe.gradient_accumulation > 1
+            overlap = "OverlapAccumulationLoop" if accumulates else "OverlapDeviceIterationLoop"
             whole.overlap = getattr(self.sdk.OverlapMode, overlap)
         return whole
 
@@ -95,7 +99,7 @@ class Executor(IpuProgram):
         return [self._tensor(name, arrays[name]) for name in self.graph.inputs]
 
     def _tensor(self, name: str, array: Any) -> Any:
-        """Batches one behind the other, as one; sixteen bits a number where the device computes so."""
+        """A tensor of shape (batches x batch size, ...), in the compute type unless it has integers or labels."""
         tensor = torch.from_numpy(array.reshape(-1, *array.shape[2:]))
         return tensor.to(self.compute) if name not in self.labels and tensor.is_floating_point() else tensor
 
@@ -105,17 +109,19 @@ class Executor(IpuProgram):
         self.results = tuple(results) if isinstance(results, (tuple, list)) else (results,)
 
     def dtypes(self) -> Tuple[str, str]:
-        held = PRECISIONS[self.case.precision].weights
-        held = next((str(p.dtype).replace("torch.", "") for p in self.lowered.parameters.values()), held)
-        return self.whole.ran.get("compute", ""), held
+        default = PRECISIONS[self.case.precision].weights
+        weights = next((str(p.dtype).replace("torch.", "") for p in self.lowered.parameters.values()), default)
+        return self.whole.dtypes.get("compute", ""), weights
 
     def outputs(self) -> Arrays:
-        # What comes back of synthetic data was never written.
+        # The results of synthetic data are uninitialised.
         if self.synthetic:
             return {}
         arrays = [result.detach().to(torch.float64).numpy() for result in self.results]
         shapes = {"output": self.graph.output.shape, "loss": ()}
-        return {name: _ipu.last(array.reshape(-1, *shapes[name]), self.alike) for name, array in zip(shapes, arrays)}
+        return {
+            name: _ipu.last(array.reshape(-1, *shapes[name]), self.identical) for name, array in zip(shapes, arrays)
+        }
 
     def weights(self) -> Arrays:
         with self.translated():
@@ -126,28 +132,28 @@ class Executor(IpuProgram):
         with self.translated():
             self.lowered.load(weights)
             self.executor.copyWeightsToDevice()
-            if self.rated is not None:
-                self.rated.forget()
+            if self.device_optimiser is not None:
+                self.device_optimiser.reset()
 
     def set_learning_rate(self, rate: float) -> None:
         with self.translated():
-            self.rated.set_learning_rate(rate)
+            self.device_optimiser.set_learning_rate(rate)
 
     def predict(self, batch: Mapping[str, Any]) -> Any:
-        """Of what is trained: on the host, in 32 bits, which it has kernels for. A second program would need a second
-        device."""
+        """In training, the logits are computed on the host, in 32 bits because the host lacks 16-bit kernels. A second
+        program would need a second device."""
         if not self.training:
             return super().predict(batch)
         with self.translated():
             self.executor.copyWeightsToHost()
-        module, held = self.lowered.module, getattr(torch, PRECISIONS[self.case.precision].weights)
+        module, weight_dtype = self.lowered.module, getattr(torch, PRECISIONS[self.case.precision].weights)
         tensors = [self._tensor(name, batch[name][None]) for name in self.graph.inputs if name not in self.labels]
         modules.hold(module.eval(), torch.float32)
         try:
             with torch.no_grad():
                 logits = module(*[tensor.to(torch.float32) for tensor in tensors])
         finally:
-            modules.hold(module.train(), held)
+            modules.hold(module.train(), weight_dtype)
         return logits.to(torch.float64).numpy()
 
     def device_facts(self) -> Dict[str, Any]:
@@ -160,13 +166,13 @@ class Executor(IpuProgram):
 
     def release(self) -> None:
         executor, self.executor = self.executor, None
-        self.rated = self.optimiser = None
+        self.device_optimiser = self.optimiser = None
         if executor is None:
             return
         with contextlib.suppress(self.sdk.Error):
             executor.destroy()
             return
-        # It reads the weights back first, which what broke the device breaks as well: then the device goes with the
-        # last reference to it, and an error keeps some in a circle.
+        # destroy() reads the weights first, which fails on a broken device. Then the device is released with the last
+        # reference, and an exception may hold references in a cycle.
         del executor
         gc.collect()

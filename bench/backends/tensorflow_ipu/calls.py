@@ -1,13 +1,15 @@
-"""One call to the IPUs: a loop over batches, or a pipeline, that the device runs by itself.
+"""One call to the IPUs: a loop over batches, or a pipeline, that runs on the device.
 
 Fed        batches come through an infeed and results go through an outfeed, both within the call
-Resident   the batch is in variables on the device. A loop leaves its last result there as well; a pipeline must not,
-           so one number a weight update (of inference: a call) comes back, which needs every result
+Resident   the batch is in variables on the device. A loop leaves its last result there as well. A pipeline cannot, so
+           it returns one number for each weight update (in inference: for each call) that depends on every result
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
+from dataclasses import dataclass
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
@@ -19,18 +21,35 @@ from bench.backends.tensorflow_ipu import config
 from bench.backends.tensorflow_ipu.layers import Network
 from bench.backends.tensorflow_ipu.training import Trainer
 from bench.cases.case import Case, Settings
-from bench.program import Batches, resident
+from bench.program import Arrays, Batches, resident
 
-# What a result is multiplied by before it is added to the next input. The sum is the input, but no compiler knows:
-# without it, what does not change from batch to batch would be computed once.
-NOTHING = 1e-30
+# Each result is multiplied by this and added to the next input. The sum equals the input, but a compiler cannot know
+# that. Otherwise it could compute the batch only once, because the batch does not change.
+NEGLIGIBLE = 1e-30
+
+
+@dataclass
+class Source:
+    """The batches of one feed.
+
+    calls    the arrays of one call after another
+    loaded   the number of calls whose arrays are ready for the infeed
+    run      the number of calls that have run
+    error    why there are no more calls
+    """
+
+    calls: Iterator[Arrays]
+    loaded: int = 0
+    run: int = 0
+    error: Optional[Exception] = None
 
 
 class Call:
-    """A compiled program behind one call.
+    """A compiled program, run by one call.
 
-    results   of the last call, as they came, in the order of `names`
-    failed    what those who make the batches raised
+    names          of the results
+    results        of the last call, in the order of `names`, each with a first axis for the batches that come back
+    last_results   the variables of the last results, if there is no outfeed
     """
 
     def __init__(
@@ -38,22 +57,20 @@ class Call:
     ) -> None:
         self.strategy, self.network, self.trainer = strategy, network, trainer
         self.settings, self.fed = settings, fed
-        self.updates = settings.batches_per_step
-        self.accumulated = settings.recipe.batches_per_update(case.mode)
-        self.count = _ipu.count(case, settings)
+        self.call_shape = _ipu.call_shape(case, settings)
+        self.updates, self.accumulated, _ = self.call_shape
         self.mode = _ipu.output_mode(case, settings) if fed else "resident"
         self.pipelined = len(network.nodes) > 1
         self.names = ["loss", "output"] if network.loss_node else ["output"]
         self.results: List[Any] = []
-        self.failed: Optional[Exception] = None
-        self.source: List[Batches] = []
-        self.inputs = {name: node for name, node in network.graph.inputs.items()}
+        self.source: Optional[Source] = None
+        self.inputs = dict(network.graph.inputs)
         self.latency = settings.min_latency
         self.infeed = self._infeed() if fed else None
         self.outfeed = self._outfeed() if fed or self.pipelined else None
         specs = [] if fed else self._specs()
         self.variables = [tf.Variable(tf.zeros(spec.shape, spec.dtype), trainable=False) for spec in specs]
-        self.left = [tf.Variable(zeros, trainable=False) for zeros in self._zeros()] if not self.outfeed else []
+        self.last_results = [tf.Variable(zeros, trainable=False) for zeros in self._zeros()] if not self.outfeed else []
         body = self._pipeline if self.pipelined else self._loop
         self.function = tf.function(body, jit_compile=True, autograph=False)
 
@@ -63,40 +80,39 @@ class Call:
                 variable.assign(array)
             return
         assert self.infeed is not None
-        if self.source:
-            # What was fetched ahead goes with it.
+        if self.source is not None:
+            # It also drops the batches that were fetched ahead.
             _ = self.infeed.deleter
-        known = [self._native(batch) for batch in batches] if isinstance(batches, Sequence) else None
-        self.source = [known if known is not None else map(self._native, batches)]
+        native: Any = map(self._native, batches)
+        self.source = Source(_ipu.calls(list(native) if isinstance(batches, Sequence) else native, self.call_shape))
         _ = self.infeed.initializer
 
     def __call__(self) -> None:
         self.results = []
-        try:
-            self.strategy.run(self.function)
-        except tf.errors.OpError:
-            if self.failed is not None:
-                raise self.failed from None
-            raise
-        # What is compiled without a device has no results, and would be waited for.
+        self.strategy.run(self.function)
+        # Without a device there are no results, and `dequeue` would wait for ever.
         if self.outfeed is not None and not self.settings.poplar.compile_only:
-            found = self.outfeed.dequeue(wait_for_completion=True)
-            self.results = [np.asarray(array) for array in found]
+            self.results = [np.asarray(array) for array in self.outfeed.dequeue(wait_for_completion=True)]
+        source = self.source
+        if source is not None:
+            source.run += 1
+            if source.error is not None and source.run > source.loaded:
+                raise source.error
 
     def copies(self) -> Dict[str, Any]:
-        """The results, on the host, each in the layout of the device behind a first axis for the copies."""
-        found = self.results or [variable.numpy()[None] for variable in self.left]
+        """The results on the host, in the layout of the device, each of shape (batches that come back, *shape)."""
+        results = self.results or [variable.numpy()[None] for variable in self.last_results]
         shapes = [zeros.shape for zeros in self._zeros()]
         if self.mode == "resident" and self.pipelined:
-            return {name: np.full((1, *shape), found[0].sum(), np.float32) for name, shape in zip(self.names, shapes)}
-        return {name: array.reshape(-1, *shape) for name, array, shape in zip(self.names, found, shapes)}
+            return {name: np.full((1, *shape), results[0].sum(), np.float32) for name, shape in zip(self.names, shapes)}
+        return {name: array.reshape(-1, *shape) for name, array, shape in zip(self.names, results, shapes)}
 
     def close(self) -> None:
-        if self.infeed is not None and self.source:
+        if self.infeed is not None and self.source is not None:
             with contextlib.suppress(tf.errors.OpError):
                 _ = self.infeed.deleter
 
-    # ---- what the device runs ----------------------------------------------------------------------
+    # ---- the program on the device -----------------------------------------------------------------
 
     def _loop(self) -> None:
         from tensorflow.python.ipu import loops
@@ -108,39 +124,40 @@ class Call:
             state, batch = list(args[: len(carried)]), list(args[len(carried) :])
             if not self.fed:
                 batch = self._changing([tf.identity(variable) for variable in self.variables], state[-1])
-            found, done = self._step(stage, optimiser, batch)
+            results, update = self._step(stage, optimiser, batch)
             if self.mode == "all":
                 assert self.outfeed is not None
-                return _operations([self.outfeed.enqueue(found), done])
+                return _operations([self.outfeed.enqueue(results), update])
             if self.mode == "sum":
-                found = [total + tf.cast(result, total.dtype) for total, result in zip(state, found)]
-            return found + _operations([done])
+                results = [total + tf.cast(result, total.dtype) for total, result in zip(state, results)]
+            return results + _operations([update])
 
-        found = loops.repeat(self.updates * self.accumulated, body, carried, self.infeed)
+        final = loops.repeat(self.updates * self.accumulated, body, carried, self.infeed)
         if self.mode == "all":
             return
-        ended = list(found) if isinstance(found, (list, tuple)) else [found]
+        results = list(final) if isinstance(final, (list, tuple)) else [final]
         if self.outfeed is not None:
-            self.outfeed.enqueue(ended)
-        for variable, result in zip(self.left, ended):
+            self.outfeed.enqueue(results)
+        for variable, result in zip(self.last_results, results):
             variable.assign(result)
 
     def _step(self, stage: Any, optimiser: Any, batch: Sequence[Any]) -> Tuple[List[Any], Any]:
-        """The results of a batch and, in training, the operation that moves the weights."""
+        """The results of a batch and, in training, the operation that updates the weights."""
         if self.trainer is None:
             return stage(*batch), None
         with tf.GradientTape() as tape:
             for variable in self.trainer.running:
                 tape.watch(variable)
-            found = stage(*batch)
-            loss = self.trainer.scaled(found[0])
-        return found, optimiser.apply_gradients(self.trainer.gradients(tape, loss))
+            results = stage(*batch)
+            loss = self.trainer.scaled(results[0])
+        return results, optimiser.apply_gradients(self.trainer.gradients(tape, loss))
 
     def _changing(self, batch: List[Any], result: Any) -> List[Any]:
-        """The batch, with a first input that depends on the result of the batch before."""
+        """The batch, with a first input that depends on the result of the previous batch. Training depends on it
+        already, by the weights."""
         if batch and self.trainer is None:
-            nothing = NOTHING * tf.reduce_mean(tf.cast(result, tf.float32))
-            batch[0] = batch[0] + tf.cast(nothing, batch[0].dtype)
+            negligible = NEGLIGIBLE * tf.reduce_mean(tf.cast(result, tf.float32))
+            batch[0] = batch[0] + tf.cast(negligible, batch[0].dtype)
         return batch
 
     def _pipeline(self) -> None:
@@ -165,27 +182,27 @@ class Call:
         from tensorflow.python.ipu import gradient_accumulation
         from tensorflow.python.ipu.ops import pipelining_ops
 
-        chosen, found = self.settings.poplar, {}
+        poplar, options = self.settings.poplar, {}
         forward, backward = config.stage_options(self.settings)
-        if chosen.pipeline_schedule:
-            found["pipeline_schedule"] = pipelining_ops.PipelineSchedule[chosen.pipeline_schedule.capitalize()]
+        if poplar.pipeline_schedule:
+            options["pipeline_schedule"] = pipelining_ops.PipelineSchedule[poplar.pipeline_schedule.capitalize()]
         if forward:
-            found["forward_propagation_stages_poplar_options"] = forward
+            options["forward_propagation_stages_poplar_options"] = forward
         if self.mode in ("sum", "resident"):
-            found["accumulate_outfeed_dtype"] = tf.float32
+            options["accumulate_outfeed_dtype"] = tf.float32
         if self.trainer is None:
-            return found
+            return options
         trainer, modes = self.trainer, pipelining_ops.RecomputationMode
         if backward:
-            found["backward_propagation_stages_poplar_options"] = backward
+            options["backward_propagation_stages_poplar_options"] = backward
         if self.settings.recipe.recompute == "manual":
-            # The only mode that heeds what is marked to be kept.
-            found["recomputation_mode"] = modes.RecomputeAndBackpropagateInterleaved
+            # The other modes ignore checkpoints.
+            options["recomputation_mode"] = modes.RecomputeAndBackpropagateInterleaved
         return {
-            **found,
+            **options,
             "optimizer_function": lambda loss, *_: trainer.in_pipeline(loss),
-            "offload_weight_update_variables": chosen.variable_offloading,
-            "replicated_optimizer_state_sharding": chosen.replicated_tensor_sharding,
+            "offload_weight_update_variables": poplar.variable_offloading,
+            "replicated_optimizer_state_sharding": poplar.replicated_tensor_sharding,
             "reduction_method": gradient_accumulation.GradientAccumulationReductionMethod.MEAN,
         }
 
@@ -201,53 +218,62 @@ class Call:
 
         return run
 
-    # ---- queues, and what goes through them --------------------------------------------------------
+    # ---- infeed and outfeed ------------------------------------------------------------------------
 
     def _infeed(self) -> Any:
         from tensorflow.python.ipu import ipu_infeed_queue
 
         specs = tuple(tf.TensorSpec(spec.shape, spec.dtype) for spec in self._specs())
         dataset = tf.data.Dataset.from_generator(self._generate, output_signature=specs)
-        known: Dict[str, Any] = {"optimise_latency": True} if self.latency else {}
+        options: Dict[str, Any] = {"optimise_latency": True} if self.latency else {}
         if not self.settings.poplar.prefetch or self.latency:
-            known["prefetch_depth"] = 1
-        return ipu_infeed_queue.IPUInfeedQueue(dataset, **known)
+            options["prefetch_depth"] = 1
+        return ipu_infeed_queue.IPUInfeedQueue(dataset, **options)
 
     def _generate(self) -> Iterator[Tuple[Any, ...]]:
+        """The batches of the present source, and zeros after its last complete call.
+
+        The infeed fetches batches ahead, so an error here must not fail the calls before it. If a call needed more
+        batches than the dataset has, TensorFlow would end the process. So that call gets zeros, and then raises.
+        """
+        source = self.source
+        assert source is not None
         try:
-            for arrays in _ipu.calls(self.source[0], self.count):
-                for index in range(self.count):
+            for arrays in source.calls:
+                source.loaded += 1
+                for index in range(math.prod(self.call_shape)):
                     yield tuple(arrays[name][index] for name in self.inputs)
-        except Exception as error:
-            # TensorFlow makes an error of its own of it, which `__call__` takes back.
-            self.failed = error
-            raise
+        except Exception as error:  # noqa: BLE001 - `__call__` raises it
+            source.error = error
+        zeros = tuple(np.zeros(spec.shape, spec.dtype.as_numpy_dtype) for spec in self._specs())
+        while True:
+            yield zeros
 
     def _outfeed(self) -> Any:
         from tensorflow.python.ipu import ipu_outfeed_queue
 
         modes = ipu_outfeed_queue.IPUOutfeedMode
         last = self.pipelined and self.mode == "final"
-        known: Dict[str, Any] = {"optimise_latency": True} if self.latency else {}
-        return ipu_outfeed_queue.IPUOutfeedQueue(modes.LAST if last else modes.ALL, **known)
+        options: Dict[str, Any] = {"optimise_latency": True} if self.latency else {}
+        return ipu_outfeed_queue.IPUOutfeedQueue(modes.LAST if last else modes.ALL, **options)
 
     def _native(self, batch: Mapping[str, Any]) -> Dict[str, Any]:
-        return {name: lowering.native_input(batch[name], kind) for name, kind in zip(self.inputs, self._kinds())}
+        return {name: lowering.native_input(batch[name], dtype) for name, dtype in zip(self.inputs, self._dtypes())}
 
-    def _kinds(self) -> List[Any]:
-        """The type of each input's real numbers: labels are what the loss is computed in."""
+    def _dtypes(self) -> List[Any]:
+        """The type of each input's real numbers. Labels have the type of the loss."""
         labels = {f"input{index}" for index in self.network.labels}
         return [tf.float32 if name in labels else self.network.compute for name in self.inputs]
 
     def _specs(self) -> List[Any]:
         integers = {"uint8": tf.uint8, "classes": tf.int32}
         return [
-            tf.TensorSpec(_layout(node.shape), integers.get(node.attrs["values"], kind))
-            for node, kind in zip(self.inputs.values(), self._kinds())
+            tf.TensorSpec(_layout(node.shape), integers.get(node.attrs["values"], dtype))
+            for node, dtype in zip(self.inputs.values(), self._dtypes())
         ]
 
     def _zeros(self) -> List[Any]:
-        """What the results of a batch look like."""
+        """Zeros in the shapes and types of the results of a batch."""
         output = np.zeros(_layout(self.network.graph.output.shape), self.network.compute.as_numpy_dtype)
         return [np.float32(0), output] if self.network.loss_node else [output]
 
@@ -256,8 +282,9 @@ class Call:
 
 
 def _layout(shape: Sequence[int]) -> Tuple[int, ...]:
+    """The device's shape: channels last for images."""
     return (shape[0], *shape[2:], shape[1]) if len(shape) == 4 else tuple(shape)
 
 
-def _operations(found: Sequence[Any]) -> List[Any]:
-    return [operation for operation in found if operation is not None]
+def _operations(operations: Sequence[Any]) -> List[Any]:
+    return [operation for operation in operations if operation is not None]

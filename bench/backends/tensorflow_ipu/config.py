@@ -1,4 +1,4 @@
-"""The configuration of TensorFlow for IPU, how it attaches to a device, and what its errors mean."""
+"""The configuration of TensorFlow for IPU, attaching to a device, and its exceptions as the suite's."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ NO_SUCH = "No device matches the requested configuration"
 
 
 def attach(case: Case, settings: Settings) -> None:
-    """Configure the system, which attaches to a device; wait for a free one as long as the settings say."""
+    """Configure the system, which attaches to a device; wait for a free one for `wait_s` of the settings."""
     import tensorflow as tf
 
     def attempt() -> None:
         try:
             _config(case, settings).configure_ipu_system()
         except tf.errors.OpError as error:
-            # An equal configuration would be left as it is, attached or not.
+            # Otherwise TensorFlow would ignore a second, equal configuration, attached or not.
             release()
             text = str(error.message).splitlines()[0]
-            if any(known in text for known in NONE_FREE):
+            if any(message in text for message in NONE_FREE):
                 raise ipu.NoneFree(text) from None
             if NO_SUCH in text:
                 raise Unavailable(f"not present: a device of {ipus(case, settings)} IPUs ({text})") from None
@@ -43,7 +43,7 @@ def attach(case: Case, settings: Settings) -> None:
 
 
 def release() -> None:
-    """Let the device go, whatever state it is in."""
+    """Release the device, in any state."""
     import tensorflow as tf
     from tensorflow.python.ipu import config
 
@@ -52,7 +52,6 @@ def release() -> None:
 
 
 def translated(settings: Settings) -> ContextManager[None]:
-    """Turn TensorFlow's errors into ours."""
     import tensorflow as tf
 
     meanings = ((tf.errors.ResourceExhaustedError, "memory"), (tf.errors.OpError, errors.BY_TEXT))
@@ -60,36 +59,36 @@ def translated(settings: Settings) -> ContextManager[None]:
 
 
 def _config(case: Case, settings: Settings) -> Any:
-    """The configuration. Raises Refused, with the name of the option, for a value that is not taken."""
+    """The configuration. Raises Refused, with the name of the attribute, for a value that TensorFlow refuses."""
     from tensorflow.python.ipu import config
 
     tree = config.IPUConfig()
     popdist = _ipu.popdist("tensorflow", case, settings)
     if popdist:
-        # Under poprun each instance has its own share of the devices, and knows all replicas.
+        # Under poprun, popdist selects the devices of this instance.
         popdist.set_ipu_config(tree, stages(settings), configure_device=True)
     for name, value in _values(case, settings, selecting=popdist is None).items():
         *path, last = name.split(".")
-        at = tree
+        parent = tree
         for part in path:
-            at = getattr(at, part)
+            parent = getattr(parent, part)
         try:
-            setattr(at, last, value)
+            setattr(parent, last, value)
         except (TypeError, ValueError) as error:
             raise Refused(f"IPUConfig.{name} = {value!r}: {error}") from None
     return tree
 
 
 def _values(case: Case, settings: Settings, selecting: bool = True) -> Dict[str, Any]:
-    """Every attribute of IPUConfig that the settings say something about."""
+    """The attributes of IPUConfig that the settings change, by their dotted names."""
     from tensorflow.python.ipu import config
 
     poplar = settings.poplar
-    found: Dict[str, Any] = {}
+    values: Dict[str, Any] = {}
     if selecting and poplar.device_id is not None and not (poplar.ipu_model or poplar.compile_only):
-        found["select_ipus"] = poplar.device_id
+        values["select_ipus"] = poplar.device_id
     elif selecting:
-        found["auto_select_ipus"] = ipus(case, settings)
+        values["auto_select_ipus"] = ipus(case, settings)
     shares = poplar.available_memory_proportion
     convolutions, products = poplib_options(settings, shares[0] if len(shares) == 1 else None)
     engine = engine_options(settings)
@@ -99,30 +98,30 @@ def _values(case: Case, settings: Settings, selecting: bool = True) -> Dict[str,
         ("compilation_poplar_options", engine),
     ):
         if options:
-            found[name] = options
+            values[name] = options
     if not poplar.prefetch or settings.min_latency:
-        found["optimizations.prefetch_data_streams"] = False
+        values["optimizations.prefetch_data_streams"] = False
     if poplar.num_io_tiles:
-        found["io_tiles.num_io_tiles"] = poplar.num_io_tiles
-        found["io_tiles.place_ops_on_io_tiles"] = True
+        values["io_tiles.num_io_tiles"] = poplar.num_io_tiles
+        values["io_tiles.place_ops_on_io_tiles"] = True
     if poplar.stochastic_rounding is not None:
         rounding = config.StochasticRoundingBehaviour
-        found["floating_point_behaviour.esr"] = rounding.ON if poplar.stochastic_rounding else rounding.OFF
+        values["floating_point_behaviour.esr"] = rounding.ON if poplar.stochastic_rounding else rounding.OFF
     if poplar.stable_norm:
-        found["norms.use_stable_statistics"] = True
+        values["norms.use_stable_statistics"] = True
     if poplar.max_cross_replica_buffer_size is not None:
-        found["optimizations.maximum_cross_replica_sum_buffer_size"] = poplar.max_cross_replica_buffer_size
+        values["optimizations.maximum_cross_replica_sum_buffer_size"] = poplar.max_cross_replica_buffer_size
     if case.mode == "training" and settings.recipe.recompute != "none":
-        found["allow_recompute"] = True
+        values["allow_recompute"] = True
     if poplar.compile_only:
-        found["device_connection.type"] = config.DeviceConnectionType.PRE_COMPILE
-        found["device_connection.version"] = poplar.compile_only
-        found["device_connection.enable_remote_buffers"] = True
-    return found
+        values["device_connection.type"] = config.DeviceConnectionType.PRE_COMPILE
+        values["device_connection.version"] = poplar.compile_only
+        values["device_connection.enable_remote_buffers"] = True
+    return values
 
 
 def poplib_options(settings: Settings, share: Optional[float]) -> Tuple[Dict[str, str], Dict[str, str]]:
-    """The options of Poplar's libraries for convolutions and for products, where that differs from their own."""
+    """The options of Poplar's libraries for convolutions and for matrix products, without defaults."""
     product_type, conv_type = _ipu.partials(settings)
     both = {"availableMemoryProportion": repr(share)} if share is not None else {}
     convolutions = {**both, **({"partialsType": conv_type} if conv_type else {})}
@@ -132,7 +131,7 @@ def poplib_options(settings: Settings, share: Optional[float]) -> Tuple[Dict[str
 
 
 def stage_options(settings: Settings) -> Tuple[List[Any], List[Any]]:
-    """The options of each stage, forward and backward; empty where all stages have the system's."""
+    """The options of each stage, forward and backward; both empty if all stages have the options of the system."""
     from tensorflow.python.ipu.ops import pipelining_ops
 
     shares = settings.poplar.available_memory_proportion
@@ -143,7 +142,7 @@ def stage_options(settings: Settings) -> Tuple[List[Any], List[Any]]:
         convolutions, products = poplib_options(settings, share)
         return pipelining_ops.PipelineStageOptions(convolution_options=convolutions, matmul_options=products)
 
-    # Backward stages are listed as the forward stages are.
+    # The backward stages are in the order of the forward stages.
     return [options(share) for share in shares[: stages(settings)]], [
         options(share) for share in shares[-stages(settings) :]
     ]

@@ -1,8 +1,8 @@
-"""A graph as TensorFlow operations on IPUs: that of `tensorflow/lowering.py`, cut into the stages of a pipeline.
+"""The lowering of `tensorflow/lowering.py` for IPUs, cut into the stages of a pipeline.
 
-What differs from other devices: LSTM and GRU are PopLibs's own layers; convolutions of groups have a gradient; and
-running statistics move where the weights do, by the optimiser, because a pipeline forbids any other place. For that
-their gradient, through a detour in the norm, is the way back to where they were.
+Differences from other devices: LSTM and GRU are PopLibs's layers. Grouped convolutions have a gradient. Running
+statistics are updated by the optimiser, together with the weights, because a pipeline allows no other assignment. For
+that, the norm gives each a gradient of its own, which is its old value minus its new one.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ Stage = Callable[..., List[Any]]
 class Network(lowering.Lowered):
     """The layers of a graph, in stages.
 
-    running   the variables of running statistics, each with the share of a new value
-    stage     a function a stage: of the batch's inputs, or of what the stage before returns. The last one returns the
-              loss, where there is one, and the output
+    running   the variables of running statistics, each with its momentum: the share of a new value
+    nodes     of each stage, the graph's nodes by index
+    read      of each stage, the indices of the nodes whose values it takes
     """
 
     grouped = True
@@ -56,6 +56,8 @@ class Network(lowering.Lowered):
         return out
 
     def stage(self, number: int) -> Stage:
+        """A function of the values that a stage takes: the inputs of the batch, or what the previous stage returns.
+        The last stage returns the loss, if there is one, and the output."""
         nodes, read, last = self.nodes[number], self.read[number], number == len(self.nodes) - 1
 
         def run(*args: Any) -> List[Any]:
@@ -74,7 +76,7 @@ class Network(lowering.Lowered):
         return run
 
     def predicted(self, names: Sequence[str]) -> Callable[..., Any]:
-        """A function of the inputs of these names: the logits as a trained network gives them, in one stage."""
+        """A function of the named inputs that returns the logits of inference. The network must have one stage."""
 
         def logits(*args: Any) -> Any:
             values = dict(zip((int(name[len("input") :]) for name in names), args))
@@ -93,39 +95,41 @@ class Network(lowering.Lowered):
             return
         from tensorflow.python.ipu.ops import pipelining_ops
 
-        # All is recomputed but what is marked: every value of a block that is kept, and what leaves one that is not.
+        # Everything without a checkpoint is recomputed. Blocks without recomputation have one at every value, others at
+        # the values that other blocks read.
         for index, node in nodes.items():
             super()._walk({index: node}, values)
-            inside = {reader.block for reader in self.graph.nodes for t in reader.inputs if t.node == index}
-            if not self.settings.recipe.recomputes(node.block) or inside - {node.block}:
+            readers = {reader.block for reader in self.graph.nodes for t in reader.inputs if t.node == index}
+            if not self.settings.recipe.recomputes(node.block) or readers - {node.block}:
                 values[index] = pipelining_ops.recomputation_checkpoint(values[index])
 
     def _by_stage(self, of_block: Mapping[str, int]) -> List[Dict[int, Node]]:
-        """The nodes of each stage, but for the inputs; what belongs to no block runs where it is known first."""
-        of: Dict[int, int] = {}
-        found: List[Dict[int, Node]] = [{} for _ in range(stages(self.settings))]
+        """The nodes of each stage, without inputs. A node outside of blocks is in the earliest possible stage."""
+        stage_of: Dict[int, int] = {}
+        by_stage: List[Dict[int, Node]] = [{} for _ in range(stages(self.settings))]
         for index, node in enumerate(self.graph.nodes[: self.graph.output.node + 1]):
-            earliest = max((of[tensor.node] for tensor in node.inputs), default=0)
-            of[index] = max(earliest, of_block.get(node.block, 0))
+            earliest = max((stage_of[tensor.node] for tensor in node.inputs), default=0)
+            stage_of[index] = max(earliest, of_block.get(node.block, 0))
             if node.op != "input":
-                found[of[index]][index] = node
-        return found
+                by_stage[stage_of[index]][index] = node
+        return by_stage
 
     def _read(self, stage: int) -> List[int]:
-        """What a stage is given: the first all inputs, a later one what it or one behind it reads."""
+        """The nodes whose values a stage takes: all inputs in the first stage, and in a later one the values of earlier
+        stages that it or a later stage reads."""
         inputs = [index for index, node in enumerate(self.graph.nodes) if node.op == "input"]
         if stage == 0:
             return inputs
         later = [node for nodes in self.nodes[stage:] for node in nodes.values()]
         wanted = {tensor.node for node in later for tensor in node.inputs} | set(self.labels)
         wanted.add(self.graph.output.node)
-        made = {index for nodes in self.nodes[stage:] for index in nodes}
-        return sorted(wanted - made)
+        computed = {index for nodes in self.nodes[stage:] for index in nodes}
+        return sorted(wanted - computed)
 
 
 @tf.custom_gradient  # type: ignore[untyped-decorator]
 def _with_gradient(out: Any, held: Any, back: Any) -> Any:
-    """`out`, with `back` as the gradient of `held` whatever the loss is."""
+    """`out`, with `back` as the gradient of `held`, whatever the loss."""
 
     def gradient(up: Any) -> Any:
         return up, back, tf.zeros_like(back)
@@ -134,8 +138,11 @@ def _with_gradient(out: Any, held: Any, back: Any) -> Any:
 
 
 def _popnn(kind: str) -> Callable[[Any, Node], Callable[..., Any]]:
-    """PopLibs's recurrent layer. It has a bias, used or not, and holds its weights in the type of its arithmetic;
-    where those are to be wider, they are ours, and the layer gets them cast in every call."""
+    """The maker of PopLibs's recurrent layer.
+
+    The layer always has a bias, and its weights have the compute type. For wider weights, it gets a cast of separate
+    variables in every call.
+    """
 
     def make(to: Any, node: Node) -> Callable[..., Any]:
         from ipu_tensorflow_addons.keras import layers
@@ -143,12 +150,12 @@ def _popnn(kind: str) -> Callable[[Any, Node], Callable[..., Any]]:
         shares = to.settings.poplar.available_memory_proportion
         _, options = poplib_options(to.settings, shares[0] if shares else None)
         half = options.pop("partialsType", "") == "half" and to.compute == tf.float16
-        told = {
+        arguments = {
             **{"return_sequences": True, "dtype": to.compute.name, "recurrent_initializer": "zeros"},
             **{"partials_dtype": tf.float16 if half else tf.float32, "options": options, "options_bwd": options},
             **({"unit_forget_bias": False} if kind == "lstm" else {}),
         }
-        layer = {"lstm": layers.LSTM, "gru": layers.GRU}[kind](node.shape[-1], **told)
+        layer = {"lstm": layers.LSTM, "gru": layers.GRU}[kind](node.shape[-1], **arguments)
         layer.build(node.inputs[0].shape)
         names = ("kernel", "recurrent_kernel", "biases")
         held = {name: getattr(layer, name) for name in names}

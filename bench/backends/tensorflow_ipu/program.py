@@ -1,4 +1,4 @@
-"""A network under the strategy of the IPUs, and the calls that run it."""
+"""A network under the IPUs' distribution strategy, and the calls that run it."""
 
 from __future__ import annotations
 
@@ -28,13 +28,15 @@ CYCLES = re.compile(rb"Cycle count: (\d+)")
 
 
 class Strategy(IpuProgram):
-    """main       the call that is timed
-    resident   the same on one batch that stays on the device, compiled when it is first asked for
+    """A network and its calls.
+
+    main       the call that is timed
+    resident   the same with one batch that stays on the device; compiled at its first use
     """
 
     def __init__(self, sdk: Any, graph: Graph, weights: Mapping[str, Any], case: Case, settings: Settings) -> None:
         super().__init__(sdk, graph, case, settings)
-        # Nothing is fed to a graph without inputs.
+        # A graph without inputs needs no infeed.
         self.synthetic = settings.data == "synthetic" or not graph.inputs
         self.facts = _ipu.facts(settings, "" if self.synthetic else self.output_mode, self.scale)
         self.initial = dict(weights)
@@ -60,7 +62,9 @@ class Strategy(IpuProgram):
 
     def feed(self, batches: Batches) -> None:
         assert self.main is not None
-        self.alike = self.still and not self.synthetic and isinstance(batches, Sequence) and len(batches) == 1
+        self.identical = (
+            self.deterministic and not self.synthetic and isinstance(batches, Sequence) and len(batches) == 1
+        )
         with self.translated():
             self.main.feed(batches)
 
@@ -85,14 +89,14 @@ class Strategy(IpuProgram):
         compute = self.network.compute.name
         if self.main.results and not self.synthetic:
             compute = self.main.copies()["output"].dtype.name
-        held = {variable.dtype.name for variable, _ in self.network.variables()}
-        return compute, ",".join(sorted(held or {PRECISIONS[self.case.precision].weights}))
+        weights = {variable.dtype.name for variable, _ in self.network.variables()}
+        return compute, ",".join(sorted(weights or {PRECISIONS[self.case.precision].weights}))
 
     def outputs(self) -> Arrays:
         assert self.main is not None
-        same = self.alike and self.main.mode == "all"
-        copies = {name: _ipu.last(array, same) for name, array in self.main.copies().items()}
-        return {name: lowering.canonical(array) for name, array in copies.items()}
+        identical = self.identical and self.main.mode == "all"
+        results = {name: _ipu.last(copies, identical) for name, copies in self.main.copies().items()}
+        return {name: lowering.canonical(array) for name, array in results.items()}
 
     def weights(self) -> Arrays:
         return dict(self.network.arrays())
@@ -107,7 +111,6 @@ class Strategy(IpuProgram):
         self.trainer.set_learning_rate(rate)
 
     def predict(self, batch: Mapping[str, Any]) -> Any:
-        """The logits of a batch, its norms at their running statistics."""
         if not self.training:
             return super().predict(batch)
         network = self.network
@@ -121,17 +124,17 @@ class Strategy(IpuProgram):
             return lowering.canonical(self.strategy.run(self.logits, args=arrays).numpy())
 
     def device_facts(self) -> Dict[str, Any]:
-        """The cycles of one more call: TensorFlow logs them, and has no other way to tell."""
+        """The cycles of one more call, from TensorFlow's log on stderr: no function returns them."""
         if not self.settings.poplar.cycle_count:
             return {}
         with tempfile.TemporaryFile() as log:
-            kept = os.dup(2)
+            stderr = os.dup(2)
             os.dup2(log.fileno(), 2)
             try:
                 self.run()
             finally:
-                os.dup2(kept, 2)
-                os.close(kept)
+                os.dup2(stderr, 2)
+                os.close(stderr)
             log.seek(0)
             cycles = CYCLES.findall(log.read())
         return {"cycles": int(cycles[-1])} if cycles else {}

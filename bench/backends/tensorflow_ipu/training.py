@@ -1,4 +1,4 @@
-"""Weight updates on IPUs: a recipe's optimiser behind the SDK's wrappers, which accumulate and average gradients."""
+"""Weight updates on IPUs: a recipe's optimiser in the SDK's wrappers, which accumulate and average gradients."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Pairs = List[Tuple[Any, Any]]
 
 
 class Trainer:
-    """What turns gradients into new weights.
+    """Updates weights and running statistics.
 
-    variables   those with a gradient: the weights, then the running statistics
-    scale       the factor on the loss, which goes out of the gradients again
+    variables   the variables with a gradient: weights, then running statistics
+    scale       the factor on the loss, by which the gradients are divided again
     """
 
     def __init__(self, network: Network, case: Case, settings: Settings) -> None:
@@ -27,7 +27,7 @@ class Trainer:
         self.weights = [variable for variable, _ in trained]
         self.running = [variable for variable, _ in network.running]
         self.variables = self.weights + self.running
-        # One move stands for those of all the batches behind an update.
+        # One update of the statistics, by their mean, equals one after each of the accumulated batches.
         count = self.recipe.gradient_accumulation
         self.shares = [(1 - (1 - share) ** count) / share for _, share in network.running]
         matrices = [len(weight.shape) > 1 for _, weight in trained]
@@ -39,43 +39,42 @@ class Trainer:
         self.rate.assign(rate / self.scale if self.recipe.linear else rate)
 
     def in_loop(self) -> Any:
-        """The optimiser of a loop over batches, one behind the other on each replica."""
+        """The optimiser of a loop over batches, which run one after another on each replica."""
         from tensorflow.python.ipu import gradient_accumulation
         from tensorflow.python.ipu.optimizers import gradient_accumulation_optimizer as accumulation
 
-        chosen, own = self.settings.poplar, self._own()
-        offloaded = chosen.variable_offloading or chosen.replicated_tensor_sharding
+        poplar, optimiser = self.settings.poplar, self._optimiser()
+        offloaded = poplar.variable_offloading or poplar.replicated_tensor_sharding
         if self.recipe.gradient_accumulation == 1 and not offloaded:
-            return own
+            return optimiser
         return accumulation.GradientAccumulationOptimizerV2(
-            own,
+            optimiser,
             self.recipe.gradient_accumulation,
-            offload_weight_update_variables=chosen.variable_offloading,
-            replicated_optimizer_state_sharding=chosen.replicated_tensor_sharding,
+            offload_weight_update_variables=poplar.variable_offloading,
+            replicated_optimizer_state_sharding=poplar.replicated_tensor_sharding,
             reduction_method=gradient_accumulation.GradientAccumulationReductionMethod.MEAN,
         )
 
     def in_pipeline(self, loss: Any) -> Any:
-        """What a pipeline, which accumulates by itself, is to do with a loss."""
+        """The optimiser of a pipeline, which accumulates gradients itself, and the loss."""
         from tensorflow.python.ipu.ops import pipelining_ops
 
         return pipelining_ops.OptimizerFunctionOutput(
-            self._own(),
+            self._optimiser(),
             self.scaled(loss),
             compute_gradients_kwargs={"var_list": self.variables},
         )
 
-    def _own(self) -> Any:
-        """The recipe's optimiser, which replicas share or have each its own.
+    def _optimiser(self) -> Any:
+        """The recipe's optimiser, with an all-reduce over replicas unless the settings switch it off.
 
-        Behind a wrapper in either case: a pipeline inspects `apply_gradients` with a function that takes no
-        annotations.
+        It is wrapped in either case: a pipeline inspects `apply_gradients` with a function that fails on annotations.
         """
         from tensorflow.python.ipu.optimizers import cross_replica_optimizer, ipu_optimizer
 
         if self.settings.all_reduce:
-            return cross_replica_optimizer.CrossReplicaOptimizer(_Rule(self))
-        return ipu_optimizer.IpuOptimizer(_Rule(self), name="alone")
+            return cross_replica_optimizer.CrossReplicaOptimizer(_Optimiser(self))
+        return ipu_optimizer.IpuOptimizer(_Optimiser(self), name="alone")
 
     def scaled(self, loss: Any) -> Any:
         return loss * self.scale if self.scale != 1 else loss
@@ -84,18 +83,18 @@ class Trainer:
         return list(zip(tape.gradient(loss, self.variables), self.variables))
 
     def apply(self, gradients: Sequence[Any]) -> List[Any]:
-        """Move weights and statistics by gradients in the order of `variables`."""
-        found, moved = gradients[: len(self.weights)], gradients[len(self.weights) :]
+        """Update weights and statistics by gradients in the order of `variables`. Returns the operations."""
+        of_weights, of_running = gradients[: len(self.weights)], gradients[len(self.weights) :]
         if self.scale != 1 and not self.recipe.linear:
-            found = [tf.cast(gradient, tf.float32) / self.scale for gradient in found]
-        done = self.optimiser.apply(found, self.rate)
-        for variable, gradient, share in zip(self.running, moved, self.shares):
-            done.append(variable.assign_sub(tf.cast(gradient * tf.cast(share, gradient.dtype), variable.dtype)))
-        return done
+            of_weights = [tf.cast(gradient, tf.float32) / self.scale for gradient in of_weights]
+        operations = self.optimiser.apply(of_weights, self.rate)
+        for variable, gradient, share in zip(self.running, of_running, self.shares):
+            operations.append(variable.assign_sub(tf.cast(gradient * tf.cast(share, gradient.dtype), variable.dtype)))
+        return operations
 
 
-class _Rule(tf.compat.v1.train.Optimizer):  # type: ignore[misc]
-    """A trainer as the kind of optimiser that the SDK's wrappers and pipelines take."""
+class _Optimiser(tf.compat.v1.train.Optimizer):  # type: ignore[misc]
+    """A trainer as an optimiser of the class that the SDK's wrappers and pipelines take."""
 
     def __init__(self, trainer: Trainer) -> None:
         super().__init__(use_locking=False, name="layerbench")

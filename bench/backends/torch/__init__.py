@@ -9,8 +9,9 @@ Tuning   best: channels-last images and inference mode. An image network is comp
 
 from __future__ import annotations
 
-from typing import Any, Dict, Mapping, Optional, Sequence
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
+from bench.backends import CORE
 from bench.cases.case import Case, Settings
 from bench.cases.errors import Unavailable
 from bench.graph import Graph
@@ -18,6 +19,7 @@ from bench.group import ALONE, Group
 from bench.program import Program
 
 PACKAGE = "torch"
+PRIMITIVES = CORE
 DEVICES = ("cpu", "cuda")
 MODES = ("inference", "eval", "training")
 ALL_REDUCE = True
@@ -36,6 +38,25 @@ def version() -> str:
     import torch
 
     return str(torch.__version__)
+
+
+def copies(device: str, size: int) -> List[Callable[[], Any]]:
+    import torch
+
+    source = torch.ones(size // 8, device=device)
+    target = torch.empty_like(source)
+    matrix = torch.ones(size // 4 // 256, 256, device=device)
+    vector = torch.ones(256, device=device)
+
+    def waited(call: Callable[..., Any], *arguments: Any) -> Callable[[], None]:
+        def run() -> None:
+            call(*arguments)
+            if device == "cuda":
+                torch.cuda.synchronize()
+
+        return run
+
+    return [waited(target.copy_, source), waited(torch.mv, matrix, vector)]
 
 
 def compile(

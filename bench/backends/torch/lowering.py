@@ -84,28 +84,17 @@ class Lowered:
 
     def _layer(self, node: Node, nodes: Sequence[Node] = ()) -> nn.Module:
         layer: nn.Module
-        bias = any(w.name.endswith("bias_ih") or w.name.endswith("bias") for w in node.weights)
-        if node.op == "dense":
-            layer = nn.Linear(node.inputs[0].shape[-1], node.shape[-1], bias=bias)
-            self._hold(node, layer)
-        elif node.op in images.MODULES:
-            layer = images.MODULES[node.op](node)
-            self._hold(node, images.weighted(layer))
-        elif node.op in LAYERS:
-            layer = self._recurrent([node])
-        elif node.op in CELLS:
-            layer = CELLS[node.op](node.inputs[0].shape[-1], node.shape[-1], bias=bias)
-            self._hold(node, layer)
-        elif node.op == "scan":
-            layer = self._scan(node)
-        elif node.op == "random":
-            layer = Random(node.shape, node.attrs["values"])
-        elif node.op == "fill":
-            layer = Fill(node.shape, node.attrs["value"])
-        elif node.op in RELUS:
-            layer = RELUS[node.op](inplace=bool(nodes) and images.in_place(list(nodes), node))
+        if node.op in LAYERS:
+            return self._recurrent([node])
+        if node.op == "scan":
+            return self._scan(node)
+        if node.op in RELUS:
+            return RELUS[node.op](inplace=bool(nodes) and images.in_place(list(nodes), node))
+        if node.op in CELLS:
+            layer = CELLS[node.op](node.inputs[0].shape[-1], node.shape[-1], bias=len(node.weights) > 2)
         else:
-            layer = {"last": Last}[node.op]()
+            layer = MODULES[node.op](node)
+        self._hold(node, images.weighted(layer))
         return layer
 
     def _recurrent(self, run: List[Node]) -> nn.Module:
@@ -205,6 +194,18 @@ def _call(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda traced, node, args: traced.call_function(function, args)
 
 
+def _dense(node: Node) -> nn.Module:
+    return nn.Linear(node.inputs[0].shape[-1], node.shape[-1], bias=len(node.weights) > 1)
+
+
+# A module of a node. A weight of the graph is the module's parameter of that name.
+MODULES: Dict[str, Callable[[Node], nn.Module]] = {
+    **images.MODULES,
+    "dense": _dense,
+    "random": lambda node: Random(node.shape, node.attrs["values"]),
+    "fill": lambda node: Fill(node.shape, node.attrs["value"]),
+    "last": lambda node: Last(),
+}
 RELUS: Dict[str, Any] = {"relu": nn.ReLU, "relu6": nn.ReLU6}
 FUNCTIONS: Dict[str, Callable[..., Any]] = {
     **images.FUNCTIONS,

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ContextManager, Protocol, Tuple, cast
+from typing import TYPE_CHECKING, ContextManager, Protocol, Tuple, cast
 
 from bench import registry
-from bench.images.batches import Batches
 from bench.images.dataset import Dataset
 from bench.images.epoch import Part
 from bench.images.faults import BadImage, BadSet, one_line, require_packages
+
+if TYPE_CHECKING:  # It imports numpy.
+    from bench.images.batches import Batches
 
 ERRORS = ("stop", "skip")
 
 
 class Pipeline(Protocol):
-    """PACKAGE: the framework that it needs."""
+    """PACKAGE: the framework that it needs. A pipeline has the name of the backend whose pipeline it is."""
 
     PACKAGE: str
 

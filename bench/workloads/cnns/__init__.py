@@ -1,1 +1,1 @@
-"""Image networks, one file a family: importing a file imports no framework."""
+"""Families of image networks, one file each. No file imports a framework."""

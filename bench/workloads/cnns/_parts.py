@@ -1,4 +1,4 @@
-"""What the families share: the dimensions of an image network, and its norms."""
+"""Shared by the families: the dimensions of an image network, its norms and its squeeze and excitation."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from bench.cases.dimension import Dimension
 from bench.graph import Graph, Tensor
 from bench.graph.primitives import Padding
 
-# In the order in which they name a size; those of a family alone stand behind image_size.
+# In the order in which they name a size. A family's own dimensions follow image_size.
 DIMENSIONS: Dict[str, Dimension] = {
-    "image_size": Dimension("i", "pixels on a side of the image that a network sees", maximum=4096),
+    "image_size": Dimension("i", "pixels on a side of a network's input image", maximum=4096),
     "norm_type": Dimension(
         "", "the norms of a network", choices=("batch", "group", "none"), aliases={"bn": "batch", "gn": "group"}
     ),
@@ -19,22 +19,22 @@ DIMENSIONS: Dict[str, Dimension] = {
     "enable_fast_groupnorm": Dimension("fast", "group norm over strided channels", choices=("off", "on")),
     "norm_eps": Dimension(
         "eps",
-        "what a norm adds to the variance; family: what the network's authors took",
+        "what a norm adds to the variance; family: the value of the network's authors",
         choices=("family", "1e-5", "1e-3"),
     ),
-    "padding_rule": Dimension("", "pixels on every side, or TensorFlow's SAME", choices=("symmetric", "same")),
+    "padding_rule": Dimension("", "equal padding on every side, or TensorFlow's SAME", choices=("symmetric", "same")),
     "input_image_padding": Dimension("pad4", "a fourth channel of zeros before the first layer", choices=("off", "on")),
     "eight_bit_io": Dimension("uint8", "images enter as bytes and are normalised on the device", choices=("off", "on")),
     "normalization_location": Dimension(
         "at", "where images are normalised", choices=("host", "device", "none"), aliases={"ipu": "device"}
     ),
-    "classes": Dimension("c", "classes that a network tells apart", default=0, maximum=10**6),
+    "classes": Dimension("c", "classes of a network", default=0, maximum=10**6),
 }
 
 
 @dataclass(frozen=True)
 class Style:
-    """How a network normalises and pads: `norm(x, name)` adds the norm, `pad(kernel_size)` says how."""
+    """How a network normalises and pads: `norm` adds a norm, and `pad` gives the padding of a kernel size."""
 
     net: Graph
     norm_type: str
@@ -55,7 +55,7 @@ class Style:
         return "same" if self.same else kernel_size // 2
 
     def conv(self, x: Tensor, filters: int, kernel_size: int, name: str, *, stride: int = 1, groups: int = 1) -> Tensor:
-        """A convolution without a bias, since a norm follows; with one where there are no norms."""
+        """Add a convolution. It has a bias only in a network without norms."""
         return self.net.conv(
             x,
             filters,
@@ -70,12 +70,12 @@ class Style:
 
 def divisible(width: float, by: int = 8) -> int:
     """The multiple of `by` nearest to `width`, but not more than a tenth below it."""
-    found = max(by, int(width + by / 2) // by * by)
-    return found if found >= 0.9 * width else found + by
+    nearest = max(by, int(width + by / 2) // by * by)
+    return nearest if nearest >= 0.9 * width else nearest + by
 
 
 def squeeze_excite(net: Graph, x: Tensor, width: int, name: str, activation: str, gate: str) -> Tensor:
-    """Scale each channel by a gate that is computed from the means of all channels, by way of `width` numbers."""
+    """Scale each channel by a gate, which two layers (the first of `width` units) compute from the channels' means."""
     y = net.activation(net.conv(net.pooled(x), width, 1, name=f"{name}.fc1"), activation)
     y = net.activation(net.conv(y, x.shape[1], 1, name=f"{name}.fc2"), gate)
     return net.gate(x, y)

@@ -2,9 +2,9 @@
 
 Shapes   in (batch, 3, image_size, image_size), out (batch, classes)
 Item     one image
-Source   Tan and Le 2019. `group_dim` channels share a group of the convolution that is depthwise at 1 (Masters
-         et al. 2021: 16, with expand_ratio 4). Norms as in Graphcore's programs: eps 1e-3. The squeezed width is
-         a quarter of the block's input. Weights are named as torchvision names them
+Source   Tan and Le 2019. `group_dim` is the number of channels in a group of the spatial convolution; 1 is depthwise
+         (Masters et al. 2021: 16, with expand_ratio 4). Norms as in Graphcore's programs: eps 1e-3. The squeezed
+         width is a quarter of the block's input. Weights have torchvision's names
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DIMENSIONS = {
     "expand_ratio": Dimension("e", "inner width of a block, in widths of its input", default=6, maximum=64),
     **_parts.DIMENSIONS,
 }
-# A row of residual blocks has this chance to lose its last block in training (scaled by depth).
+# The probability that training drops the last residual block for an item; earlier blocks have less, by depth.
 DROP_CONNECT = 0.2
 # expansion (0: expand_ratio), kernel, stride, width, blocks
 STAGES = (
@@ -65,7 +65,7 @@ def build(
     group_dim: int,
     expand_ratio: int,
 ) -> Tensor:
-    """Add the network behind the image `x` to `net` and return its logits."""
+    """Add the network to `net`, with the image `x` as input, and return the logits."""
     with net.in_block("features.0"):
         x = style.norm(style.conv(x, divisible(32 * width), 3, "features.0.0", stride=2), "features.0.1")
         x = net.activation(x, "silu")
@@ -106,8 +106,10 @@ class _Block:
 
 
 def _groups(width: int, group_dim: int) -> int:
-    """As many groups as `group_dim` channels a group allow, and as divide the width: 56 channels at 16
-    would be three groups, and are two."""
+    """The largest number of groups, of at least `group_dim` channels, that divides the width.
+
+    56 channels at 16 make two groups, since three do not divide them.
+    """
     groups = max(width // group_dim, 1)
     while width % groups:
         groups -= 1

@@ -4,7 +4,7 @@ Shapes   in (batch, 3, image_size, image_size), out (batch, classes)
 Item     one image
 Source   Sandler et al. 2018 (v2), Howard et al. 2019 (v3). v3 is that of Graphcore's PyTorch programs (SDK 2.4):
          1280 hidden units in the small one as well, without a bias (torchvision: 1024 in the small one, and a
-         bias). Weights are named as torchvision names them
+         bias). Weights have torchvision's names
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ MODELS = {
 def build(
     net: Graph, x: Tensor, style: Style, *, classes: int, version: int, rows: Tuple[Tuple[Any, ...], ...]
 ) -> Tensor:
-    """Add the network behind the image `x` to `net` and return its logits."""
+    """Add the network to `net`, with the image `x` as input, and return the logits."""
     return (_v2 if version == 2 else _v3)(net, x, style, classes, rows)
 
 

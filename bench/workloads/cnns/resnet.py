@@ -2,8 +2,8 @@
 
 Shapes   in (batch, 3, image_size, image_size), out (batch, classes)
 Item     one image
-Source   He et al. 2015, with the stride where NVIDIA and torchvision have it (v1.5); the CIFAR depths are
-         theirs as well: 6n + 2 layers of 16, 32 and 64 channels. Weights are named as torchvision names them
+Source   He et al. 2015, with the stride in the 3x3 convolution as NVIDIA and torchvision have it (v1.5). The CIFAR
+         forms are also of He et al.: 6n + 2 layers of 16, 32 and 64 channels. Weights have torchvision's names
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MODELS = {
 def build(
     net: Graph, x: Tensor, style: Style, *, classes: int, depths: Sequence[int], bottleneck: bool, base: int = 64
 ) -> Tensor:
-    """Add the network behind the image `x` to `net` and return its logits."""
+    """Add the network to `net`, with the image `x` as input, and return the logits."""
     return residual(net, x, style, classes=classes, depths=depths, bottleneck=bottleneck, base=base)
 
 
@@ -47,8 +47,11 @@ def residual(
     group_width: int = 64,
     base: int = 64,
 ) -> Tensor:
-    """The network of residual blocks that ResNet and ResNeXt are. `group_width`: channels of a group in
-    the first stage's 3x3 convolutions (64 in one group: no groups). Three stages: the CIFAR form."""
+    """Add a ResNet or a ResNeXt to `net` and return the logits. Three stages are the CIFAR form.
+
+    group_width   channels of a group in the first stage's 3x3 convolutions
+    base          channels of the first stage
+    """
     cifar = len(depths) == 3
     with net.in_block("conv1"):
         x = style.conv(x, base, 3 if cifar else 7, "conv1", stride=1 if cifar else 2)

@@ -2,8 +2,8 @@
 
 Shapes   in (batch, 3, image_size, image_size), out (batch, classes)
 Item     one image
-Source   Xie et al. 2016; 101 layers are 32x4d in Graphcore's TensorFlow programs (44.2 M weights) and 32x8d in
-         torchvision and its PyTorch programs (88.8 M). resnext29_32x4d is the CIFAR form of those programs
+Source   Xie et al. 2016. ResNeXt-101 is 32x4d in Graphcore's TensorFlow programs (44.2 M weights), and 32x8d in
+         torchvision and Graphcore's PyTorch programs (88.8 M). resnext29_32x4d is the CIFAR form of these
 """
 
 from __future__ import annotations
@@ -27,5 +27,5 @@ MODELS = {
 
 
 def build(net: Graph, x: Tensor, style: Style, *, classes: int, depths: Sequence[int], group_width: int) -> Tensor:
-    """Add the network behind the image `x` to `net` and return its logits."""
+    """Add the network to `net`, with the image `x` as input, and return the logits."""
     return residual(net, x, style, classes=classes, depths=depths, bottleneck=True, groups=32, group_width=group_width)

@@ -1,1 +1,1 @@
-"""Single layers: one file each. bench/workloads/ states what such a file must hold."""
+"""Single layers, one file each. `bench/workloads/` has the contract of such a file."""

@@ -1,4 +1,4 @@
-"""What the recurrent layers share: two ways to run them, and the sizes of the tests they come from."""
+"""Shared by the recurrent layers: two implementations, and the sizes of the original tests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GRAPHCORE_SIZES = (
 
 
 def layer(net: Graph, kind: str, x: Tensor, hidden_size: int, rnn_impl: str, bias: bool = True) -> Tensor:
-    """Add one layer of `kind` (rnn, lstm or gru) over `x` and return every state it goes through.
+    """Add one layer of `kind` (rnn, lstm or gru) over `x` and return all its states, (batch, time, hidden_size).
 
     rnn_impl   fused: the framework's recurrent layer; cell: its cell in an explicit loop over time
     """

@@ -1,10 +1,10 @@
 """One convolution with a bias over a large image.
 
 Shapes   in (batch, filter_in, input_height, input_width)
-         out (batch, filter_out, height, width), side = (input + 2 padding - kernel) // stride + 1
+         out (batch, filter_out, height, width), each side (input + 2 padding - kernel) // stride + 1
 Item     one image
-Source   Graphcore's PopART kernel benchmarks, SDK 2.0 to 3.1: conv.py. Its loss is a softmax over the
-         whole image and the summed squared difference to a 0/1 label
+Source   Graphcore's PopART kernel benchmarks, SDK 2.0 to 3.1: conv.py. Its loss is the sum of the squared
+         differences between a softmax over the whole image and 0/1 labels
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ def loss(net: Graph, output: Tensor, **size: object) -> Tensor:
 
 
 def unsupported(mode: str, precision: str) -> Optional[str]:
-    """Why a case makes no sense for this layer, or None."""
+    """Why a case is meaningless for this layer, or None."""
     if mode == "training" and precision in ("fp16", "fp16m"):
-        # The softmax spreads over millions of pixels: gradients near 1e-15, where fp16 ends at 6e-8.
+        # The softmax runs over millions of pixels: gradients are near 1e-15, and fp16 has nothing below 6e-8.
         return "conv's loss has gradients below the range of fp16"
     return None

@@ -1,6 +1,6 @@
 """One dense layer, as wide as its input.
 
-    y = x W' + b, with a ReLU on request
+    y = x W' + b, with an optional ReLU
 
 Shapes   in (batch, units), out (batch, units)
 Item     one row
@@ -15,7 +15,7 @@ from bench.graph import Graph, Tensor
 ITEM = "row"
 DIMENSIONS = {
     "units": Dimension("u", "width of a dense layer and of its input", maximum=65536),
-    "activation": Dimension("", "what follows the dense layer", choices=("none", "relu")),
+    "activation": Dimension("", "the activation after the dense layer", choices=("none", "relu")),
 }
 SIZES = (
     {"batch_size": 32, "units": 1024},

@@ -1,10 +1,10 @@
-"""A chain of grouped convolutions, each with the padding that keeps ceil(size / stride) pixels.
+"""A chain of grouped convolutions, each with the padding that gives ceil(size / stride) pixels.
 
 Shapes   in (batch, filter_in, input_size, input_size), out (batch, filter_out, side, side)
-Item     one image that passed the whole chain (the original counted every convolution of it)
+Item     one image through the whole chain (the original program counted each convolution as one)
 Source   Graphcore's TensorFlow kernel benchmarks, SDK 1.2 to 3.0: grouped_conv.py and its tests.
-         `group_dim` is the number of filters in a group, so 1 is depthwise. As there, each kernel
-         keeps the depth of the first, and the groups of the later convolutions follow from it
+         `group_dim` is the number of filters in a group, so 1 is depthwise. As in the original, all
+         kernels are as deep as the first, and this sets the groups of the later convolutions
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ LEARNING_RATE = 1e-30
 
 
 def program_items(*, batch_size: int, block_repeats: int, **size: int) -> int:
-    """Items in one batch as the original program counts them: every convolution of every image."""
+    """Items in one batch as the original program counts them: each convolution of each image."""
     return batch_size * block_repeats
 
 
@@ -78,7 +78,7 @@ def build(
     x = net.input(filter_in, input_size, input_size)
     for index in range(block_repeats):
         groups = x.shape[1] // depth
-        # Named, since the chain is deep: its weights are drawn so that the signal, and the gradient, keep their size.
+        # A name marks a deep network: its weights are scaled so that the signal, and the gradient, keep their size.
         name = f"conv{index}"
         x = net.conv(x, filter_out, kernel_size, stride=stride, padding="same", groups=groups, bias=False, name=name)
     return x

@@ -5,10 +5,10 @@
 
 Shapes   in (batch, timesteps, input_size), out (batch, timesteps, hidden_size)
 Item     one sequence
-Source   Cho et al. 2014, with the reset gate after the product as cuDNN, torch, Keras and ONNX have
-         it; that form has two biases, so 3 x hidden_size parameters more than the original program
-Sizes    Graphcore's TensorFlow kernel benchmarks, SDK 1.2 to 3.0: gru.py and its tests, whose runs
-         of another hidden size kept the default input size of 128
+Source   Cho et al. 2014, with the reset gate after the product, as in cuDNN, torch, Keras and ONNX. That
+         form has two biases, so it has 3 x hidden_size more parameters than the original program
+Sizes    Graphcore's TensorFlow kernel benchmarks, SDK 1.2 to 3.0: gru.py and its tests, which had the
+         default input size of 128 at all hidden sizes
 """
 
 from __future__ import annotations

@@ -1,18 +1,18 @@
-"""Transitions of Hamiltonian Monte Carlo on a normal with mean -1/2 and variance 1/2.
+"""Transitions of Hamiltonian Monte Carlo on a normal distribution with mean -1/2 and variance 1/2.
 
     log p(x) = -x - x^2      g(x) = -1 - 2 x      step size e = 1 (or 0.5), unit mass
     v <- v + e/2 g(x);  L times { x <- x + e v;  v <- v + e g(x) };  v <- v - e/2 g(x)
     accept if log u < log p(x') - log p(x) + v_old^2 / 2 - v_new^2 / 2
 
 Shapes   out (batch, hmc_steps, 1): the state after every transition; every step starts at x = 1
-Item     one transition of one chain; `batch_size` chains run side by side
+Item     one transition of one chain; `batch_size` chains run in parallel
 Source   Duane et al. 1987, leapfrog as in Neal 2011, section 5.2. Graphcore's TensorFlow kernel
-         benchmarks, SDK 1.2 to 3.0: hmc.py and its tests, which ran 10,000 transitions a call;
-         the first size here runs 1,000, so that a plain run stays short. Their step size was always 1: a test
-         of theirs with 10 leapfrog steps made a chain of two points. At 0.5 it mixes
+         benchmarks, SDK 1.2 to 3.0: hmc.py and its tests, which ran 10,000 transitions a call.
+         The first size here runs 1,000, so that a run of all layers is short. Their step size was always 1: with
+         10 leapfrog steps, as in one of their tests, a chain visits only two points. At 0.5 it mixes
 
 In the plane of w (x + 1/2) and v / k, with w^2 = 2 and k^2 = 1 - e^2 / 2, L leapfrog steps are a rotation by
-L acos(1 - e^2). By a multiple of a half turn they mirror the chain or leave it in place.
+L acos(1 - e^2). A rotation by a multiple of a half turn mirrors the chain or leaves it in place.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ITEM = "transition"
 DIMENSIONS = {
     "leapfrog_steps": Dimension("l", "leapfrog steps in a transition of HMC", maximum=1001),
     "hmc_steps": Dimension("n", "transitions of HMC in one step"),
-    "leapfrog_step_size": Dimension("e", "the size of a leapfrog step", choices=("1", "0.5")),
+    "leapfrog_step_size": Dimension("e", "the step size of the leapfrog integrator", choices=("1", "0.5")),
 }
 SIZES = (
     {"leapfrog_steps": 5, "hmc_steps": 1000},
@@ -35,7 +35,7 @@ SIZES = (
 )
 TINY = {"leapfrog_steps": 5, "hmc_steps": 6}
 CHECKED_SIZE = {"hmc_steps": 20}
-# Leapfrog steps that turn by less than this, as a sine, from a multiple of a half turn hardly move a chain.
+# The least absolute sine of the rotation. Closer to a multiple of a half turn, a chain hardly moves.
 LEAST_TURN = 0.1
 
 
@@ -45,7 +45,7 @@ def gradient(net: Graph, x: Tensor) -> Tensor:
 
 
 def leapfrog(net: Graph, x: Tensor, v: Tensor, steps: int, step_size: float) -> List[Tensor]:
-    """Add `steps` leapfrog steps from (x, v) and return where they end."""
+    """Add `steps` leapfrog steps from (x, v) and return the last (x, v)."""
     v = net.add(v, net.affine(gradient(net, x), step_size / 2))
     for _ in range(steps):
         x = net.add(x, net.affine(v, step_size))
@@ -54,23 +54,23 @@ def leapfrog(net: Graph, x: Tensor, v: Tensor, steps: int, step_size: float) -> 
 
 
 def energy(net: Graph, x: Tensor, v: Tensor) -> Tensor:
-    """x + x^2 + v^2 / 2: minus log p(x), plus the kinetic energy."""
+    """Return x + x^2 + v^2 / 2: minus log p(x), plus the kinetic energy."""
     return net.add(net.add(x, net.mul(x, x)), net.affine(net.mul(v, v), 0.5))
 
 
 def build(net: Graph, *, leapfrog_steps: int, hmc_steps: int, leapfrog_step_size: str = "1") -> Tensor:
-    """Add the transitions to `net` and return the trace of states.
+    """Add the transitions to `net` and return the trace of states, (batch, hmc_steps, 1).
 
-    Raises ValueError for leapfrog steps that only mirror the chain, or do not move it: at step size 1 every even
-    number of them.
+    Raises ValueError if the leapfrog steps only mirror the chain, or do not move it; at step size 1 these are all even
+    numbers of them.
     """
     step_size = float(leapfrog_step_size)
     if abs(math.sin(turn(leapfrog_steps, step_size))) < LEAST_TURN:
         hint = "take an odd number, such as 5" if step_size == 1 else "take one more, or one less"
-        other = ", or --leapfrog-step-size 0.5" if step_size == 1 else ""
+        option = ", or --leapfrog-step-size 0.5" if step_size == 1 else ""
         raise ValueError(
             f"leapfrog_steps={leapfrog_steps} never mixes at a step size of {leapfrog_step_size}: together they turn"
-            f" the chain by a multiple of a half turn, which mirrors it or leaves it in place; {hint}{other}"
+            f" the chain by a multiple of a half turn, which mirrors it or leaves it in place; {hint}{option}"
         )
     start = net.fill(1.0, 1)
     momenta = net.random(hmc_steps, 1, values="normal")
@@ -85,7 +85,7 @@ def build(net: Graph, *, leapfrog_steps: int, hmc_steps: int, leapfrog_step_size
     return net.scan(transition, [start], [momenta, uniforms])
 
 
-# The program prints the average of the seconds of a transition over all calls, and not that of the calls' rates.
+# The original program averages the seconds of a transition over all calls, not the rates of the calls.
 AVERAGES_SECONDS = True
 
 
@@ -95,7 +95,7 @@ def items(*, batch_size: int, hmc_steps: int, **size: int) -> int:
 
 
 def unsupported(mode: str, precision: str) -> Optional[str]:
-    """Why a case makes no sense for this workload, or None."""
+    """Why a case is meaningless for this workload, or None."""
     if precision != "fp32":
         return "hmc compares log densities, and runs in fp32 only"
     return None
@@ -107,10 +107,10 @@ def turn(leapfrog_steps: int, step_size: float) -> float:
 
 
 def acceptance(leapfrog_steps: int, step_size: float) -> float:
-    """The share of transitions that a settled chain takes.
+    """The acceptance rate of a stationary chain.
 
-    The energy gained is (M z) . (M z) / 2 - z . z / 2 of a standard normal z in the plane, and M has determinant 1.
-    With l and 1 / l the eigenvalues of M' M, the chance is 4 / pi atan(l^(-1/2)).
+    The change of energy is (M z) . (M z) / 2 - z . z / 2, for a standard normal z in the plane and M of determinant 1.
+    With l and 1 / l the eigenvalues of M' M, the rate is 4 / pi atan(l^(-1/2)).
     """
     angle, square = turn(leapfrog_steps, step_size), 1 - step_size**2 / 2
     trace = 2 * math.cos(angle) ** 2 + math.sin(angle) ** 2 * (square + 1 / square)
@@ -119,28 +119,28 @@ def acceptance(leapfrog_steps: int, step_size: float) -> float:
 
 
 def implausible(trace: Any, *, leapfrog_steps: int = 5, leapfrog_step_size: str = "1", **size: Any) -> Optional[str]:
-    """What is wrong with the numbers of a timed step, or None: acceptance rate and moments.
+    """What is wrong with the acceptance rate or the moments of a timed step's trace, or None.
 
-    A transition that is taken ends at cos(turn) of its start and a fresh draw; one that is not, at its start. With a
-    share a taken the correlation from state to state is r = 1 - a + a |cos(turn)|, and n states count as
-    n (1 - r) / (1 + r) independent ones. The bounds are six standard errors.
+    An accepted transition ends at cos(turn) times its start, plus an independent draw. A rejected one ends at its
+    start. With an acceptance rate a, the correlation of consecutive states is r = 1 - a + a |cos(turn)|, and n states
+    count as n (1 - r) / (1 + r) independent ones. The bounds are six standard errors.
     """
     import numpy as np
 
     expected_rate = acceptance(leapfrog_steps, float(leapfrog_step_size))
-    fresh = expected_rate * (1 - abs(math.cos(turn(leapfrog_steps, float(leapfrog_step_size)))))
+    decorrelation = expected_rate * (1 - abs(math.cos(turn(leapfrog_steps, float(leapfrog_step_size)))))
     batch, steps, _ = trace.shape
     chains = np.concatenate([np.full((batch, 1), 1.0), np.asarray(trace, dtype="float64")[:, :, 0]], axis=1)
     draws = batch * steps
     rate = float(np.mean(chains[:, 1:] != chains[:, :-1]))
-    independent = max(draws * fresh / (2 - fresh), 1.0)
-    found = {
+    independent = max(draws * decorrelation / (2 - decorrelation), 1.0)
+    statistics = {
         "acceptance rate": (rate, expected_rate, (expected_rate * (1 - expected_rate) / independent) ** 0.5),
         "mean": (float(chains[:, 1:].mean()), -0.5, (0.5 / independent) ** 0.5),
         "variance": (float(np.mean((chains[:, 1:] + 0.5) ** 2)), 0.5, 0.5 * (2 / independent) ** 0.5),
     }
-    for what, (value, expected, error) in found.items():
-        # Up to a few dozen draws the start at x = 1 still weighs in: allow it one draw.
+    for what, (value, expected, error) in statistics.items():
+        # In up to a few dozen draws the start at x = 1 has an effect: the bound allows for one more draw.
         if abs(value - expected) > 6 * error + 4 / draws:
             return f"{what} {value:.3g} of {draws} transitions, expected {expected} +- {6 * error:.2g}"
     return None

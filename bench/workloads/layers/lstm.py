@@ -7,8 +7,8 @@ Shapes   in (batch, timesteps, hidden_size), out (batch, timesteps, hidden_size)
 Item     one sequence
 Source   Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al. 2000; no peepholes
 Sizes    Graphcore's kernel benchmarks and their tests. TensorFlow's (SDK 1.2 to 3.0) have a bias and a
-         softmax over the features; PopART's (SDK 1.2 to 3.1) have neither: their softmax runs over
-         batch and features together, `nll`
+         softmax over the features; PopART's (SDK 1.2 to 3.1) have neither: their loss, `nll`, has a
+         softmax over batch and features together
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""A stack of LSTM layers; the last state of the top layer goes through a dense layer of one unit.
+"""A stack of LSTM layers. A dense layer of one unit follows on the last state of the top layer.
 
 Shapes   in (batch, timesteps, input_size), out (batch, 1)
 Item     one sequence
 Source   Graphcore's TensorFlow kernel benchmarks, SDK 1.2 to 3.0: lstm_multi.py. Its published runs
-         swept the batch size from 1 to 512
+         had batch sizes from 1 to 512
 """
 
 from __future__ import annotations

@@ -68,12 +68,12 @@ def _shown(request: Request, part: records.Part) -> Iterator[Any]:
 
 
 def _pixels(request: Request, record: sets.Record, epoch: int) -> Any:
-    # Each image has a separate generator, so the worker that gets it makes no difference.
-    draw = random.Random(f"{request.seed} {epoch} {record.where}") if request.training else None
+    # Each image has a generator of its own: neither the worker that gets it nor the path of the set makes a difference.
+    name = record.where[len(request.dataset.root) :]
+    draw = random.Random(f"{request.seed} {epoch} {name}") if request.training else None
     try:
-        return decoding.shown(
-            sets.content(request.dataset, record), record.where, request.image_size, draw
-        ), record.label
+        data = sets.content(request.dataset, record)
+        return decoding.shown(data, record.where, request.image_size, draw), record.label
     except BadImage as fault:
         return fault
 
