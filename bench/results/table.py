@@ -184,6 +184,8 @@ def _notes(rows: Sequence[Row]) -> List[str]:
         if record["bound_by"]:
             notes.append(f"{record['id']}: {record['bound_by']}")
         notes += _of_section(record)
+        if record["weights_note"]:
+            notes.append(f"{record['id']}: {record['weights_note']}")
         if record["images_skipped"]:
             notes.append(f"{record['id']}: {record['images_skipped']} bad images left out")
     notes += _of_machine([record for record, _ in rows])

@@ -126,6 +126,7 @@ def test_what_real_images_and_epochs_found_stands_below_the_table():
     learnt = {"epochs": 2.5, "loss_first": 6.9, "loss_last": 1.234}
     hits = {"top1_percent": 76.131, "top5_percent": 92.86, "images_scored": 50000}
     real = {"bound_by": "bound by pipeline: at most 107 items/s", "images_skipped": 3}
+    real["weights_note"] = "weights are those of a.pt, its entry state_dict"
 
     found = table.render([(record_of("resnet8-i32", **NETWORK, **learnt, **hits, **real), None)])
 
@@ -135,6 +136,7 @@ def test_what_real_images_and_epochs_found_stands_below_the_table():
         f"{name}: top-1 76.13 %, top-5 92.86 % of 50000 images",
         f"{name}: bound by pipeline: at most 107 items/s",
         f"{name}: 3 bad images left out",
+        f"{name}: weights are those of a.pt, its entry state_dict",
     ):
         assert note in found.splitlines()
 
