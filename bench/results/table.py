@@ -187,11 +187,11 @@ def _notes(rows: Sequence[Row]) -> List[str]:
     for name in dict.fromkeys(record["protocol"] for record, _ in rows if record["protocol"] in PROGRAMS):
         notes.append(f"theirs: the rate as the program {name} has it")
     notes += _disturbances([record for record, _ in rows if record["disturbed"]])
-    raised = sorted(record["id"] for record, _ in rows if record["peak_raised"])
+    raised = sorted({record["id"] for record, _ in rows if record["peak_raised"]})
     if raised:
         notes += ["above the measured peak, which was raised:", *(f"  {name}" for name in raised)]
     if any(not record["steady"] for record, _ in rows):
-        names = sorted(record["id"] for record, _ in rows if not record["steady"])
+        names = sorted({record["id"] for record, _ in rows if not record["steady"]})
         notes += ["not steady after the warm-up:", *(f"  {name}" for name in names)]
     return notes
 
@@ -203,7 +203,7 @@ def _disturbances(records: Sequence[Record]) -> List[str]:
         disturbed = [record for record in records if record["canary_kind"] == kind]
         worst = max(max(record["canary_slowdown_before"], record["canary_slowdown_after"]) for record in disturbed)
         notes.append(f"! the machine was disturbed: {canary.KINDS[kind]} up to {worst:.2g} times slower than known:")
-        notes += sorted(f"  {record['id']}" for record in disturbed)
+        notes += sorted({f"  {record['id']}" for record in disturbed})
     return notes
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import re
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Set
+from types import SimpleNamespace
+from typing import Any, Callable, Dict, List, Set, Tuple
 
 import pytest
+import pytest_benchmark
 from forking import Forks
 from pytest_benchmark import plugin
 from suite import SMALL, Suite
@@ -102,6 +105,9 @@ def test_a_refused_option_is_one_line(refused: Callable[..., str], name: str) ->
     ],
 )
 def test_an_option_about_the_table_of_pytest_benchmark_prints_it(forks: Forks, option: str) -> None:
+    if option.split("=")[0] not in map(spelling, options_of_pytest_benchmark()):
+        pytest.skip(f"this pytest-benchmark has no {option}")
+
     result = forks.run(*ONE, option)
 
     assert result.returncode == 0, result.text
@@ -112,6 +118,7 @@ def test_no_option_about_it_prints_no_table_of_pytest_benchmark(forks: Forks) ->
     assert not STOCK_TABLE.search(forks.run(*ONE, "--benchmark-min-rounds=3").stdout)
 
 
+@pytest.mark.floor
 def test_the_environment_and_the_configuration_count_as_the_command_line(forks: Forks) -> None:
     for result in (
         forks.run(*ONE, PYTEST_ADDOPTS="--benchmark-columns=min"),
@@ -125,6 +132,7 @@ def test_a_refusal_holds_for_the_environment_too(refused: Callable[..., str]) ->
     assert "--benchmark-timer: " in refused(*ONE, PYTEST_ADDOPTS="--benchmark-timer=time.time")
 
 
+@pytest.mark.floor
 def test_options_that_nobody_sets_have_their_defaults(suite: Suite) -> None:
     """The record of pytest-benchmark has them as in a run without the suite."""
     result = suite.run(*ONE, "--benchmark-json=run.json", "--benchmark-min-rounds=4")
@@ -165,6 +173,27 @@ def test_an_address_of_elasticsearch_is_passed_on_untouched(suite: Suite) -> Non
     assert asked[0] == "['http://host:1']"
     assert len(asked) == 2
     assert [path.name for path in suite.root.iterdir() if ":" in path.name] == []
+
+
+@pytest.mark.parametrize(
+    "versions, refused",
+    [(("9.2.0", "5.3.0"), True), (("9.2.0", "5.3.1"), False), (("9.1.1", "5.2.3"), False), (("10.0", "4.0.0"), True)],
+)
+def test_versions_that_fail_together_are_refused(
+    monkeypatch: pytest.MonkeyPatch, versions: Tuple[str, str], refused: bool
+) -> None:
+    monkeypatch.setattr(pytest, "__version__", versions[0])
+    monkeypatch.setattr(pytest_benchmark, "__version__", versions[1])
+    arguments = SimpleNamespace(benchmark_only=False, benchmark_max_time=1.0, benchmark_histogram=[])
+
+    with pytest.raises(ValueError, match="fails with pytest") if refused else contextlib.nullcontext():
+        plugins.refuse(arguments, [])
+
+
+def test_an_installation_takes_versions_that_work_together() -> None:
+    text = (ROOT / "pyproject.toml").read_text()
+
+    assert "\"pytest-benchmark>=5.3.1; python_version >= '3.10'\"" in text
 
 
 def test_a_terminal_that_has_only_ascii_gets_a_table_of_ascii(suite: Suite) -> None:
