@@ -21,7 +21,6 @@ from bench.cases.errors import Unavailable
 from bench.cases.precision import PRECISIONS
 from bench.clock import canary, frequency, roofline
 from bench.clock.roofline import Roofline
-from bench.graph import draws
 
 # `peak`: the roofline, with the `limit` that no program can exceed and the `clock_hz` behind it; empty: not known.
 # `canary_s`: the times of the canaries; None: not known.
@@ -139,7 +138,7 @@ def reached(library: str, device: str, precision: str, threads: int) -> Roofline
     """What one library reaches. In 16 bits its fp32 counts as well: a library may compute 16-bit products in fp32,
     where the processor has no units for them. Raises what the library raises."""
     engine = backends.load(library)
-    name = f"{library} {engine.version()}"
+    name = _versioned(library)
     best = roofline.empty()
     for kernel_precision in sorted({_plain(precision), "fp32"}):
         for case in _kernels(library, device, kernel_precision):
@@ -186,6 +185,8 @@ def _kernels(library: str, device: str, precision: str) -> Iterator[Case]:
 
 def _with_kernel(best: Roofline, case: Case, settings: Settings, name: str) -> Roofline:
     """The roofline so far, raised by a kernel, where the library has it and it does not take too long."""
+    from bench.graph import draws  # imports numpy, which collection must not load
+
     graph, precision = workloads.of_case(case), PRECISIONS[case.precision]
     if best["flops"] and graph.flops / best["flops"] > LONGEST_S:
         return best

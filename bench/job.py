@@ -23,6 +23,7 @@ class Job:
     tell       callback that gets the name of each phase when it begins
     canary_s   seconds of each kind of canary on this machine when it is quiet; None: not known
     images     the data sets that the case reads, by split
+    memory_floor_bytes  resident memory before the case was compiled; None: not known
     compiling  holds the lock for compiling until timing starts
     """
 
@@ -32,6 +33,7 @@ class Job:
     tell: Callable[[str], None] = silent
     canary_s: Optional[Dict[str, float]] = None
     images: Mapping[str, Dataset] = field(default_factory=dict)
+    memory_floor_bytes: Optional[int] = None
     compiling: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     @property

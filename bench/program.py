@@ -20,9 +20,9 @@ class Program:
 
     `started(inputs)` feeds it and runs it once. `run` is what is timed.
 
-    Every backend implements convert, keep, run_resident, outputs and dtypes; for training also weights, load and
-    set_learning_rate. It implements latencies if `batches_in_flight` is above 1, and run_without_all_reduce if `group`
-    has several members. Every other method has a default.
+    Every backend implements convert, keep, run_resident, outputs and dtypes; for training also weights, load,
+    set_learning_rate and predict. It implements latencies if `batches_in_flight` is above 1, and
+    run_without_all_reduce if `group` has several members. Every other method has a default.
 
     group              the replicas that average their gradients
     batches_per_update the number of batches in one weight update, and so in one run
@@ -34,6 +34,7 @@ class Program:
     device_loop        one run processes all batches of a step on all replicas, in a loop on the device
     alone              no other case runs while this one is timed, even with --parallel-timing
     source             measured; or ipu_model or fake, which give no rate
+    not_compiled       why the framework interprets what the tuning would compile; None: it does not
     wait               blocks until the device is done; None: `run_resident` blocks itself
     """
 
@@ -41,6 +42,7 @@ class Program:
     device_loop = False
     alone = False
     source = "measured"
+    not_compiled: Optional[str] = None
     wait: Optional[Callable[[], None]] = None
 
     def __init__(self, graph: Graph, case: Case, settings: Settings, group: Group = ALONE) -> None:
@@ -100,7 +102,7 @@ class Program:
         return blocking
 
     def predict(self, batch: Mapping[str, Any]) -> Any:
-        """The logits of a batch in inference: norms use their running statistics."""
+        """The logits of a batch in inference: norms use their running statistics. The default is for no training."""
         self.feed([batch])
         self.run()
         return self.outputs()["output"]

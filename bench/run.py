@@ -16,7 +16,7 @@ from bench.cases.case import Case, Settings
 from bench.cases.errors import Broken, Refused, Unavailable, Wrong
 from bench.cases.precision import PRECISIONS
 from bench.cases.recipe import DEFAULT_RECIPE
-from bench.clock import surroundings, turn
+from bench.clock import conditions, memory, surroundings, turn
 from bench.clock.sampling import Samples, measure
 from bench.graph import Graph, draws, weight_files
 from bench.group import ALONE, Group
@@ -81,6 +81,7 @@ def _pipeline(job: Job) -> Reply:
     case = job.case
     (images,) = job.images.values()
     version = str(__import__(pipelines.load(case.backend).PACKAGE).__version__)
+    job.memory_floor_bytes = memory.floor_bytes()
     size, training = int(case.dimensions["image_size"]), case.mode == "training"
     job.tell("decoding")
     with feeding.images(case, job.settings, images, training=training, size=size, group=job.group) as opened:
@@ -97,17 +98,18 @@ def _network(job: Job) -> Reply:
     engine = backends.load(case.backend)
     graph = workloads.of_case(case, settings.recipe)
     _require_memory(graph, case)
-    material.require_files(graph, case, settings)
+    weights_note = material.require_files(graph, case, settings)
     try:
         version = engine.version()
     except ImportError as error:
         raise Broken(f"{case.backend} is installed and does not load: {error}") from None
+    job.memory_floor_bytes = memory.floor_bytes()
     with contextlib.ExitStack() as stack:
         if settings.poplar.compile_only:
             job.tell("compiling")
             return {"record": None, "samples": [], "compile_s": _compile(job, stack, graph, settings)[2]}
         program, weights, facts = _checked(job, stack, graph)
-        facts["framework_version"] = version
+        facts.update(framework_version=version, weights_note=weights_note)
         _export(engine, graph, weights, case, settings)
         opened = _feed(job, stack, program, weights)
         if not settings.timed:
@@ -152,7 +154,7 @@ def _compile(
     case, precision = job.case, PRECISIONS[job.case.precision]
     weights = draws.weights(graph, precision.weights)
     if settings.weights:
-        weights.update(weight_files.load(Path(settings.weights), graph, precision.weights))
+        weights.update(weight_files.load(Path(settings.weights), graph, precision.weights).arrays)
     inputs = [draws.inputs(graph, precision.compute, batch) for batch in _batch_numbers(job, settings, 1)]
     start = time.perf_counter()
     engine = backends.load(case.backend)
@@ -212,17 +214,17 @@ def _timed_record(job: Job, program: Program, facts: Facts, opened: Any) -> Repl
     )
     with contextlib.ExitStack() as stack:
         turn.to_time(job, stack, program.alone)
-        if job.learns and settings.data == "real":
-            from bench.real_data import epochs
-
-            step = step if program.device_loop else replace(step, iterations=1)
-            samples, around = surroundings.beside_canaries(job, working_set, lambda: epochs.train(program, job))
-        else:
-            uncounted = repeat(program.run, runs)
-            samples, around = surroundings.beside_canaries(
-                job, working_set, lambda: (measure(step.run, settings, group=job.group, uncounted=uncounted), {})
-            )
+        learning = job.learns and settings.data == "real"
+        if learning and not program.device_loop:
+            step = replace(step, iterations=1)
+        uncounted = repeat(program.run, runs)
+        samples, around = surroundings.beside_canaries(
+            job, working_set, lambda: _timed(job, program, step, None if learning else uncounted)
+        )
+        if not learning:
             around.update(surroundings.all_reduce_share(program, samples, settings))
+        if job.memory_floor_bytes and around["memory_peak_bytes"]:
+            around["memory_case_bytes"] = around["memory_peak_bytes"] - job.memory_floor_bytes
         samples, rates = surroundings.merged(samples, step, job.group)
         check.require_finite(program)
         _require_plausible(program, case)
@@ -246,6 +248,16 @@ def _working_set(graph: Graph, case: Case) -> float:
     return PRECISIONS[case.precision].bytes * elements
 
 
+def _timed(job: Job, program: Program, step: Step, uncounted: Optional[Callable[[], None]]) -> Tuple[Samples, Facts]:
+    """The samples of a program; and what it learnt, if it trains for epochs (`uncounted` is None). Raises Invalid."""
+    with conditions.required(job.settings, decoding=bool(job.images)):
+        if uncounted is not None:
+            return measure(step.run, job.settings, group=job.group, uncounted=uncounted), {}
+        from bench.real_data import epochs
+
+        return epochs.train(program, job)
+
+
 def _facts(program: Program) -> Facts:
     """The fields of a record that describe a program, its tuning and its device."""
     return {
@@ -254,6 +266,7 @@ def _facts(program: Program) -> Facts:
         **{f"tuned_{key}": value for key, value in program.facts.items()},
         **program.device_facts(),
         "source": program.source,
+        "not_compiled": program.not_compiled,
         **{f"device_{key}": value for key, value in device.load(program.case.device).describe().items()},
     }
 

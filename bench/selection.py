@@ -12,6 +12,7 @@ from bench.cases import dimension
 from bench.cases.case import Case
 from bench.cases.dimension import Dimension, Value
 from bench.cases.errors import Unavailable
+from bench.images import pipelines
 from bench.workloads import host_pipeline, network, own
 
 
@@ -117,8 +118,8 @@ def require(case: Case) -> None:
         raise Unavailable(f"not supported: {case.backend} runs on {', '.join(backend.devices)} here, not {case.device}")
     if case.mode not in backend.modes:
         raise Unavailable(f"not supported: {case.backend} runs {' and '.join(backend.modes)}, not {case.mode}")
-    if case.workload == host_pipeline.NAME and case.backend not in host_pipeline.BACKENDS:
-        owners = " and ".join(host_pipeline.BACKENDS)
+    if case.workload == host_pipeline.NAME and case.backend not in pipelines.names():
+        owners = " and ".join(sorted(pipelines.names(), reverse=True))
         raise Unavailable(f"not supported: {case.backend} has no input pipeline of its own, as {owners} have")
     processes = case.replicas > 1 and not devices.load(case.device).replicates
     if processes and case.mode == "training" and not backend.all_reduce:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 
 import numpy as np
@@ -61,6 +62,7 @@ def case_of(engine, key):
 
 
 def outcome_of(engine, key):
+    print(engine, *key, file=sys.stderr, flush=True)  # The last line says where a process ended.
     case, settings = case_of(engine, key), Settings(data=key[4], tuning=key[5])
     try:
         selection.require(case)

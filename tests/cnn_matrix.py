@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import sys
 import traceback
 
 import numpy as np
@@ -173,6 +174,7 @@ def drawn(graph, case, dtype):
 
 
 def outcome_of(engine, key):
+    print(engine, *key, file=sys.stderr, flush=True)  # The last line says where a process ended.
     case, settings = case_of(engine, key), settings_of(key)
     try:
         selection.require(case)

@@ -1,4 +1,4 @@
-"""The five exceptions of a case. Each has a different outcome in pytest."""
+"""The six exceptions of a case. Each has a different outcome in pytest."""
 
 from __future__ import annotations
 
@@ -22,3 +22,7 @@ class Refused(Exception):
 
 class Wrong(Exception):
     """A case ran and its results are wrong: it fails and is not recorded."""
+
+
+class Invalid(Exception):
+    """A case ran, and its time is not what the record would say: it fails and is not recorded."""

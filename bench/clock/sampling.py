@@ -31,19 +31,25 @@ STEADY = 0.05
 WARMUP_S = 2.0
 WARMUP_STEPS = 10
 BLOCKS = 6
+# Fewer samples show no noise: two that happen to agree would look like a quiet case.
+FEWEST = 5
 # With this noise, and a quarter of the time budget spent, more samples would not change what is read.
 QUIET_PERCENT = 0.5
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Seconds of single steps, in order, and how they came about."""
+    """Seconds of single steps, in order, and how they came about.
+
+    section_s   what all of them took together, with what lies between two; 0: not known
+    """
 
     seconds: List[float]
     steps_per_sample: int
     warmup_steps: int
     warmup_s: float
     steady: bool
+    section_s: float = 0.0
 
     @property
     def median_s(self) -> float:
@@ -76,13 +82,15 @@ def measure(
         group.all_gather("start")
         resume.after_warm_up()
         if settings.steps:
-            _sample(run, inner, settings.steps, seconds, clock)
+            section_s = _sample(run, inner, settings.steps, seconds, clock)
         else:
             least = max(settings.min_rounds, program.dropped + 1 if program else 1)
-            _sample_until_quiet(run, inner, replace(settings, min_rounds=least), seconds, clock, group, resume)
+            section_s = _sample_until_quiet(
+                run, inner, replace(settings, min_rounds=least), seconds, clock, group, resume
+            )
     if not min(seconds) > 0:
         raise ValueError(f"a step took {min(seconds)} s; the clock did not move")
-    return Samples(seconds, inner, warm.steps + resume.steps, warm.seconds + resume.seconds, warm.steady)
+    return Samples(seconds, inner, warm.steps + resume.steps, warm.seconds + resume.seconds, warm.steady, section_s)
 
 
 @contextlib.contextmanager
@@ -96,6 +104,11 @@ def _no_collection() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
+
+
+def known_noise_percent(seconds: List[float]) -> Optional[float]:
+    """The noise; None for so few samples that they do not show it."""
+    return noise_percent(seconds) if len(seconds) >= FEWEST else None
 
 
 def noise_percent(seconds: List[float]) -> float:
@@ -164,19 +177,22 @@ class _Resume:
         self.seconds += math.fsum(seconds)
 
 
-def _sample(run: Callable[[], None], inner: int, count: int, seconds: List[float], clock: Callable[[], float]) -> None:
+def _sample(run: Callable[[], None], inner: int, count: int, seconds: List[float], clock: Callable[[], float]) -> float:
+    """Append `count` samples. Returns the seconds that they took together, with what lies between two."""
     append = seconds.append
+    began = clock()
     if inner == 1:
         for _ in range(count):
             start = clock()
             run()
             append(clock() - start)
-        return
+        return clock() - began
     for _ in range(count):
         start = clock()
         for _ in range(inner):
             run()
         append((clock() - start) / inner)
+    return clock() - began
 
 
 def _sample_until_quiet(
@@ -187,12 +203,15 @@ def _sample_until_quiet(
     clock: Callable[[], float],
     group: Group,
     resume: _Resume,
-) -> None:
-    """Sample in chunks that grow to a twentieth of the time budget, with a decision after each."""
-    start, chunk = clock(), 1
+) -> float:
+    """Sample in chunks that grow to a twentieth of the time budget, with a decision after each.
+
+    Returns the seconds that all chunks took together.
+    """
+    start, chunk, section_s = clock(), 1, 0.0
     while True:
         begin = clock()
-        _sample(run, inner, chunk, seconds, clock)
+        section_s += _sample(run, inner, chunk, seconds, clock)
         now = clock()
         done = now - start >= settings.max_time_s
         if not done and now - start >= settings.max_time_s / 4 and len(seconds) >= 10 * BLOCKS:
@@ -200,7 +219,7 @@ def _sample_until_quiet(
         done = done and len(seconds) >= settings.min_rounds
         votes = group.all_gather((done, now - begin < settings.max_time_s / 40))
         if all(done for done, _ in votes):
-            return
+            return section_s
         if all(short for _, short in votes):
             chunk = min(2 * chunk, 1000)
         resume.between_chunks()

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Tuple
 
 from bench.cases.case import Settings
-from bench.clock import canary, frequency
+from bench.clock import canary, frequency, memory, neighbours
 from bench.clock.sampling import Samples, measure
 from bench.group import Group
 from bench.job import Job
@@ -30,27 +28,17 @@ def beside_canaries(
     load = os.getloadavg()[0]
     before, core_hz = _canary(job, working_set), frequency.hz()
     started_s = time.time()
-    _forget_peak_memory()
+    resets = memory.forget_peak()
+    others = neighbours.watch(job.settings.cores)
     samples, seen = timed()
-    seen = {**seen, "memory_peak_bytes": _peak_memory()}
+    others_percent = max((share for share in job.group.all_gather(others()) if share is not None), default=None)
+    seen = {**seen, "memory_peak_bytes": memory.peak_bytes() if resets else None, "others_percent": others_percent}
     ended_s = time.time()
     after = _canary(job, working_set)
     seen = {**seen, **canary.fields(before, after, job.canary_s or {}), "load_average_1min": load}
+    seen["disturbed"] = seen["disturbed"] or (others_percent or 0) > neighbours.MOST_PERCENT
     seen["core_hz"] = max((hz for hz in (core_hz, frequency.hz()) if hz), default=None)
     return samples, {**seen, "started_s": started_s, "ended_s": ended_s, "canary_s": canary.best(before, after)}
-
-
-def _forget_peak_memory() -> None:
-    """Let the kernel count this process's peak memory from here, where it can (Linux)."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def _peak_memory() -> Optional[int]:
-    with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
-    return None
 
 
 def _canary(job: Job, working_set: float) -> canary.Times:
@@ -90,9 +78,10 @@ def merged(samples: Samples, step: Step, group: Group) -> Tuple[Samples, Dict[st
         return samples, {}
     every = group.all_gather(samples.seconds)
     longest = [max(step_s) for step_s in zip(*every)]
+    section_s = max(group.all_gather(samples.section_s))
     own = step.items // group.count
     rates = [throughput(own, replace(samples, seconds=seconds).median_s) for seconds in every]
-    return replace(samples, seconds=longest), {"replica_items_per_s": rates}
+    return replace(samples, seconds=longest, section_s=section_s), {"replica_items_per_s": rates}
 
 
 def all_reduce_share(program: Program, samples: Samples, settings: Settings) -> Dict[str, Any]:

@@ -8,9 +8,9 @@ import os
 import platform
 import re
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Sequence
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, Set
 
-from bench import locks
+from bench import locks, quota
 
 # An x86 core's highest flops per cycle, by flag in /proc/cpuinfo: two fused multiply-adds a cycle on vectors of 8 or
 # 16 numbers (fp32) or 32 (fp16, pairs of bf16), or AMX's tile of 16 x 16 x 32 in 16 cycles.
@@ -47,7 +47,12 @@ def lease(cores: Sequence[int] = ()) -> Iterator[None]:
 
 
 def describe() -> Dict[str, Any]:
-    return {"model": _model(), "cores": len(usable_cores()), "machine": platform.machine()}
+    return {
+        "model": _model(),
+        "cores": len(usable_cores()),
+        "machine": platform.machine(),
+        "quota": quota.cores(),
+    }
 
 
 def limit(dtype: str, threads: int, clock_hz: Optional[float]) -> Optional[Dict[str, float]]:
@@ -67,12 +72,14 @@ def limit(dtype: str, threads: int, clock_hz: Optional[float]) -> Optional[Dict[
 
 @functools.lru_cache(maxsize=None)
 def usable_cores() -> List[int]:
-    """One logical CPU of each physical core that this process may use."""
+    """One logical CPU of each physical core that this process may use; with a quota of CPU time, as many of the last
+    as it can keep busy."""
     allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
     first_of: Dict[str, int] = {}
     for cpu in allowed:
         first_of.setdefault(_siblings(cpu), cpu)
-    return list(first_of.values())
+    cores, granted = list(first_of.values()), quota.cores()
+    return cores if granted is None else cores[-max(1, int(granted)) :]
 
 
 def default_threads(usable: Sequence[int]) -> int:
@@ -89,9 +96,23 @@ def default_cores(threads: int, usable: List[int]) -> List[int]:
 
 def bind(cores: Sequence[int]) -> None:
     """Bind every thread of this process to these cores. New threads inherit it."""
-    for task in os.listdir("/proc/self/task") if hasattr(os, "sched_setaffinity") else ():
+    for thread in threads():
         with contextlib.suppress(OSError):  # the thread has ended
-            os.sched_setaffinity(int(task), cores)
+            os.sched_setaffinity(thread, cores)
+
+
+def threads() -> List[int]:
+    """The threads of this process, by the kernel's numbers; none where they cannot be bound."""
+    return [int(name) for name in os.listdir("/proc/self/task")] if hasattr(os, "sched_setaffinity") else []
+
+
+def elsewhere(cores: Sequence[int], threads: Iterable[int]) -> List[int]:
+    """The cores, other than these, on which some threads of this process may run."""
+    others: Set[int] = set()
+    for thread in threads:
+        with contextlib.suppress(OSError):  # the thread has ended
+            others |= os.sched_getaffinity(thread) - set(cores)
+    return sorted(others)
 
 
 def _siblings(cpu: int) -> str:

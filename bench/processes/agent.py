@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
-from bench import backends, calibration, locks, selection, workloads
+from bench import backends, calibration, locks, quota, selection, workloads
 from bench import devices as device
 from bench.backends._ipu import variables
 from bench.cases.case import Case, Settings
@@ -44,6 +44,7 @@ class Machine:
         return {
             "python": platform.python_version(),
             "cores": cpu.usable_cores(),
+            "quota": quota.cores(),
             "devices": {name: None if absent[name] else device.load(name).describe() for name in devices},
             "absent": absent,
             "versions": {name: backends.installed(name) for name in backends.names()},

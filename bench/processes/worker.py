@@ -15,8 +15,9 @@ import traceback
 from typing import Any, Callable, Dict, Iterator, List, Mapping
 
 from bench import calibration, run, workloads
+from bench import environment as variables
 from bench.cases.case import Settings
-from bench.cases.errors import Broken, Lost, Refused, Unavailable, Wrong
+from bench.cases.errors import Broken, Invalid, Lost, Refused, Unavailable, Wrong
 from bench.devices import cpu
 from bench.group import ALONE, Group, Member
 
@@ -35,7 +36,7 @@ def serve(channel: Any, spec: Mapping[str, Any]) -> None:
 
 def prepare(environment: Mapping[str, str], cores: List[int]) -> None:
     """Set the variables that a framework reads when it is imported, and bind this process to its cores."""
-    os.environ.update(environment)
+    variables.use(environment)
     if cores:
         # The description is cached. A bound process sees only its own cores, so its records would describe a
         # different machine.
@@ -61,6 +62,8 @@ def answer(request: Mapping[str, Any], tell: Tell, launched: Group = ALONE) -> R
         return {"kind": "wrong", "text": str(error)}
     except Wrong as error:
         return {"kind": "wrong", "text": f"wrong result, not recorded: {error}"}
+    except Invalid as error:
+        return {"kind": "wrong", "text": f"INVALID, not recorded: {error}"}
     except Broken as error:
         return {"kind": "wrong", "text": str(error)}
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the harness reports it, with its traceback

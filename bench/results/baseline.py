@@ -9,19 +9,24 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
+import math
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Mapping, Optional
 
 from bench import cache
 from bench.cases.case import RECORDED
+from bench.clock.sampling import FEWEST
 from bench.results.fields import FIELDS, SCHEMA
 from bench.results.record import Record, upgraded
 
 # Fields that must be equal. Settings are compared by their fingerprint.
 MATCHED = tuple(name for name, field in FIELDS.items() if field.matched and name not in RECORDED)
 NEEDED = tuple(name for name, field in FIELDS.items() if field.needed)
+# A baseline with more noise than this would let a case become much slower.
+NOISIEST_PERCENT = 25
 
 
 @dataclass(frozen=True)
@@ -34,10 +39,13 @@ class Verdict:
 
 
 def judge(now: Record, base: Optional[Record], tolerance_percent: float) -> Verdict:
-    """Compare two records of one case.
+    """Compare two records of one case, by the logarithm of the ratio of their rates: twice as slow is as far away as
+    twice as fast.
 
     slower      below the baseline by more than the tolerance and the noise of both sides together
-    undecided   below by more than the tolerance, but within the noise, or on a disturbed machine
+    undecided   below by more than the tolerance, but within the noise; or the noise of a side is not known, its machine
+                was disturbed, or it was not steady
+    tolerance_percent   the fall that is accepted, below 100
     """
     if base is None:
         return Verdict("new", f"{now['id']} is not in the baseline")
@@ -47,19 +55,40 @@ def judge(now: Record, base: Optional[Record], tolerance_percent: float) -> Verd
     different = differences(now, base)
     if different:
         return Verdict("changed", f"{now['id']} cannot be compared: {'; '.join(different)}", change)
-    noise = (now["noise_percent"] ** 2 + base["noise_percent"] ** 2) ** 0.5
+    distance = abs(math.log(now["items_per_s"] / base["items_per_s"]))
+    tolerance = -math.log(1 - tolerance_percent / 100)
+    faults = doubts(now) or doubts(base)
+    noise = math.hypot(*(math.log1p((side["noise_percent"] or 0) / 100) for side in (now, base)))
     text = (
         f"{now['id']}: {now['items_per_s']:,.6g} {now['item']}s, items/s is {abs(change):.1f} %"
         f" {'below' if change < 0 else 'above'} the baseline's {base['items_per_s']:,.6g}"
-        f" (tolerance {tolerance_percent:g} %, noise {noise:.1f} %)"
+        f" (tolerance {tolerance_percent:g} %, noise {100 * math.expm1(noise):.1f} %)"
     )
-    if abs(change) <= tolerance_percent:
+    if distance <= tolerance:
         return Verdict("same", text, change)
-    if now["disturbed"] or base["disturbed"]:
-        return Verdict("undecided", f"{text}; the machine was disturbed", change)
-    if abs(change) <= tolerance_percent + noise:
+    if faults:
+        return Verdict("undecided", f"{text}; {faults[0]}", change)
+    if distance <= tolerance + noise:
         return Verdict("undecided", text, change)
     return Verdict("slower" if change < 0 else "faster", text, change)
+
+
+def doubts(record: Record) -> List[str]:
+    """Why a rate decides nothing; none: it does."""
+    faults = ["the machine was disturbed"] if record["disturbed"] else []
+    if record["noise_percent"] is None or (record.get("samples") or FEWEST) < FEWEST:
+        faults.append(f"the noise of {record.get('samples')} samples is not known")
+    return faults + (["it was not steady after the warm-up"] if record.get("steady") is False else [])
+
+
+def unfit(record: Record) -> str:
+    """Why a record cannot be a baseline; empty: it can."""
+    if record["source"] != "measured":
+        return f"its source is {record['source']}"
+    faults = doubts(record)
+    if not faults and record["noise_percent"] > NOISIEST_PERCENT:
+        faults = [f"its noise is {record['noise_percent']:.0f} %, more than {NOISIEST_PERCENT} % hides a regression"]
+    return faults[0] if faults else ""
 
 
 def differences(now: Record, base: Record) -> List[str]:
@@ -119,6 +148,8 @@ def load(path: Path) -> Dict[str, Record]:
         raise ValueError(
             f"--baseline {path}: no list of benchmarks in it; give a file of --benchmark-json or --baseline-accept"
         )
+    if not benchmarks:
+        raise ValueError(f"--baseline {path}: no case in it; --baseline-accept WHY stores those of a run")
     records = {}
     for entry in benchmarks:
         stored = entry.get("extra_info") if isinstance(entry, dict) else None
@@ -137,10 +168,11 @@ def load(path: Path) -> Dict[str, Record]:
 
 
 def _require_numbers(path: Path, info: Mapping[str, Any]) -> None:
-    """Raise ValueError if a record's rate or noise is no valid number."""
-    for key in ("items_per_s", "noise_percent"):
-        value = info.get(key)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not (value > 0 or key != "items_per_s"):
+    """Raise ValueError if a record's rate or noise is no number that can be: the noise of few samples is null."""
+    for key, least in (("items_per_s", sys.float_info.min), ("noise_percent", 0)):
+        value = info[key]
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not (number and least <= value < math.inf) and not (key == "noise_percent" and value is None):
             raise ValueError(f"--baseline {path}: damaged: {key} of {info['id']} is {value!r}")
 
 
@@ -153,8 +185,11 @@ def require_own_machine(path: Path, records: Iterable[Record], devices: Mapping[
     if not known or any(_same_device(record, devices) for record in known):
         return
     first = known[0]
-    theirs = ", ".join(f"{key[7:]} {value}" for key, value in sorted(first.items()) if key.startswith("device_"))
-    ours = ", ".join(f"{key} {value}" for key, value in sorted(devices[first["device"]].items()))
+    named = {key[7:]: value for key, value in first.items() if key.startswith("device_")}
+    theirs, ours = (
+        ", ".join(f"{key} {value}" for key, value in sorted(facts.items()) if value is not None)
+        for facts in (named, devices[first["device"]])
+    )
     raise ValueError(
         f"--baseline {path}: measured on another machine ({theirs}; here {ours}); a baseline holds for its own machine,"
         f" store one with --baseline NAME --baseline-accept WHY"
@@ -164,7 +199,7 @@ def require_own_machine(path: Path, records: Iterable[Record], devices: Mapping[
 def accept(path: Path, records: Iterable[Record], who: str, why: str) -> List[Record]:
     """Store records in a file, with who, when and why. Records of other cases stay in the file.
 
-    Returns the records that were not stored, because the machine was disturbed or nothing was measured.
+    Returns the records that were not stored, since they are unfit. If all are, the file stays as it is.
     Raises ValueError if two records are of the same case.
     """
     records = list(records)
@@ -172,7 +207,9 @@ def accept(path: Path, records: Iterable[Record], who: str, why: str) -> List[Re
     duplicates = sorted({id for id in ids if ids.count(id) > 1})
     if duplicates:
         raise ValueError(f"several tests measured {', '.join(duplicates)}; select one of them (-k)")
-    accepted = [record for record in records if _is_valid(record)]
+    accepted = [record for record in records if not unfit(record)]
+    if not accepted:
+        return records
     path.parent.mkdir(parents=True, exist_ok=True)
     stored = _parsed(path) if path.exists() else {"accepted": []}
     merged = load(path) if path.exists() else {}
@@ -184,11 +221,7 @@ def accept(path: Path, records: Iterable[Record], who: str, why: str) -> List[Re
         "benchmarks": [{"extra_info": merged[key]} for key in sorted(merged)],
     }
     cache.write_whole(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
-    return [record for record in records if not _is_valid(record)]
-
-
-def _is_valid(record: Record) -> bool:
-    return not record["disturbed"] and record["source"] == "measured"
+    return [record for record in records if unfit(record)]
 
 
 def _same_device(record: Record, devices: Mapping[str, Mapping[str, Any]]) -> bool:

@@ -11,11 +11,12 @@ import platform
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, Optional
 
-from bench import workloads
+from bench import environment, workloads
 from bench.cases.case import RECORDED, Case, Settings
 from bench.cases.precision import PRECISIONS
 from bench.clock.canary import DISTURBED
-from bench.clock.sampling import Samples, noise_percent
+from bench.clock.neighbours import MOST_PERCENT
+from bench.clock.sampling import FEWEST, Samples, known_noise_percent
 from bench.graph import Graph
 from bench.graph.recording import SOURCES
 from bench.program import Step, throughput
@@ -65,6 +66,11 @@ class Measurement:
     def per_second(self, count: Optional[int], unit: float) -> Optional[float]:
         """The count of a batch as a rate, in `unit` per second."""
         return None if count is None else count * self.batches / self.samples.median_s / unit
+
+    @property
+    def section_rate(self) -> Optional[float]:
+        steps = len(self.samples.seconds) * self.samples.steps_per_sample
+        return throughput(self.step.items * steps, self.samples.section_s) if self.samples.section_s else None
 
     def percentile(self, share: float) -> float:
         return percentile(sorted(self.samples.seconds), share)
@@ -157,6 +163,13 @@ _ROWS = (
         column="items/s",
         junit=True,
     ),
+    Field(
+        "section_items_per_s",
+        "the rate over the whole timed section, with what lies between two samples; null with --epochs",
+        "items/s",
+        lambda m: m.section_rate,
+        rate=True,
+    ),
     Field("replica_items_per_s", "each replica's own rate, by rank; null for one replica", "items/s", rate=True),
     Field(
         "protocol_items_per_s",
@@ -201,9 +214,9 @@ _ROWS = (
     ),
     Field(
         "noise_percent",
-        "half the range of the medians of six blocks of samples, in percent of the median",
+        f"half the range of the medians of six blocks of samples; null below {FEWEST} samples",
         "%",
-        lambda m: noise_percent(m.samples.seconds),
+        lambda m: known_noise_percent(m.samples.seconds),
         rate=True,
         needed=True,
         column="noise",
@@ -216,7 +229,12 @@ _ROWS = (
         "s",
         rate=True,
     ),
-    Field("memory_peak_bytes", "peak resident memory of the worker while it was timed, with the framework", "bytes"),
+    Field(
+        "memory_peak_bytes",
+        "peak resident memory of the worker while it was timed, with the framework and what earlier cases left",
+        "bytes",
+    ),
+    Field("memory_case_bytes", "what of that came since before the case was compiled", "bytes"),
     Field("compile_s", "time of lowering, compiling, loading and the first step", "s"),
     Field("warmup_steps", "steps before the first sample", value=lambda m: m.samples.warmup_steps),
     Field("warmup_s", "time before the first sample", "s", lambda m: m.samples.warmup_s),
@@ -256,7 +274,10 @@ _ROWS = (
         "1e12 FLOP/s",
     ),
     Field("peak_gbytes_per_s", "fastest copy or read in calibration, of a working set of this size", "1e9 bytes/s"),
-    Field("peak_library", "what reached the tighter of the two: a library and its kernel, or a case that raised it"),
+    Field(
+        "peak_library",
+        "what reached the tighter of the two, a library and its kernel or a case that raised it, and the rate",
+    ),
     Field("peak_raised", "whether this case was faster than the measured peak and raised it"),
     Field("core_hz", "clock of a core, measured before and after the case; the higher one", "Hz"),
     # Replicas.
@@ -286,8 +307,13 @@ _ROWS = (
         "canary_kind", "the kernel that was slowed down most: arithmetic, level2, level3, memory, latency or threads"
     ),
     Field(
+        "others_percent",
+        "what other processes and a hypervisor took of the cores in the warm-up and the timed section; null: not known",
+        "%",
+    ),
+    Field(
         "disturbed",
-        f"a canary was more than {DISTURBED} times slower than known: no verdict, no baseline",
+        f"a canary was {DISTURBED} times slower than known, or others took {MOST_PERCENT:g} % of the cores",
         needed=True,
         junit=True,
     ),
@@ -298,6 +324,7 @@ _ROWS = (
     Field("tolerance", "largest `relative_error` that the check allows"),
     Field("checked_rows", "rows of the batch that were checked"),
     Field("checked_size", "shape of the first input that was checked"),
+    Field("weights_note", "how the names in the file of --weights differ from the network's; null: they do not"),
     # Real images.
     Field("data_dir", "folder of the set of images; only for real images, like the next eleven"),
     Field("images_skipped", "bad images that were skipped, over all replicas"),
@@ -321,9 +348,21 @@ _ROWS = (
         "items",
         lambda m: m.global_batch,
     ),
+    Field("not_compiled", "why the tuning's compiler was not used; null where it was, or is not asked for"),
+    Field(
+        "removed_variables",
+        "environment variables that place threads, with their values: removed, as --pin binds workers; or null",
+        value=lambda m: environment.removed(),
+    ),
     Field("batches_in_flight", "batches that run at once"),
     Field("host", "name of the worker's machine", value=lambda m: platform.node()),
     Field("framework_version", "version of the backend's framework", needed=True, matched=True),
+    Field(
+        "environment",
+        "variables of the environment that change a rate and that the suite did not set; null: none",
+        value=lambda m: environment.found(),
+        matched=True,
+    ),
     Field("python_version", "Python version of the worker", value=lambda m: platform.python_version()),
     Field("started_s", "start of the timed section, since 1970", "s"),
     Field("ended_s", "end of the timed section, since 1970", "s"),

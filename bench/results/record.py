@@ -82,12 +82,13 @@ def with_peak(record: Record, peak: Mapping[str, Any], raised: bool = False) -> 
     if bandwidth:
         shares[size] = record["gbytes_per_s"] * 1e9 / bandwidth
     roof = max(shares, key=lambda name: shares[name])
+    rate = f"{peak['flops'] / 1e12:.3g} TFLOP/s" if roof == "flops" else f"{(bandwidth or 0) / 1e9:.3g} GB/s"
     return {
         **record,
         "percent_of_peak": 100 * shares[roof],
         "peak_tflops": peak["flops"] / 1e12,
         "peak_gbytes_per_s": bandwidth / 1e9 if bandwidth else None,
-        "peak_library": peak["sources"].get(roof),
+        "peak_library": f"{peak['sources'].get(roof)}: {rate}",
         "peak_raised": raised,
     }
 

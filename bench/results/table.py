@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench import workloads
-from bench.clock import canary
+from bench.clock import canary, neighbours
 from bench.clock.protocol import PROGRAMS
 from bench.results import baseline
 from bench.results.baseline import Verdict
@@ -25,6 +25,8 @@ IMAGE_NETWORKS = workloads.names("cnns")
 AXES = ("workload", "size", "mode", "batch_size", "precision", "replicas", "device", "backend")
 NO_RATE = "-"
 HEADS = {"batch_size": "batch"}
+# The rate over the whole timed section is named where it differs from the median's by more than this factor.
+SECTION_FACTOR = 1.5
 Row = Tuple[Record, Optional[Verdict]]
 
 
@@ -150,9 +152,8 @@ def _change(record: Record, verdict: Optional[Verdict]) -> str:
 
 
 def _noise(record: Record, verdict: Optional[Verdict]) -> str:
-    # One sample has no noise: there is nothing to compare it with.
-    known = record["noise_percent"] is not None and record["samples"] != 1
-    return (f"{record['noise_percent']:.1f}%" if known else "") + ("!" if record["disturbed"] else "")
+    noise = record["noise_percent"]
+    return ("" if noise is None else f"{noise:.1f}%") + ("!" if record["disturbed"] else "")
 
 
 def seconds(value: float) -> str:
@@ -182,11 +183,16 @@ def _notes(rows: Sequence[Row]) -> List[str]:
             )
         if record["bound_by"]:
             notes.append(f"{record['id']}: {record['bound_by']}")
+        notes += _of_section(record)
+        if record["weights_note"]:
+            notes.append(f"{record['id']}: {record['weights_note']}")
         if record["images_skipped"]:
             notes.append(f"{record['id']}: {record['images_skipped']} bad images left out")
+    notes += _of_machine([record for record, _ in rows])
     for name in dict.fromkeys(record["protocol"] for record, _ in rows if record["protocol"] in PROGRAMS):
         notes.append(f"theirs: the rate as the program {name} has it")
     notes += _disturbances([record for record, _ in rows if record["disturbed"]])
+    notes += sorted({f"peak of {record['peak_library']}" for record, _ in rows if record["peak_library"]})
     raised = sorted({record["id"] for record, _ in rows if record["peak_raised"]})
     if raised:
         notes += ["above the measured peak, which was raised:", *(f"  {name}" for name in raised)]
@@ -196,14 +202,50 @@ def _notes(rows: Sequence[Row]) -> List[str]:
     return notes
 
 
-def _disturbances(records: Sequence[Record]) -> List[str]:
-    """For each kind of canary, its largest slowdown, and the disturbed cases."""
+def _of_section(record: Record) -> List[str]:
+    """The rate over the whole timed section, where it is another than that of the median step."""
+    median, whole = record["items_per_s"], record["section_items_per_s"]
+    if not median or not whole or max(median / whole, whole / median) <= SECTION_FACTOR:
+        return []
+    return [f"{record['id']}: {rate(whole)} items/s over the whole timed section, and {rate(median)} by its median"]
+
+
+def _of_machine(records: Sequence[Record]) -> List[str]:
+    """What the machine, or the environment, does to several cases: a line each."""
     notes = []
-    for kind in sorted({record["canary_kind"] for record in records}):
-        disturbed = [record for record in records if record["canary_kind"] == kind]
-        worst = max(max(record["canary_slowdown_before"], record["canary_slowdown_after"]) for record in disturbed)
-        notes.append(f"! the machine was disturbed: {canary.KINDS[kind]} up to {worst:.2g} times slower than known:")
-        notes += sorted({f"  {record['id']}" for record in disturbed})
+    for reason in dict.fromkeys(record["not_compiled"] for record in records if record["not_compiled"]):
+        count = sum(record["not_compiled"] == reason for record in records)
+        notes.append(f"not compiled, so slower: {count} case{'s' if count > 1 else ''}, since {reason}")
+    removed = sorted({name for record in records for name in record["removed_variables"] or ()})
+    if removed:
+        notes.append(f"not passed on to workers, which are bound by --pin: {', '.join(removed)}")
+    for threads, cores in sorted({(record["threads"], _cores(record)) for record in records}):
+        if cores is not None and threads > cores:
+            notes.append(f"warning: {threads} threads share {cores} core{'s' if cores > 1 else ''} (--threads, --pin)")
+    return notes
+
+
+def _cores(record: Record) -> Optional[int]:
+    """The cores that the threads of a case have; None: not known."""
+    bound, present = str(record["cores"] or ""), record.get("device_cores")
+    return len(bound.split(",")) if bound else present
+
+
+def _disturbances(records: Sequence[Record]) -> List[str]:
+    """What disturbed which cases: how much slower each kind of canary was, and what others took of the cores."""
+    reasons: Dict[str, List[Tuple[float, str]]] = {}
+    for record in records:
+        slowdown = max(record["canary_slowdown_before"] or 0, record["canary_slowdown_after"] or 0)
+        if slowdown > canary.DISTURBED:
+            reason = f"{canary.KINDS[record['canary_kind']]} up to {{:.2g}} times slower than known"
+            reasons.setdefault(reason, []).append((slowdown, record["id"]))
+        if (record["others_percent"] or 0) > neighbours.MOST_PERCENT:
+            reason = "others took up to {:.0f} % of the cores"
+            reasons.setdefault(reason, []).append((record["others_percent"], record["id"]))
+    notes = []
+    for reason, cases in sorted(reasons.items()):
+        notes.append(f"! the machine was disturbed: {reason.format(max(cases)[0])}:")
+        notes += sorted({f"  {name}" for _, name in cases})
     return notes
 
 

@@ -18,8 +18,6 @@ DIMENSIONS = {"image_size": PARTS["image_size"]}
 SIZES = ({"image_size": 224, "batch_size": 32},)
 TINY = {"image_size": 8}
 LEARNING_RATE = 0.0
-# The frameworks that have an input pipeline.
-BACKENDS = ("torch", "tensorflow")
 
 
 def build(net: Graph, *, image_size: int) -> Tensor:

@@ -19,7 +19,7 @@ from bench.cases.case import Settings
 SCRIPT = Path(__file__).with_name("matrices.py")
 TIMEOUT_S = 900.0
 # Those that take longest, first: all of them run side by side.
-ORDER = ("tensorflow", "torch", "openvino", "numpy", "onnxruntime", "models")
+ORDER = ("jax", "tensorflow", "torch", "openvino", "numpy", "onnxruntime", "models")
 
 
 def engines():

@@ -8,13 +8,19 @@ from dataclasses import replace
 import pytest
 
 from bench.cases.case import Case, Settings
-from bench.clock import canary, surroundings
+from bench.clock import canary, neighbours, surroundings
 from bench.clock.sampling import measure
 from bench.job import Job
 
 CASE = Case("dense", "u8", {"units": 8}, "inference", 1, "fp32", 1, "numpy", "cpu")
 MIB = 1 << 20
 QUIET = dict.fromkeys(canary.KINDS, 0.5)
+
+
+@pytest.fixture(autouse=True)
+def no_neighbours(monkeypatch):
+    """Nobody else uses the cores: the canaries alone decide."""
+    monkeypatch.setattr(neighbours, "watch", lambda cores: lambda: 0.0)
 
 
 @pytest.fixture
@@ -168,7 +174,7 @@ def test_replicas_take_turns_and_the_slowest_counts(monkeypatch):
         rank_0 = iter([{"memory": 2.0}, {}, {"memory": 2.0}, {}])
 
         def all_gather(self, value, no_timeout=False):
-            return [next(self.rank_0), value]
+            return [next(self.rank_0), value] if isinstance(value, dict) else [value, value]
 
     seen = beside(
         monkeypatch, {"memory": 0.5}, {"memory": 0.6}, replace(Job(CASE, Settings(), canary_s=QUIET), group=Pair())

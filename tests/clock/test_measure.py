@@ -264,6 +264,18 @@ def test_every_sample_is_in_one_block(count):
         assert noise_percent([1.0] * (count - 1) + [9.0]) > 0
 
 
+@pytest.mark.parametrize("settings, section_s", [({"steps": 5}, 1.6), ({"min_rounds": 5, "max_time_s": 0.0}, 2.0)])
+def test_a_section_holds_the_pauses_between_samples(settings, section_s):
+    """A step takes 0.1 s, and so does each reading of the clock: 3 ticks a sample and one more in a loop over five,
+    or in each of five loops over one."""
+    clock = itertools.count()
+
+    samples = measure(lambda: next(clock), Settings(**settings), lambda: 0.1 * next(clock))
+
+    assert samples.seconds == pytest.approx(5 * [0.2])
+    assert samples.section_s == pytest.approx(section_s)
+
+
 @pytest.mark.parametrize("count", [0, 1, 2, 9])
 def test_a_repeated_step_runs_so_often(count):
     calls = itertools.count()

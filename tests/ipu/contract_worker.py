@@ -42,7 +42,7 @@ from bench.graph import draws
 from bench.graph.reference import evaluate
 
 CUTS = {"resnet8": "layer2.0", "mobilenet_v3_small": "features.4"}
-NETWORKS = ("mobilenet_v3_small", "efficientnet_b0")
+NETWORKS = ("mobilenet_v3_small", "efficientnet_b0", *cnn_matrix.NEW)
 HALF = ("fp16", "fp16m")
 # Changes of the settings of a case; `schedule` is that of a pipeline of two stages.
 WAYS = {
@@ -241,6 +241,7 @@ def keys():
     variants = [name for name, changed in cnn_matrix.VARIANTS.items() if changed and set(changed) <= {*dimensions}]
     yield from (("resnet8", name, ("training", "inference")[index % 2], "fp32") for index, name in enumerate(variants))
     yield from (("mobilenet_v3_small", "plain", "training", "fp32"), ("efficientnet_b0", "plain", "inference", "fp32"))
+    yield from ((model, "plain", "training", "fp32") for model in cnn_matrix.NEW)
 
 
 def one_of(modes, number):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,11 +61,11 @@ def test_a_description_has_what_a_baseline_must_match():
 
 def test_the_peak_is_computed_from_tiles_and_clock_and_says_so():
     """1472 tiles x 1.33 GHz x 128 FLOP in 16 bits, and a quarter of that in 32 bits."""
-    half, full = ipu.peak("fp16", 1), ipu.peak("fp32", 1)
+    half, full = (ipu.computed_peak(replace(case_of(1), precision=name), Settings()) for name in ("fp16", "fp32"))
 
     assert half["flops"] == pytest.approx(250.6e12, rel=1e-3)
     assert full["flops"] == pytest.approx(62.65e12, rel=1e-3)
-    assert half["library"] == "computed: 1472 tiles x 128 FLOP x 1330 MHz"
+    assert half["sources"]["flops"] == "computed: 1472 tiles x 128 FLOP x 1330 MHz"
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ ATTRIBUTES = {
     "BatchNormalization": {"epsilon", "momentum"},
 }
 FLOATS = {1: "float32", 10: "float16"}
-NETWORKS = ("resnet8", "resnext14_32x4d", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0")
+NETWORKS = ("resnet8", "resnext14_32x4d", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", *cnn_matrix.NEW)
 LAYERS = [(layer, variant) for layer in workloads.names("layers") for variant in backend_matrix.variants(layer)]
 VARIED = [(model, variant) for model in cnn_matrix.VARIED for variant in cnn_matrix.VARIANTS if variant != "plain"]
 PLAIN = [*LAYERS, *((model, "plain") for model in NETWORKS), *VARIED]

@@ -36,6 +36,7 @@ def record_of(name="lstm-h8_t3", rate=1000.0, noise=0.0, **changed):
         "canary_slowdown_before": 1.0,
         "canary_slowdown_after": 2.34,
         "canary_kind": "memory",
+        "others_percent": 3.0,
         "steady": True,
         "threads": 1,
         "protocol": "median",

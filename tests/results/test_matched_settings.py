@@ -185,7 +185,7 @@ def test_a_run_is_held_and_compared_with_records_of_schema_1(history: Suite) -> 
 
     result = history.run(
         *SMALL,
-        *("--baseline=old.json", "--require-baseline", "--baseline-tolerance=1000"),
+        *("--baseline=old.json", "--require-baseline", "--baseline-tolerance=99"),
         *("--benchmark-compare", "--benchmark-storage=old"),
     )
 

@@ -22,6 +22,7 @@ FOUND = {
     "canary_slowdown_after": 1.1,
     "load_average_1min": 0.5,
     "canary_kind": "arithmetic",
+    "others_percent": 0.5,
     "core_hz": 2e9,
     "disturbed": False,
     "started_s": 1.7e9,
@@ -35,7 +36,8 @@ FOUND = {
 # Null in the record of a layer: what `record.latency`, `record.with_peak`, fixtures/measure.py and real images add.
 LATER = set(
     """
-    attempts tolerance gradient_error checked_size memory_peak_bytes
+    attempts tolerance gradient_error checked_size memory_peak_bytes memory_case_bytes
+    environment removed_variables not_compiled
     latency_p50_s latency_p90_s latency_p99_s latency_p999_s
     percent_of_peak peak_tflops peak_gbytes_per_s peak_library peak_raised
     data_dir images_skipped pipeline_items_per_s transfer_s_per_item compute_s_per_item bound_by
@@ -53,10 +55,10 @@ def case_of(layer="dense", mode="inference", precision="fp32", batch_size=32, **
     return Case(layer, "tiny", kept, mode, batch_size, precision, 1, "numpy", "cpu")
 
 
-def built(case, seconds=(0.5,), settings=None, iterations=1, replicas=1, **found):
+def built(case, seconds=5 * (0.5,), settings=None, iterations=1, replicas=1, **found):
     settings = settings or Settings()
     step = Step(lambda: None, workloads.items(case), replicas, iterations)
-    samples = Samples(list(seconds), 1, 3, 0.5, True)
+    samples = Samples(list(seconds), 1, 3, 0.5, True, section_s=2 * sum(seconds))
     return record.build(case, settings, workloads.of_case(case), step, samples, {**FOUND, **found})
 
 
@@ -67,6 +69,26 @@ def test_a_rate_is_items_over_the_median_step():
     assert made["step_median_s"] == 0.5
     assert made["items_per_s"] == 384
     assert made["item"] == "row"
+
+
+def test_the_rate_over_the_whole_section_counts_the_pauses():
+    """32 rows a step, two steps in a sample of which there are three, 16 s in all."""
+    case = case_of()
+    samples = Samples([0.5, 0.5, 0.5], 2, 3, 0.5, True, section_s=16.0)
+
+    made = record.build(case, Settings(), workloads.of_case(case), Step(lambda: None, 32), samples, FOUND)
+
+    assert made["items_per_s"] == 64
+    assert made["section_items_per_s"] == 12
+
+
+def test_an_unknown_section_has_no_rate():
+    case = case_of()
+    samples = Samples([0.5], 1, 3, 0.5, True)
+
+    made = record.build(case, Settings(), workloads.of_case(case), Step(lambda: None, 32), samples, FOUND)
+
+    assert made["section_items_per_s"] is None
 
 
 def test_a_mean_and_percentiles_are_of_the_samples():
@@ -249,7 +271,7 @@ def test_cores_are_stored_as_text():
 
 # What says how fast a machine is.
 RATES = """
-    items_per_s replica_items_per_s scaling_percent all_reduce_percent noise_percent
+    items_per_s section_items_per_s replica_items_per_s scaling_percent all_reduce_percent noise_percent
     step_median_s step_mean_s step_p90_s step_p99_s latency_p50_s latency_p90_s latency_p99_s latency_p999_s
     protocol_items_per_s protocol_min_items_per_s protocol_max_items_per_s protocol_std_items_per_s
     tflops gbytes_per_s percent_of_peak sdk_latency_s
@@ -275,7 +297,8 @@ def pipeline(mode="inference"):
     checks = ("relative_error", "checked_rows", "compile_s")
     notes = {name: value for name, value in FOUND.items() if name not in checks}
     graph, step = workloads.of_case(case), Step(lambda: None, 4)
-    return record.build(case, Settings(data="real"), graph, step, Samples([0.5], 1, 3, 0.5, True), notes)
+    samples = Samples([0.5], 1, 3, 0.5, True, section_s=0.5)
+    return record.build(case, Settings(data="real"), graph, step, samples, notes)
 
 
 @pytest.mark.parametrize("mode", ["inference", "training"])
@@ -284,7 +307,7 @@ def test_what_computes_nothing_has_no_cost_and_no_check_and_no_share_of_a_peak(m
 
     costs = {"parameters", "flops_per_item", "bytes_per_item", "tflops", "gbytes_per_s"}
     checks = {"relative_error", "gradient_error", "tolerance", "checked_rows", "checked_size", "compile_s"}
-    assert {name for name, value in made.items() if value is None} == (LATER | costs | checks)
+    assert {name for name, value in made.items() if value is None} == (LATER | costs | checks | {"noise_percent"})
     assert made["items_per_s"] == 8
 
 

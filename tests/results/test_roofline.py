@@ -47,8 +47,8 @@ def test_the_share_is_that_of_the_tighter_roof_and_its_source_is_named():
     products = record.with_peak(shared(0.5e12, 1e9, 0.01), PEAK)
     copies = record.with_peak(shared(0.1e12, 1e9, 0.01), PEAK)
 
-    assert (products["percent_of_peak"], products["peak_library"]) == (pytest.approx(50), "paper 1.0")
-    assert (copies["percent_of_peak"], copies["peak_library"]) == (pytest.approx(25), "a copy")
+    assert (products["percent_of_peak"], products["peak_library"]) == (pytest.approx(50), "paper 1.0: 1 TFLOP/s")
+    assert (copies["percent_of_peak"], copies["peak_library"]) == (pytest.approx(25), "a copy: 4 GB/s")
 
 
 def test_a_peak_without_a_bandwidth_is_of_the_arithmetic_only():
@@ -57,7 +57,7 @@ def test_a_peak_without_a_bandwidth_is_of_the_arithmetic_only():
     made = record.with_peak(shared(0.25e12, 1e12, 0.01), peak)
 
     assert made["percent_of_peak"] == pytest.approx(25)
-    assert (made["peak_gbytes_per_s"], made["peak_library"]) == (None, "computed")
+    assert (made["peak_gbytes_per_s"], made["peak_library"]) == (None, "computed: 1 TFLOP/s")
 
 
 def test_a_case_above_the_measured_peak_raises_it_and_is_named_as_its_source():
@@ -68,7 +68,7 @@ def test_a_case_above_the_measured_peak_raises_it_and_is_named_as_its_source():
 
     assert peak == {**PEAK, "flops": 1.5e12, "sources": {**PEAK["sources"], "flops": "the case"}}
     assert made["percent_of_peak"] == pytest.approx(100)
-    assert (made["peak_library"], made["peak_raised"]) == ("the case", True)
+    assert (made["peak_library"], made["peak_raised"]) == ("the case: 1.5 TFLOP/s", True)
     assert (PEAK["flops"], PEAK["sources"]["flops"]) == (1e12, "paper 1.0")
 
 

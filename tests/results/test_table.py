@@ -71,6 +71,9 @@ def test_disturbed_and_unsteady_cases_are_marked():
 
     assert "2.0%!" in text
     assert f"disturbed: the memory up to 2.3 times slower than known:\n  {record_of('a-1')['id']}\n" in text
+    busy = table.render([(record_of("a-1", disturbed=True, canary_slowdown_after=1.0, others_percent=37.4), None)])
+    assert f"disturbed: others took up to 37 % of the cores:\n  {record_of('a-1')['id']}" in busy
+    assert "times slower" not in busy
     assert f"not steady after the warm-up:\n  {record_of('b-1')['id']}" in text
     assert "!" not in table.render([(record_of(), None)])
 
@@ -131,6 +134,7 @@ def test_what_real_images_and_epochs_found_stands_below_the_table():
     learnt = {"epochs": 2.5, "loss_first": 6.9, "loss_last": 1.234}
     hits = {"top1_percent": 76.131, "top5_percent": 92.86, "images_scored": 50000}
     real = {"bound_by": "bound by pipeline: at most 107 items/s", "images_skipped": 3}
+    real["weights_note"] = "weights are those of a.pt, its entry state_dict"
 
     found = table.render([(record_of("resnet8-i32", **NETWORK, **learnt, **hits, **real), None)])
 
@@ -140,6 +144,7 @@ def test_what_real_images_and_epochs_found_stands_below_the_table():
         f"{name}: top-1 76.13 %, top-5 92.86 % of 50000 images",
         f"{name}: bound by pipeline: at most 107 items/s",
         f"{name}: 3 bad images left out",
+        f"{name}: weights are those of a.pt, its entry state_dict",
     ):
         assert note in found.splitlines()
 
@@ -164,3 +169,46 @@ def test_a_time_is_never_written_with_an_exponent(value):
 @pytest.mark.parametrize("value, text", [(1234.5, "1,234"), (12.3456, "12.35"), (0.5, "0.5"), (1e6, "1,000,000")])
 def test_a_rate_has_four_figures_or_all_of_them(value, text):
     assert table.rate(value) == text
+
+
+@pytest.mark.parametrize(
+    "whole, named", [(1000.0, False), (700.0, False), (500.0, True), (2000.0, True), (None, False)]
+)
+def test_a_rate_over_the_whole_section_is_named_where_it_is_another(whole, named):
+    row = record_of("lstm-h8_t3", 1000.0, section_items_per_s=whole)
+
+    notes = [line for line in lines_of((row, None)) if "section" in line]
+
+    expected = f"{row['id']}: {table.rate(whole)} items/s over the whole timed section, and 1,000 by its median"
+    assert notes == ([expected] if named else [])
+
+
+def test_what_was_not_compiled_is_a_line_for_each_reason():
+    rows = [(record_of(not_compiled=reason), None) for reason in ("no g++", None, "no g++", "no disk")]
+
+    assert [line for line in lines_of(*rows) if line.startswith("not compiled")] == [
+        "not compiled, so slower: 2 cases, since no g++",
+        "not compiled, so slower: 1 case, since no disk",
+    ]
+
+
+def test_variables_that_were_removed_are_one_line():
+    rows = [(record_of(removed_variables={name: "0"}), None) for name in ("OMP_PLACES", "KMP_AFFINITY", "OMP_PLACES")]
+
+    assert lines_of(*rows)[-1].endswith("by --pin: KMP_AFFINITY, OMP_PLACES")
+
+
+@pytest.mark.parametrize(
+    "threads, cores, present, line",
+    [
+        (1, "", 1, ""),
+        (2, "0,1", 4, ""),
+        (2, "", 1, "warning: 2 threads share 1 core (--threads, --pin)"),
+        (4, "0,3", 4, "warning: 4 threads share 2 cores (--threads, --pin)"),
+        (4, "", None, ""),
+    ],
+)
+def test_more_threads_than_cores_are_one_line(threads, cores, present, line):
+    rows = 2 * [(record_of(threads=threads, cores=cores, device_cores=present), None)]
+
+    assert [each for each in lines_of(*rows) if each.startswith("warning")] == ([line] if line else [])

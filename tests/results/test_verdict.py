@@ -18,15 +18,19 @@ from bench.results import baseline
     [
         (1000, 1000, (0, 0), "same"),
         (901, 1000, (0, 0), "same"),
-        (1099, 1000, (0, 0), "same"),
+        (1110, 1000, (0, 0), "same"),
         (899, 1000, (0, 0), "slower"),
-        (1101, 1000, (0, 0), "faster"),
-        # Noise of 3 % and 4 % is 5 % together, so slower begins below 85 %.
+        (1112, 1000, (0, 0), "faster"),
+        # Logarithms: 0.1054 of tolerance, and 0.0296 and 0.0392 of noise, 0.0491 together: slower begins below 85.7 %,
+        # faster above the inverse of that, 116.7 %.
         (860, 1000, (3, 4), "undecided"),
-        (849, 1000, (3, 4), "slower"),
-        (1140, 1000, (3, 4), "undecided"),
-        (1151, 1000, (3, 4), "faster"),
+        (855, 1000, (3, 4), "slower"),
+        (1165, 1000, (3, 4), "undecided"),
+        (1169, 1000, (3, 4), "faster"),
+        # Twice as slow is the noise alone; no noise hides any fall: 0.9 / 3.28 is 27.4 %.
         (500, 1000, (100, 0), "undecided"),
+        (275, 1000, (0, 228), "undecided"),
+        (273, 1000, (0, 228), "slower"),
         (950, 1000, (50, 50), "same"),
     ],
 )
@@ -44,6 +48,47 @@ def test_a_disturbed_machine_decides_nothing(now, before, rate):
 
     assert found.kind == "undecided"
     assert "the machine was disturbed" in found.text
+
+
+@pytest.mark.parametrize(
+    "doubtful, text",
+    [
+        ({"noise_percent": None, "samples": 1}, "the noise of 1 samples is not known"),
+        # As earlier versions stored it.
+        ({"noise_percent": 0.0, "samples": 4}, "the noise of 4 samples is not known"),
+        ({"steady": False}, "it was not steady after the warm-up"),
+    ],
+)
+@pytest.mark.parametrize("rate", [100, 7000])
+def test_a_side_whose_rate_is_in_doubt_decides_nothing(doubtful, text, rate):
+    for now, base in ((record_of(rate=rate, **doubtful), record_of()), (record_of(rate=rate), record_of(**doubtful))):
+        found = baseline.judge(now, base, 10)
+
+        assert found.kind == "undecided"
+        assert text in found.text
+    assert baseline.judge(record_of(rate=950, **doubtful), record_of(), 10).kind == "same"
+
+
+@pytest.mark.parametrize(
+    "unfit, text",
+    [
+        ({"noise_percent": 26.0}, "its noise is 26 %, more than 25 % hides a regression"),
+        ({"noise_percent": None, "samples": 1}, "the noise of 1 samples is not known"),
+        ({"steady": False}, "it was not steady after the warm-up"),
+        ({"source": "fake", "noise_percent": None}, "its source is fake"),
+    ],
+)
+def test_a_record_that_could_not_gate_is_not_stored_and_the_file_stays_as_it_is(tmp_path, unfit, text):
+    path = tmp_path / "base.json"
+    refused = {**record_of("a-1"), **unfit}
+
+    assert baseline.accept(path, [refused], "me", "first") == [refused]
+    assert not path.exists()
+    baseline.accept(path, [record_of("b-1")], "me", "second")
+    before = path.read_bytes()
+    assert baseline.accept(path, [refused], "me", "third") == [refused]
+    assert path.read_bytes() == before
+    assert baseline.unfit(refused) == text
 
 
 def test_a_verdict_says_how_much_of_what():
@@ -155,6 +200,7 @@ REFUSED = {
     "entries of text": ('{"benchmarks": ["x"]}', "schema None"),
     "an older schema": ('{"benchmarks": [{"extra_info": {"schema": 0, "id": "x"}}]}', "schema 0, this suite writes 2"),
     "a newer schema": ('{"benchmarks": [{"extra_info": {"schema": 3, "id": "x"}}]}', "schema 3, this suite writes 2"),
+    "no case": ('{"accepted": [], "benchmarks": []}', "no case in it"),
     "no id": ('{"benchmarks": [{"extra_info": {"schema": 2}}]}', "lacks id, "),
 }
 
@@ -171,6 +217,27 @@ def test_a_file_that_is_no_baseline_is_refused_in_one_line(tmp_path, name):
     assert text in str(refused.value)
     assert str(path) in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("key", ["items_per_s", "noise_percent"])
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), -1.0, -1e-9, True, "9", [1]])
+def test_a_number_that_cannot_be_is_damage_and_named(tmp_path, key, value):
+    path = tmp_path / "base.json"
+    path.write_text(json.dumps({"benchmarks": [{"extra_info": {**record_of("a-1"), key: value}}]}))
+
+    with pytest.raises(ValueError, match=f"damaged: {key} of a-1.* is ") as refused:
+        baseline.load(path)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_rate_of_nothing_is_damage_and_an_unknown_noise_is_not(tmp_path):
+    path = tmp_path / "base.json"
+    for key, value in (("items_per_s", 0), ("items_per_s", None)):
+        path.write_text(json.dumps({"benchmarks": [{"extra_info": {**record_of("a-1"), key: value}}]}))
+        with pytest.raises(ValueError, match="damaged: items_per_s"):
+            baseline.load(path)
+    path.write_text(json.dumps({"benchmarks": [{"extra_info": {**record_of("a-1"), "noise_percent": None}}]}))
+    assert list(baseline.load(path)) == [record_of("a-1")["id"]]
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path):

@@ -196,7 +196,7 @@ def test_a_baseline_of_another_protocol_is_not_compared(ahead: Suite, changed: s
 
 # Training, by a framework that trains.
 
-TRAINED = ("--backend=torch", "--mode=training", "--batch-size=2", "--steps=3", "--tuning=default")
+TRAINED = ("--backend=torch", "--mode=training", "--batch-size=2", "--steps=5", "--tuning=default")
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BLOCKS = re.findall(r"```python\n# (\S+)\n(.*?)```", (ROOT / "docs" / "extending.md").read_text(), re.DOTALL)
 EXAMPLES: Dict[str, str] = dict(BLOCKS)
 EXAMPLE = EXAMPLES["mine/test_gated.py"]
-FAST = ("--steps=3",)
+FAST = ("--steps=5",)
 W16 = "gated-w16-inference-b4-fp32-x1-numpy-cpu"
 # The least that a file of tests needs.
 MODEL = """
@@ -205,7 +205,7 @@ def test_a_baseline_holds_its_cases(accepted: Suite) -> None:
     accepted.add("faster.json", json.dumps(content))
     args = ("-k", "gated", "--sizes=all", "--steps=30")
 
-    alike = accepted.run(*args, "--baseline=base.json", "--baseline-tolerance=900")
+    alike = accepted.run(*args, "--baseline=base.json", "--baseline-tolerance=99")
     slower = accepted.run(*args, "--baseline=faster.json", "--baseline-tolerance=20")
 
     assert alike.returncode == 0, alike.text
@@ -215,7 +215,7 @@ def test_a_baseline_holds_its_cases(accepted: Suite) -> None:
 
 
 def test_a_case_is_lost_only_where_its_file_is_collected(accepted: Suite) -> None:
-    args = ("--sizes=all", "--steps=3", "--baseline=base.json", "--baseline-tolerance=900")
+    args = ("--sizes=all", "--steps=3", "--baseline=base.json", "--baseline-tolerance=99")
     accepted.paths = ["bench"]
     without = accepted.run("-k", "dense and test_layer", *args)
     accepted.add("mine/test_gated.py", EXAMPLE.replace('"width": 256', '"width": 128'))

@@ -104,7 +104,7 @@ def test_nothing_is_learnt_without_a_learning_rate(learn: Learn) -> None:
     assert found["loss_last"] == pytest.approx(found["loss_first"], abs=0.1)
 
 
-@pytest.mark.parametrize("engine", ["torch", "tensorflow"])
+@pytest.mark.parametrize("engine", ["torch", "tensorflow", "jax"])
 def test_the_loss_falls_and_hits_rise_within_five_epochs(learn: Learn, engine: str) -> None:
     pytest.importorskip(engine)
 

@@ -15,7 +15,12 @@ import pytest
 from bench import backends
 from bench.cases.case import Settings
 
-ENGINES = ("torch", "tensorflow")
+# Those of IPUs have tests of their own, on fakes.
+ENGINES = [
+    name
+    for name in backends.names()
+    if "training" in backends.load(name).modes and "cpu" in backends.load(name).devices
+]
 
 
 def asked(engine, jobs, path):

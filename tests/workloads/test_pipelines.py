@@ -121,7 +121,7 @@ def test_what_has_no_pipeline_of_its_own_skips_and_says_so(stored: Tuple[Records
 def test_a_pipeline_is_compared_with_its_baseline(shared: Suite, sets: Path, stored: Tuple[Records, Result]) -> None:
     args = (BOTH, "--mode=inference,training", "--data-workers=2", "--baseline=./pipelines.json", "--require-baseline")
 
-    result = shared.run(*PIPELINE, *args, f"--data-dir={sets / 'colours'}", "--baseline-tolerance=1000")
+    result = shared.run(*PIPELINE, *args, f"--data-dir={sets / 'colours'}", "--baseline-tolerance=99")
 
     assert result.returncode == 0, result.text
     assert "4 passed" in result.stdout

@@ -8,11 +8,12 @@ from __future__ import annotations
 from typing import Any, Mapping, Sequence
 
 from bench.backends._ipu import DEVICES, MODES, checkable, environment, refusals, unsupported
+from bench.backends.torch import PRIMITIVES
 from bench.cases.case import Case, Settings
 from bench.graph import Graph
 from bench.program import Program
 
-__all__ = ["DEVICES", "MODES", "PACKAGE", "checkable", "compile", "environment", "unsupported", "version"]
+__all__ = ["DEVICES", "MODES", "PACKAGE", "PRIMITIVES", "checkable", "compile", "environment", "unsupported", "version"]
 
 PACKAGE = "poptorch"
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, Mapping, Optional, Sequence
 
+from bench.backends import CORE
 from bench.cases.case import Case, Settings
 from bench.cases.errors import Unavailable
 from bench.graph import Graph
@@ -21,6 +22,7 @@ from bench.group import ALONE, Group
 from bench.program import Program
 
 PACKAGE = "tensorflow"
+PRIMITIVES = CORE
 DEVICES = ("cpu", "cuda")
 MODES = ("inference", "eval", "training")
 ALL_REDUCE = True

@@ -14,11 +14,12 @@ from typing import Any, Dict, Mapping, Sequence
 from bench.backends import _ipu
 from bench.backends._ipu import DEVICES, MODES, checkable, refusals, unsupported
 from bench.backends._ipu.variables import tf_flags
+from bench.backends.tensorflow import PRIMITIVES
 from bench.cases.case import Case, Settings
 from bench.graph import Graph
 from bench.program import Program
 
-__all__ = ["DEVICES", "MODES", "PACKAGE", "checkable", "compile", "environment", "unsupported", "version"]
+__all__ = ["DEVICES", "MODES", "PACKAGE", "PRIMITIVES", "checkable", "compile", "environment", "unsupported", "version"]
 
 # The SDK's TensorFlow cannot be told from the stock one without importing it; the add-ons come with the SDK's only.
 PACKAGE = "ipu_tensorflow_addons"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
+from bench.backends import CORE
 from bench.cases.case import Case, Settings
 from bench.cases.errors import Unavailable
 from bench.graph import Graph
@@ -18,6 +19,7 @@ from bench.group import ALONE, Group
 from bench.program import Program
 
 PACKAGE = "torch"
+PRIMITIVES = CORE
 DEVICES = ("cpu", "cuda")
 MODES = ("inference", "eval", "training")
 ALL_REDUCE = True

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import math
-import shutil
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Sequence, Tuple
 
 import torch
 
-from bench.backends.torch import lowering
+from bench.backends.torch import compiler, lowering
 from bench.backends.torch.sequences import Scan
 from bench.backends.torch.training import Trainer
 from bench.cases.case import Case, Settings
@@ -57,13 +56,27 @@ class Inference(Program):
 
     def _compile(self, best: bool) -> bool:
         """Compile and freeze a network, or compile the scans of another model. Returns whether it did either."""
-        frozen = best and any(node.block for node in self.graph.nodes) and not self.mixed and _compiler()
+        frozen = best and any(node.block for node in self.graph.nodes) and not self.mixed and self._compiler()
         # A frozen graph is compiled under no_grad: inference tensors cannot be its constants.
         _modes.enter_context(torch.inference_mode() if best and not frozen else torch.no_grad())
         if frozen:
             torch._inductor.config.freezing = True
             self.model = torch.compile(self.model, dynamic=False)
-        return frozen or (best and _compile_scans(self.model))
+        return frozen or (best and self._compile_scans())
+
+    def _compile_scans(self) -> bool:
+        """Compile the bodies of scans, which are elementwise. Returns whether it compiled any."""
+        scans = [module for module in self.model.modules() if isinstance(module, Scan)]
+        if not scans or not self._compiler():
+            return False
+        for scan in scans:
+            scan.body = torch.compile(scan.body, dynamic=False)
+        return True
+
+    def _compiler(self) -> bool:
+        """Whether torch can compile; if not, the record says why."""
+        self.not_compiled = compiler.fault() or None
+        return self.not_compiled is None
 
     def _autocast(self, model: Any) -> Callable[..., torch.Tensor]:
         """`model`; in mixed precision under autocast."""
@@ -189,20 +202,6 @@ def _configure(settings: Settings) -> None:
     torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = settings.half_partial
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = settings.half_partial
     torch.backends.cudnn.benchmark = settings.tuning == "best"
-
-
-def _compile_scans(model: Any) -> bool:
-    """Compile the bodies of scans, which are elementwise. Returns whether it compiled any."""
-    scans = [module for module in model.modules() if isinstance(module, Scan)]
-    if not scans or not _compiler():
-        return False
-    for scan in scans:
-        scan.body = torch.compile(scan.body, dynamic=False)
-    return True
-
-
-def _compiler() -> bool:
-    return shutil.which("c++") is not None
 
 
 def _name(kind: Any) -> str:
