@@ -127,13 +127,17 @@ def test_a_repeated_test_is_measured_each_time_in_order(suite: Suite, processes:
     assert ids(suite, "run.json") == ["b1", "b1", "b2", "b2"]
 
 
-def test_a_repeated_test_makes_no_baseline_and_says_so(suite: Suite) -> None:
+@pytest.mark.parametrize("processes", [[], [*XDIST, "-n", "2"]], ids=["alone", "xdist"])
+def test_a_repeated_test_is_no_baseline_and_nothing_is_measured(suite: Suite, processes: List[str]) -> None:
+    if processes:
+        pytest.importorskip("xdist")
     suite.add("repeats.py", REPEATS)
 
-    result = suite.run(*ONE, "-p", "repeats", "--steps=3", "--baseline=./base.json", "--baseline-accept=why")
+    result = suite.run(*ONE, "-p", "repeats", "--baseline=./base.json", "--baseline-accept=why", *processes)
 
-    assert result.returncode == 1
-    assert [line for line in result.errors if "several tests measured dense-u8" in line] == result.errors != []
+    assert result.returncode == 4, result.text
+    (error,) = result.errors
+    assert error.startswith("ERROR: --baseline-accept: several tests measure dense-u8-inference-b1-fp32-x1-numpy-cpu;")
     assert not (suite.root / "base.json").exists()
 
 
