@@ -193,11 +193,11 @@ def _notes(rows: Sequence[Row]) -> List[str]:
         notes.append(f"theirs: the rate as the program {name} has it")
     notes += _disturbances([record for record, _ in rows if record["disturbed"]])
     notes += sorted({f"peak of {record['peak_library']}" for record, _ in rows if record["peak_library"]})
-    raised = sorted(record["id"] for record, _ in rows if record["peak_raised"])
+    raised = sorted({record["id"] for record, _ in rows if record["peak_raised"]})
     if raised:
         notes += ["above the measured peak, which was raised:", *(f"  {name}" for name in raised)]
     if any(not record["steady"] for record, _ in rows):
-        names = sorted(record["id"] for record, _ in rows if not record["steady"])
+        names = sorted({record["id"] for record, _ in rows if not record["steady"]})
         notes += ["not steady after the warm-up:", *(f"  {name}" for name in names)]
     return notes
 
@@ -245,7 +245,7 @@ def _disturbances(records: Sequence[Record]) -> List[str]:
     notes = []
     for reason, cases in sorted(reasons.items()):
         notes.append(f"! the machine was disturbed: {reason.format(max(cases)[0])}:")
-        notes += sorted(f"  {name}" for _, name in cases)
+        notes += sorted({f"  {name}" for _, name in cases})
     return notes
 
 

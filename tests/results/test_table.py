@@ -58,6 +58,14 @@ def test_axes_of_one_value_stand_in_the_title():
     assert "lstm" not in "".join(lines)
 
 
+def test_a_case_that_was_measured_twice_is_noted_once():
+    record = record_of("a-1", disturbed=True, steady=False, peak_raised=True)
+
+    text = table.render([(record, None), (record, None)])
+
+    assert text.count(f"\n  {record['id']}") == 3
+
+
 def test_disturbed_and_unsteady_cases_are_marked():
     text = table.render([(record_of("a-1", disturbed=True, noise=2.0), None), (record_of("b-1", steady=False), None)])
 
