@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, ContextManager, Protocol, Tuple, cast
 
 from bench import registry
 from bench.images.dataset import Dataset
-from bench.images.epoch import Part
 from bench.images.faults import BadImage, BadSet, one_line, require_packages
 
-if TYPE_CHECKING:  # It imports numpy.
+if TYPE_CHECKING:  # They import numpy.
     from bench.images.batches import Batches
+    from bench.images.epoch import Part
 
 ERRORS = ("stop", "skip")
 
@@ -101,6 +101,8 @@ class Request:
 
         Batches are assigned to the replicas in turn, and those of a replica to its workers in turn.
         """
+        from bench.images.epoch import Part  # imports numpy
+
         return Part(worker * self.replicas + self.replica, workers * self.replicas, self.batch_size)
 
     def stops(self, fault: BadImage) -> bool:
