@@ -253,6 +253,23 @@ def test_a_plugin_that_takes_the_results_away_is_refused_in_one_line(suite: Suit
     assert suite.run(*ONE, "-p", "taking", "--steps=3").returncode == 0
 
 
+def test_coverage_in_the_process_that_times_is_refused_in_one_line(suite: Suite) -> None:
+    suite.add(
+        "covers.py",
+        """
+        def pytest_addoption(parser):
+            parser.addoption("--cov", action="append", dest="cov_source", default=[])
+        """,
+    )
+    args = (*ONE, "-p", "covers", "--cov=bench", "--steps=3")
+
+    refused = suite.run(*args, "--in-process")
+
+    assert refused.returncode == 4, refused.text
+    assert [line[:12] for line in refused.errors] == ["ERROR: --cov"]
+    assert suite.run(*args).returncode == 0
+
+
 def test_codspeeds_environment_is_refused_in_one_line(suite: Suite) -> None:
     suite.add("taking.py", "def pytest_addoption(parser):\n    parser.addoption('--codspeed', action='store_true')\n")
 
