@@ -207,7 +207,10 @@ def _of_section(record: Record) -> List[str]:
     median, whole = record["items_per_s"], record["section_items_per_s"]
     if not median or not whole or max(median / whole, whole / median) <= SECTION_FACTOR:
         return []
-    return [f"{record['id']}: {rate(whole)} items/s over the whole timed section, and {rate(median)} by its median"]
+    return [
+        f"{rate(whole)} items/s over the whole timed section, and {rate(median)} by the median:",
+        f"  {record['id']}",
+    ]
 
 
 def _of_machine(records: Sequence[Record]) -> List[str]:
