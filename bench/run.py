@@ -98,7 +98,7 @@ def _network(job: Job) -> Reply:
     engine = backends.load(case.backend)
     graph = workloads.of_case(case, settings.recipe)
     _require_memory(graph, case)
-    material.require_files(graph, case, settings)
+    weights_note = material.require_files(graph, case, settings)
     try:
         version = engine.version()
     except ImportError as error:
@@ -109,7 +109,7 @@ def _network(job: Job) -> Reply:
             job.tell("compiling")
             return {"record": None, "samples": [], "compile_s": _compile(job, stack, graph, settings)[2]}
         program, weights, facts = _checked(job, stack, graph)
-        facts["framework_version"] = version
+        facts.update(framework_version=version, weights_note=weights_note)
         _export(engine, graph, weights, case, settings)
         opened = _feed(job, stack, program, weights)
         if not settings.timed:
@@ -154,7 +154,7 @@ def _compile(
     case, precision = job.case, PRECISIONS[job.case.precision]
     weights = draws.weights(graph, precision.weights)
     if settings.weights:
-        weights.update(weight_files.load(Path(settings.weights), graph, precision.weights))
+        weights.update(weight_files.load(Path(settings.weights), graph, precision.weights).arrays)
     inputs = [draws.inputs(graph, precision.compute, batch) for batch in _batch_numbers(job, settings, 1)]
     start = time.perf_counter()
     engine = backends.load(case.backend)

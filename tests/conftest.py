@@ -32,6 +32,7 @@ LONGEST = (
     "real_data/test_real_data.py",
     "workloads/test_pipelines.py",
     "runs/test_undecided.py",
+    "runs/test_plugins.py",
     "processes/test_xdist_faults.py",
     "images/test_image_faults.py",
     "processes/test_faults.py",

@@ -87,9 +87,10 @@ def write_sets(root: Path) -> None:
         picture_sets.write_folder(root / name / "validation", validation)
     # The first and the last cannot be read.
     picture_sets.write_folder(root / "two bad", [(0, b"no"), *validation, (5, b"no")])
-    picture_sets.write_tfrecords(root / "tfrecord", validation)
-    for path in (root / "tfrecord").iterdir():
-        path.rename(path.with_name(path.name.replace("train", "validation")))
+    for name, first_label in {"tfrecord": 1, "tfrecord from 0": 0}.items():
+        picture_sets.write_tfrecords(root / name, validation, first_label=first_label)
+        for path in (root / name).iterdir():
+            path.rename(path.with_name(path.name.replace("train", "validation")))
     picture_sets.write_tars(root / "webdataset", validation)
     picture_sets.write_folder(root / "twelve classes", [(label, colours[label % 6]) for label in range(12)])
     picture_sets.write_folder(root / "huge", [(label, huge()) for label in (0, 1)] * 2)

@@ -84,6 +84,7 @@ class Settings:
     min_warmup_s       the least time of the warm-up in seconds
     timed              False: compile and check only
     data_dir, data_workers, data_errors   real images: the folder, the number of processes that decode, stop or skip
+    first_label        the label of the first class in TFRecords and tars; None: the format's usual one
     weights            a file of weights; empty: random weights
     validation         compute the accuracy after --epochs
     export_onnx        a folder for the ONNX models; empty: none
@@ -153,6 +154,7 @@ class Settings:
     data_dir: str = ""
     data_workers: Optional[int] = None
     data_errors: str = "stop"
+    first_label: Optional[int] = None
     weights: str = ""
     validation: bool = True
     export_onnx: str = ""

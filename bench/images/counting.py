@@ -4,7 +4,7 @@ Known     from the cache folder, while the size and time of a file are unchanged
           {"name.tar": images, ...}, as img2dataset and open_clip write it, if it names every tar that is used.
           A reader that finds another count in a file reports a fault (`epoch.piece_records`)
 Unknown   one pass over the headers of all files counts the images; no image is read
-Damage    a damaged file counts as its readable images plus one: readers report one fault for all that is lost.
+Damage    a damaged or empty file counts as its readable images plus one: readers report one fault for all that is lost.
           With `stop` the fault is raised at once
 """
 
@@ -15,12 +15,12 @@ import json
 import os
 import time
 from dataclasses import replace
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional
 
 from bench import cache, locks
-from bench.images import tars, tfrecords
+from bench.images import sets
 from bench.images.dataset import Dataset
-from bench.images.faults import BadImage, one_line, require_packages
+from bench.images.faults import require_packages
 
 SIZES = "sizes.json"
 # The counts so far are saved this often.
@@ -32,18 +32,16 @@ Known = Dict[str, List[int]]
 
 
 def counted(dataset: Dataset, errors: str = "stop", tell: Optional[Tell] = None) -> Dataset:
-    """The set with its count. Raises BadImage for a damaged file with `errors` stop, ValueError for an empty set."""
+    """The set with its count. Raises BadImage for a damaged file with `errors` stop."""
     if dataset.format == "folder" or dataset.counts:
         return dataset
     require_packages(dataset.format)
     counts = _from_sizes_file(dataset)
     if counts is None:
-        name = f"images-counted-{hashlib.sha256(os.fsencode(dataset.root)).hexdigest()[:16]}"
+        name = f"images-counted-2-{hashlib.sha256(os.fsencode(dataset.root)).hexdigest()[:16]}"
         # Replicas of one machine count once.
         with locks.alone(name):
             counts = _counts(dataset, name, errors, tell or (lambda phase: None))
-    if not sum(counts):
-        raise ValueError(f"{one_line(dataset.root)} holds no images: there are none in its {len(counts)} files")
     return replace(dataset, counts=tuple(counts), count=sum(counts))
 
 
@@ -73,7 +71,7 @@ def _counts(dataset: Dataset, name: str, errors: str, tell: Tell) -> List[int]:
                 counts.append(known[path][2])
                 continue
             tell(f"counting images {number + 1}/{len(dataset.files)} files")
-            count, fault = _count(dataset.format, path)
+            count, fault = sets.count(dataset, path)
             if fault is not None and errors == "stop":
                 raise fault
             counts.append(count)
@@ -97,15 +95,3 @@ def _state(path: str) -> Optional[List[int]]:
     except OSError:
         return None
     return [status.st_size, status.st_mtime_ns]
-
-
-def _count(kind: str, path: str) -> Tuple[int, Optional[BadImage]]:
-    """The number of images and faults that a reader yields for a file, and the fault of the file itself."""
-    items: Any = tars.samples(path, tars.named) if kind == "webdataset" else tfrecords.records(path, lambda n: False)
-    count, fault = 0, None
-    for item in items:
-        count += 1
-        # In a tar, the fault of a single image is reported when it is read.
-        if fault is None and isinstance(item, BadImage) and (kind == "tfrecord" or item.where == path):
-            fault = item
-    return count, fault

@@ -7,9 +7,8 @@ webdataset   *.tar of <key>.jpg, .jpeg or .png beside <key>.cls
 Splits       a subfolder train, validation or val is used if there is one, and so is the split in
              the name of a TFRecord or a tar; a set without splits serves for both
 Parent       a folder without images, of whose folders exactly one is a set, stands for that set
-Labels       0 to classes - 1 when read. In TFRecords they count from 1, as ImageNet's do (0 is its
-             background), in tars from 0. A label outside this range is a fault of its image; if `classes`
-             is unknown, only the lower bound is checked
+Shards       files named -00000-of-00008 and so on must all be there, once each
+Hidden       files and folders whose names begin with a dot are ignored
 """
 
 from __future__ import annotations
@@ -25,11 +24,14 @@ from bench.images.faults import one_line
 FORMATS = ("folder", "tfrecord", "webdataset")
 SPLITS = ("train", "validation")
 SUFFIXES = (".jpg", ".jpeg", ".png")
+# Of ImageNet's TFRecords, where 0 is the background.
 FIRST_LABEL = {"folder": 0, "tfrecord": 1, "webdataset": 0}
 
 _SPLIT_OF = {"train": "train", "validation": "validation", "val": "validation"}
 _TFRECORD = re.compile(r"(train|validation)-\d+-of-(\d+)")
 _WORDS = re.compile(r"(?<![a-z])(train|validation|val)(?![a-z])")
+_NUMBERED = re.compile(r"(.*)-(\d+)-of-(\d+)(.*)", re.DOTALL)
+_COMPRESSED = re.compile(r"(?:.*[.]tar|(?:train|validation)-\d+-of-\d+)[.](?:gz|bz2|xz|zst)|.*[.]tgz", re.DOTALL)
 _ALLOWED = "<class>/*.jpg, train-00000-of-00001 (TFRecord) or *.tar (WebDataset)"
 
 
@@ -44,6 +46,7 @@ class Dataset:
     count      of images, including bad ones; None until `counting.counted` has opened the files
     counts     of images in each TFRecord or tar; empty until they are counted
     labelled   False: images without classes, whose labels here have no meaning
+    first_label   the label of the first class in TFRecords and tars; None: as usual in the format
     """
 
     root: str
@@ -55,11 +58,12 @@ class Dataset:
     count: Optional[int]
     counts: Tuple[int, ...] = ()
     labelled: bool = True
+    first_label: Optional[int] = None
 
     @property
-    def first_label(self) -> int:
+    def first(self) -> int:
         """The label of the first class in the files."""
-        return FIRST_LABEL[self.format]
+        return FIRST_LABEL[self.format] if self.first_label is None else self.first_label
 
     def path(self, file: str) -> str:
         return os.path.join(self.root, file)
@@ -71,10 +75,12 @@ def find(
     *,
     classes: Optional[int] = None,
     labelled: bool = True,
+    first_label: Optional[int] = None,
 ) -> Dataset:
     """Return the set of images in a folder. Raises ValueError, in one line, if there is none, or not exactly one.
 
-    labelled   False: images outside class folders are allowed
+    labelled      False: images outside class folders are allowed
+    first_label   the label of the first class in TFRecords and tars; None: 1 in TFRecords, 0 in tars
     """
     if split not in SPLITS:
         raise ValueError(f"split={split!r}; allowed are {' and '.join(SPLITS)}")
@@ -85,15 +91,18 @@ def find(
         root = _set_of(root)
         place = _place(root, split)
         kind = _format(place)
+        if first_label is not None and kind in ("folder", "pictures"):
+            raise ValueError(f"{one_line(place)} holds image files; --first-label is for TFRecords and tars")
         if kind == "folder":
             return _folder(root, place, split, classes)
         if kind == "pictures":
             return _pictures(root, place, split, labelled)
         names = _tfrecords(place, split) if kind == "tfrecord" else _tars(place, split)
+        _require_complete(place, names)
     except OSError as error:
         raise ValueError(f"{one_line(root)} cannot be read: {error.strerror}") from None
     files = tuple(str((place / name).relative_to(root)) for name in names)
-    return Dataset(str(root), kind, split, files, (), classes, None)
+    return Dataset(str(root), kind, split, files, (), classes, None, first_label=first_label)
 
 
 def format_of(path: Union[str, Path], split: str) -> str:
@@ -133,8 +142,13 @@ def _place(root: Path, split: str) -> Path:
 
 
 def _format(place: Path) -> str:
-    """The format of the files in a folder. Raises ValueError for none and for several."""
+    """The format of the files in a folder. Raises ValueError for none, for several and for compressed files."""
     formats = _formats(place)
+    compressed = [name for name in _names(place) if _COMPRESSED.fullmatch(name)]
+    if compressed:
+        raise ValueError(
+            f"{one_line(place / compressed[0])} is compressed; only uncompressed files are read, so decompress it"
+        )
     if len(formats) > 1:
         raise ValueError(
             f"{one_line(place)} holds {' and '.join(formats)}; one format is allowed, move the others away"
@@ -206,6 +220,30 @@ def _tars(place: Path, split: str) -> List[str]:
     if not chosen:
         raise ValueError(f"{one_line(place)} has no tar named {split}, only {names[0]} and the like")
     return chosen
+
+
+def _require_complete(place: Path, names: List[str]) -> None:
+    """Raise ValueError if shards that are numbered 00000-of-00008 and so on are missing, or there twice."""
+    series: Dict[Tuple[str, int, str], Dict[int, str]] = {}
+    for stem, number, total, suffix in (match.groups() for match in map(_NUMBERED.fullmatch, names) if match):
+        name = f"{stem}-{number}-of-{total}{suffix}"
+        shards = series.setdefault((stem, int(total), suffix), {})
+        if int(number) >= int(total):
+            raise ValueError(one_line(f"{place / name} is none of {total} shards, which count from 0; rename it"))
+        if int(number) in shards:
+            raise ValueError(
+                one_line(f"{place} has {shards[int(number)]} and {name}, the same shard; keep one of them")
+            )
+        shards[int(number)] = name
+    for (stem, total, suffix), shards in series.items():
+        if len(shards) < total:
+            missing = next(number for number in range(total) if number not in shards)
+            raise ValueError(
+                one_line(
+                    f"{place} has {len(shards)} of {total} shards, without {stem}-{missing:05}-of-{total:05}{suffix};"
+                    f" add what is missing, or rename these to -of-{len(shards):05}, numbered from 0"
+                )
+            )
 
 
 def _names(folder: Path) -> List[str]:

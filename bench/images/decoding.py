@@ -15,6 +15,7 @@ from typing import Any, Optional
 
 import numpy as np
 
+from bench import signatures
 from bench.images.faults import BadImage
 from bench.images.geometry import evaluation_box, training_box
 
@@ -36,7 +37,8 @@ def decode(data: bytes, where: str) -> Any:
             _require_size(image.size, where)
             return _rgb(image)
     except UnidentifiedImageError:
-        raise BadImage(where, "not a JPEG or PNG image, or its header is damaged") from None
+        content = signatures.description(data[: signatures.HEAD])
+        raise BadImage(where, content or "not a JPEG or PNG image, or its header is damaged") from None
     except Image.DecompressionBombError:
         raise BadImage(where, f"more than the {MAX_PIXELS} pixels allowed") from None
     except BadImage:

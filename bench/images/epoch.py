@@ -14,33 +14,17 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, BinaryIO, Callable, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Union
+from typing import Any, Iterable, Iterator, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 
-from bench.images import tars, tf_example, tfrecords
+from bench.images import sets
 from bench.images.dataset import Dataset
 from bench.images.faults import BadImage
+from bench.images.sets import Item, Record
 
-Grouped = Callable[[BinaryIO, str], Iterable[tars.Sample]]
 # The size of the shuffle buffers for shards, in undecoded images, of all workers together.
 SHUFFLED = 1024
-
-IMAGE, LABEL = "image/encoded", "image/class/label"
-NAMES = {"tfrecord": "TFRecords", "webdataset": "tars"}
-LEAVE_OUT = "leave such images out by --data-errors skip"
-
-
-@dataclass(frozen=True)
-class Record:
-    """One undecoded image. `data` is None if the image is a separate file, not read yet."""
-
-    where: str
-    data: Optional[bytes]
-    label: int
-
-
-Item = Union[Record, BadImage]
 
 
 @dataclass(frozen=True)
@@ -69,13 +53,13 @@ class Piece(NamedTuple):
     last: bool
 
 
-def epoch(dataset: Dataset, part: Part, number: int, seed: Optional[int], grouped: Grouped) -> Iterator[Item]:
+def epoch(dataset: Dataset, part: Part, number: int, seed: Optional[int]) -> Iterator[Item]:
     """The records of one epoch. A `seed` shuffles them; it must be the same in all parts."""
     draw = None if seed is None else np.random.default_rng([seed, number])
     if dataset.format == "folder":
         yield from _of_folder(dataset, part, number, draw)
         return
-    items = (item for piece in pieces(dataset, part, number, draw) for item in piece_records(dataset, piece, grouped))
+    items = (item for piece in pieces(dataset, part, number, draw) for item in piece_records(dataset, piece))
     if draw is None:
         yield from items
     else:
@@ -123,14 +107,15 @@ def _of_folder(dataset: Dataset, part: Part, number: int, draw: Optional[np.rand
     order: Sequence[int] = range(count) if draw is None else draw.permutation(count)
     for position, index in enumerate(order, number * count):
         if part.takes(position):
-            yield Record(dataset.path(dataset.files[index]), None, dataset.labels[index])
+            path = dataset.path(dataset.files[index])
+            yield Record(path, None, dataset.labels[index], path)
 
 
-def piece_records(dataset: Dataset, piece: Piece, grouped: Grouped) -> Iterator[Item]:
+def piece_records(dataset: Dataset, piece: Piece) -> Iterator[Item]:
     """The records of a piece, and a fault if the file does not hold the counted number of images."""
     path, first, stop, last = piece
     number = first
-    for item in islice(file_records(dataset, path, lambda n: first <= n < stop, grouped), first, stop + last):
+    for item in islice(sets.samples(dataset, path, lambda n: first <= n < stop), first, stop + last):
         if number < stop and item is not None:
             yield item
         number += 1
@@ -147,63 +132,3 @@ def miscounted(piece: Piece, number: int) -> Optional[BadImage]:
     return BadImage(
         piece.path, f"holds {content}, and was counted to hold {piece.stop}; it has changed, or sizes.json is wrong"
     )
-
-
-def file_records(
-    dataset: Dataset, path: str, wanted: Callable[[int], bool], grouped: Grouped
-) -> Iterator[Optional[Item]]:
-    """The records of a TFRecord or tar; None for one that is not wanted and was skipped to save time."""
-    if dataset.format == "webdataset":
-        for sample in tars.samples(path, grouped):
-            yield sample if isinstance(sample, BadImage) else _of_tar(dataset, path, sample)
-        return
-    for number, data in enumerate(tfrecords.records(path, wanted)):
-        yield _of_example(dataset, path, number, data) if isinstance(data, bytes) else data
-
-
-def _of_tar(dataset: Dataset, path: str, sample: tars.Labelled) -> Item:
-    where = tars.where(path, sample.key)
-    fault = label_fault(dataset, sample.label)
-    if fault:
-        return BadImage(where, fault)
-    return Record(where, sample.image, sample.label - dataset.first_label)
-
-
-def _of_example(dataset: Dataset, path: str, number: int, data: bytes) -> Item:
-    where = tfrecords.where(path, number)
-    try:
-        values = tf_example.parse(data)
-    except ValueError as error:
-        return BadImage(where, error)
-    image, label = values.get(IMAGE), values.get(LABEL)
-    if not image or not isinstance(image[0], bytes):
-        return BadImage(where, f"no {IMAGE}")
-    if not label or not isinstance(label[0], int):
-        return BadImage(where, f"no {LABEL}")
-    fault = label_fault(dataset, label[0])
-    if fault:
-        return BadImage(where, fault)
-    return Record(where, image[0], label[0] - dataset.first_label)
-
-
-def label_fault(dataset: Dataset, label: int) -> Optional[str]:
-    """Why a label, as stored in a file, is out of range; None if it is valid."""
-    first, classes = dataset.first_label, dataset.classes
-    if label < first:
-        advice = f"write {NAMES[dataset.format]} with labels from {first}"
-        return f"label {label}; in {NAMES[dataset.format]} the first is {first}; {advice}, or {LEAVE_OUT}"
-    if classes is not None and label >= first + classes:
-        last = first + classes - 1
-        return f"label {label}; with {classes} classes the last is {last}; give more by --classes, or {LEAVE_OUT}"
-    return None
-
-
-def content(record: Record) -> bytes:
-    """The bytes of an image. Raises BadImage when its file cannot be read."""
-    if record.data is not None:
-        return record.data
-    try:
-        with open(record.where, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise BadImage(record.where, f"cannot be read: {error.strerror}") from None

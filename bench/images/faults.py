@@ -18,7 +18,11 @@ class BadImage(ValueError):
         super().__init__(f"{one_line(where)}: {self.reason}")
 
     def __reduce__(self) -> Tuple[Type[BadImage], Tuple[str, str]]:
-        return BadImage, (self.where, self.reason)
+        return type(self), (self.where, self.reason)
+
+
+class BadSet(BadImage):
+    """A fault of one image that shows that the set is read wrongly. It always stops."""
 
 
 class Stopped(RuntimeError):
@@ -57,5 +61,3 @@ def require_packages(format: str, pipeline: str = "") -> None:
         require("torch", "torch")
     if format == "tfrecord":
         require("google_crc32c", "google-crc32c")
-    if format == "webdataset" and pipeline == "torch":
-        require("webdataset", "webdataset")

@@ -5,7 +5,7 @@ Source   tensorflow/core/example/feature.proto and the wire format of protocol b
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterator, List, Tuple, Union
+from typing import Any, Dict, Iterator, List, Mapping, Tuple, Union
 
 Value = Union[bytes, int]
 Example = Dict[str, List[Value]]
@@ -87,12 +87,15 @@ def _signed(value: int) -> int:
     return value - 2**64 if value >= 2**63 else value
 
 
-def example(values: Dict[str, Value]) -> bytes:
-    """A tf.train.Example with one bytes or integer value per name."""
+def example(values: Mapping[str, Union[Value, List[int]]]) -> bytes:
+    """A tf.train.Example, by name with one value of bytes, or with integers."""
     entries = b""
     for name, value in values.items():
-        item = _field(1, value) if isinstance(value, bytes) else _field(1, _encoded(value))
-        feature = _field(_BYTES_LIST if isinstance(value, bytes) else _INT64_LIST, item)
+        if isinstance(value, bytes):
+            feature = _field(_BYTES_LIST, _field(1, value))
+        else:
+            numbers = [value] if isinstance(value, int) else value
+            feature = _field(_INT64_LIST, _field(1, b"".join(map(_encoded, numbers))))
         entries += _field(1, _field(1, name.encode()) + _field(2, feature))
     return _field(1, entries)
 

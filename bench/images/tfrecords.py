@@ -14,6 +14,7 @@ import os
 import struct
 from typing import BinaryIO, Callable, Iterator, Union
 
+from bench import signatures
 from bench.images.faults import BadImage
 
 # The data of a record, its fault, or None for one that is not wanted.
@@ -38,8 +39,6 @@ def records(path: str, wanted: Callable[[int], bool]) -> Iterator[Item]:
 
 def _records(file: BinaryIO, path: str, wanted: Callable[[int], bool]) -> Iterator[Item]:
     size, at, number = os.fstat(file.fileno()).st_size, 0, 0
-    if size == 0:
-        yield BadImage(path, "empty")
     while at < size:
         header = file.read(_HEADER.size)
         if len(header) < _HEADER.size:
@@ -47,7 +46,10 @@ def _records(file: BinaryIO, path: str, wanted: Callable[[int], bool]) -> Iterat
             return
         length, checksum = _HEADER.unpack(header)
         if checksum != masked(header[:8]):
-            yield BadImage(where(path, number), "its length is damaged; the rest of the file is lost")
+            file.seek(0)
+            content = None if number else signatures.description(file.read(signatures.HEAD))
+            lost = BadImage(where(path, number), "its length is damaged; the rest of the file is lost")
+            yield BadImage(path, content) if content else lost
             return
         at += _HEADER.size + length + 4
         if at > size:

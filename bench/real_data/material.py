@@ -71,13 +71,17 @@ def images(case: Case, settings: Settings, tell: Tell) -> Dict[str, Dataset]:
     return datasets
 
 
-def require_files(graph: Graph, case: Case, settings: Settings) -> None:
-    """Raise Refused for weights that do not fit the graph, and for a folder that is not writable."""
+def require_files(graph: Graph, case: Case, settings: Settings) -> Optional[str]:
+    """Raise Refused for weights that do not fit the graph, and for a folder that is not writable.
+
+    Returns how the names of the weights in the file differ from those of the graph; None if they do not.
+    """
+    note = None
     if settings.weights:
         from bench.graph import weight_files
 
         try:
-            weight_files.load(Path(settings.weights), graph, PRECISIONS[case.precision].weights)
+            note = weight_files.load(Path(settings.weights), graph, PRECISIONS[case.precision].weights).note or None
         except (OSError, ValueError) as error:
             raise Refused(str(error).splitlines()[0]) from None
     if settings.export_onnx:
@@ -87,12 +91,15 @@ def require_files(graph: Graph, case: Case, settings: Settings) -> None:
             raise Refused(f"--export-onnx {settings.export_onnx}: {error.strerror}") from None
         if not os.access(settings.export_onnx, os.W_OK):
             raise Refused(f"--export-onnx {settings.export_onnx}: it cannot be written to")
+    return note
 
 
 def _dataset(case: Case, settings: Settings, split: str) -> Dataset:
     labelled = case.mode != "inference" and case.workload != host_pipeline.NAME
     try:
-        return find(settings.data_dir, split, classes=_classes(case), labelled=labelled)
+        return find(
+            settings.data_dir, split, classes=_classes(case), labelled=labelled, first_label=settings.first_label
+        )
     except ValueError as error:
         hint = "; --no-validation counts no hits" if case.mode == "training" and split == "validation" else ""
         raise ValueError(f"{error}{hint}") from None

@@ -324,6 +324,7 @@ _ROWS = (
     Field("tolerance", "largest `relative_error` that the check allows"),
     Field("checked_rows", "rows of the batch that were checked"),
     Field("checked_size", "shape of the first input that was checked"),
+    Field("weights_note", "how the names in the file of --weights differ from the network's; null: they do not"),
     # Real images.
     Field("data_dir", "folder of the set of images; only for real images, like the next eleven"),
     Field("images_skipped", "bad images that were skipped, over all replicas"),

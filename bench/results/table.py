@@ -184,6 +184,8 @@ def _notes(rows: Sequence[Row]) -> List[str]:
         if record["bound_by"]:
             notes.append(f"{record['id']}: {record['bound_by']}")
         notes += _of_section(record)
+        if record["weights_note"]:
+            notes.append(f"{record['id']}: {record['weights_note']}")
         if record["images_skipped"]:
             notes.append(f"{record['id']}: {record['images_skipped']} bad images left out")
     notes += _of_machine([record for record, _ in rows])
@@ -191,11 +193,11 @@ def _notes(rows: Sequence[Row]) -> List[str]:
         notes.append(f"theirs: the rate as the program {name} has it")
     notes += _disturbances([record for record, _ in rows if record["disturbed"]])
     notes += sorted({f"peak of {record['peak_library']}" for record, _ in rows if record["peak_library"]})
-    raised = sorted(record["id"] for record, _ in rows if record["peak_raised"])
+    raised = sorted({record["id"] for record, _ in rows if record["peak_raised"]})
     if raised:
         notes += ["above the measured peak, which was raised:", *(f"  {name}" for name in raised)]
     if any(not record["steady"] for record, _ in rows):
-        names = sorted(record["id"] for record, _ in rows if not record["steady"])
+        names = sorted({record["id"] for record, _ in rows if not record["steady"]})
         notes += ["not steady after the warm-up:", *(f"  {name}" for name in names)]
     return notes
 
@@ -205,7 +207,10 @@ def _of_section(record: Record) -> List[str]:
     median, whole = record["items_per_s"], record["section_items_per_s"]
     if not median or not whole or max(median / whole, whole / median) <= SECTION_FACTOR:
         return []
-    return [f"{record['id']}: {rate(whole)} items/s over the whole timed section, and {rate(median)} by its median"]
+    return [
+        f"{rate(whole)} items/s over the whole timed section, and {rate(median)} by the median:",
+        f"  {record['id']}",
+    ]
 
 
 def _of_machine(records: Sequence[Record]) -> List[str]:
@@ -243,7 +248,7 @@ def _disturbances(records: Sequence[Record]) -> List[str]:
     notes = []
     for reason, cases in sorted(reasons.items()):
         notes.append(f"! the machine was disturbed: {reason.format(max(cases)[0])}:")
-        notes += sorted(f"  {name}" for _, name in cases)
+        notes += sorted({f"  {name}" for _, name in cases})
     return notes
 
 

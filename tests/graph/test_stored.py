@@ -44,7 +44,7 @@ def write(path, arrays):
 
 
 def load(path, dtype="float32"):
-    return weight_files.load(path, network(), dtype)
+    return weight_files.load(path, network(), dtype).arrays
 
 
 def refusal(path):
@@ -195,6 +195,144 @@ def test_parameters_are_taken_as_the_tensors_that_they_are(tmp_path):
     assert all(np.array_equal(array, load(path)[name]) for name, array in drawn().items())
 
 
+def refused_as(path, content, text):
+    path.write_bytes(content)
+    assert refusal(path).startswith(text)
+
+
+@pytest.mark.parametrize(
+    "content, text",
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", " is a Git LFS pointer instead of"),
+        (b"\n<!doctype HTML><html><body>404</body></html>", " is an HTML page instead of the file; download"),
+        (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", " is an XML text instead of the file"),
+        (b"\x1f\x8b\x08\x00" + bytes(99), " is compressed by gzip; only uncompressed files are read"),
+    ],
+    ids=["Git LFS", "HTML", "XML", "gzip"],
+)
+def test_a_file_that_is_not_what_its_name_says_is_named(path, content, text):
+    write(path, drawn())
+
+    refused_as(path, content, text)
+
+
+def of_torch(path, change):
+    """Store the weights as torch tensors, each changed."""
+    torch = pytest.importorskip("torch")
+    tensors = {name: change(torch.from_numpy(np.array(array))) for name, array in drawn().items()}
+    if path.suffix == ".safetensors":
+        pytest.importorskip("safetensors.torch").save_file(tensors, str(path))
+    else:
+        torch.save(tensors, str(path))
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_bf16_is_read_as_the_numbers_that_it_is(tmp_path, suffix):
+    path = of_torch(tmp_path / f"weights{suffix}", lambda tensor: tensor.bfloat16())
+
+    for name, array in drawn().items():
+        # The nearest number of 8 bits of precision.
+        np.testing.assert_allclose(load(path)[name], array, rtol=2**-8)
+        assert not (load(path)[name].view(np.uint32) & 0xFFFF).any()
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2"])
+def test_8_bit_floats_are_refused_with_one_reason(tmp_path, suffix, dtype):
+    torch = pytest.importorskip("torch")
+    if not hasattr(torch, dtype):
+        pytest.skip(f"this torch has no {dtype}")
+    path = of_torch(tmp_path / f"weights{suffix}", lambda tensor: tensor.to(getattr(torch, dtype)))
+
+    assert refusal(path).startswith(" has numbers of 8 bits or fewer, which need scales that are not known here (store")
+
+
+def test_bf16_in_a_format_that_has_none_is_refused_with_the_reason(tmp_path):
+    halves = {name: array.view(np.uint16).reshape(*array.shape, 2)[..., 1].copy() for name, array in drawn().items()}
+    path = write(tmp_path / "weights.npz", {name: array.view("V2") for name, array in halves.items()})
+
+    assert refusal(path).startswith(" has bytes without a type (numpy has no bf16; store fp16 or fp32) in bn1.weight")
+
+
+def test_complex_numbers_of_torch_are_refused(tmp_path):
+    torch = pytest.importorskip("torch")
+    path = of_torch(tmp_path / "weights.pt", lambda tensor: tensor.to(torch.complex64))
+
+    assert refusal(path).startswith(" has no real numbers in bn1.weight")
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "module._orig_mod.", "_orig_mod.module."])
+def test_a_prefix_of_a_wrapper_is_left_out_and_told(path, prefix):
+    stored = {f"{prefix}{name}": array for name, array in drawn().items()}
+    stored[f"{prefix}bn1.num_batches_tracked"] = stored["n_averaged"] = np.array(7)
+    weights = weight_files.load(write(path, stored), network(), "float32")
+
+    assert all(np.array_equal(array, weights.arrays[name]) for name, array in drawn().items())
+    assert weights.note == f"weights are those of {path.name}, without the prefix {prefix} of its names"
+
+
+def test_names_as_they_are_need_no_note(path):
+    assert weight_files.load(write(path, drawn()), network(), "float32").note == ""
+
+
+def test_a_prefix_that_only_some_names_have_is_left_where_it_is(path):
+    stored = {f"module.{name}" if name.startswith("fc") else name: array for name, array in drawn().items()}
+
+    assert refusal(write(path, stored)) == " lacks fc.weight, fc.bias"
+
+
+def test_a_prefix_of_the_network_s_own_names_is_left_where_it_is(path):
+    net = Graph(1)
+    net.output = net.dense(net.input(3), 2, name="model.fc")
+    stored = {weight.name: np.zeros(weight.shape, np.float32) for weight in net.weights}
+
+    assert weight_files.load(write(path, stored), net, "float32").note == ""
+
+
+def checkpoint(path, content):
+    torch = pytest.importorskip("torch")
+    tensors = {name: torch.from_numpy(np.array(array)) for name, array in drawn().items()}
+    torch.save(content(torch, tensors), str(path))
+    return path
+
+
+def test_the_weights_of_a_checkpoint_are_taken_and_told(tmp_path):
+    """Beside them lies the state of an optimiser, which has tensors too."""
+
+    def content(torch, tensors):
+        adam = {"state": {0: {"step": torch.zeros(1), "exp_avg": torch.zeros(3)}}, "param_groups": [{"lr": 0.1}]}
+        return {"epoch": 3, "net": {"state_dict": {f"module.{n}": t for n, t in tensors.items()}}, "optimizer": adam}
+
+    path = checkpoint(tmp_path / "weights.pth", content)
+    weights = weight_files.load(path, network(), "float32")
+
+    assert all(np.array_equal(array, weights.arrays[name]) for name, array in drawn().items())
+    told = "weights are those of weights.pth, its entry net.state_dict; without the prefix module. of its names"
+    assert weights.note == told
+
+
+def test_a_checkpoint_of_several_sets_of_weights_names_them(tmp_path):
+    path = checkpoint(tmp_path / "weights.pt", lambda torch, tensors: {"model": tensors, "model_ema": tensors})
+
+    assert refusal(path) == " cannot be read: it holds several sets of weights, model, model_ema; save one of them"
+
+
+def test_a_whole_model_is_refused_as_what_it_is(tmp_path):
+    path = checkpoint(tmp_path / "weights.pt", lambda torch, tensors: torch.nn.Linear(2, 2))
+
+    assert "it is a pickle of Python objects (torch.nn.modules.linear.Linear), such as a whole model" in refusal(path)
+    assert refusal(path).endswith("save model.state_dict() alone")
+
+
+def test_a_torchscript_program_is_refused_as_what_it_is(tmp_path):
+    torch = pytest.importorskip("torch")
+    path = tmp_path / "weights.pt"
+    torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2)), str(path))
+
+    assert refusal(path) == " cannot be read: it is a TorchScript program; save the model's state_dict() instead"
+
+
 TORCHVISION = """
 import sys
 import numpy as np
@@ -222,7 +360,7 @@ def test_torchvision_s_own_file_loads_into_resnet50_without_a_table_of_names(tmp
     size = {**next(iter(workloads.named_sizes(module).values())), **module.tiny}
     graph = workloads.record(module, {key: size[key] for key in module.dimensions}, 2, "inference")
 
-    weights = weight_files.load(state, graph, "float32")
+    weights = weight_files.load(state, graph, "float32").arrays
 
     theirs = np.load(str(answer))
     ours, _ = evaluate(graph, weights, {"input0": theirs["images"]}, "float64")

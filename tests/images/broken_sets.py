@@ -20,7 +20,8 @@ def image_of(fault):
 
 def write(root, kind, fault):
     images = sets_of.labelled()
-    label = {"label too great": 8, "label 0": -1, "label below 0": -1}.get(fault, 3)
+    below = -2 if kind == "tfrecord" else -1
+    label = {"label too great": 9, "label below 0": below}.get(fault, 3)
     images[3] = (label, image_of(fault))
     {"folder": write_folder, "tfrecord": write_tfrecords, "webdataset": write_tars}[kind](root, images, fault)
 
@@ -39,6 +40,10 @@ def write_folder(root, images, fault):
 
 def write_tfrecords(root, images, fault):
     records = [{"image/encoded": data, "image/class/label": label + 1} for label, data in images]
+    if fault == "two labels":
+        records[3]["image/class/label"] = [4, 5]
+    if fault == "label of bytes":
+        records[3]["image/class/label"] = b"4"
     missing = {"no label": "image/class/label", "no image key": "image/encoded"}.get(fault)
     records[3].pop(missing, None)
     sets_of.write_records(root, records)

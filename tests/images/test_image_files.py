@@ -69,8 +69,7 @@ def test_parts_make_the_whole(tmp_path, monkeypatch, kind, parts):
     dataset = counted(find(tmp_path))
 
     got = [
-        [found.label for found in epoch.epoch(dataset, epoch.Part(index, parts, 2), 0, None, tars.grouped)]
-        for index in range(parts)
+        [found.label for found in epoch.epoch(dataset, epoch.Part(index, parts, 2), 0, None)] for index in range(parts)
     ]
 
     assert sorted(label for part in got for label in part) == [0, 1, 2, 3, 4, 5, 6, 7]
@@ -83,9 +82,10 @@ def test_a_tar_is_read_by_key_whatever_else_is_in_it(tmp_path):
     members = [[("json", b"{}"), ("png", image), ("cls", b"7\n")], [("txt", b"a note")]]
     picture_sets.write_members(tmp_path, members, shards=1)
 
-    got = list(tars.samples(str(tmp_path / "part-000.tar"), tars.grouped))
+    path = str(tmp_path / "part-000.tar")
+    got = list(tars.samples(path, lambda number: True))
 
-    assert got == [tars.Labelled("0000", image, 7)]
+    assert got == [tars.Sample(f"{path}, key 0000", image, 7)]
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])

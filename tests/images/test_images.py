@@ -70,7 +70,7 @@ def test_tfrecords_are_chosen_by_their_split_and_count_labels_from_1(tmp_path):
 
     assert found.format == "tfrecord"
     assert found.files == ("train-00000-of-00002", "train-00001-of-00002")
-    assert (found.labels, found.classes, found.count, found.first_label) == ((), 1000, None, 1)
+    assert (found.labels, found.classes, found.count, found.first) == ((), 1000, None, 1)
 
 
 def test_tars_are_all_taken_where_none_names_a_split(tmp_path):
@@ -80,7 +80,7 @@ def test_tars_are_all_taken_where_none_names_a_split(tmp_path):
 
     assert found.format == "webdataset"
     assert found.files == ("a.tar", "b.tar", "trainer.tar")
-    assert (found.first_label, found.count, found.classes) == (0, None, None)
+    assert (found.first, found.count, found.classes) == (0, None, None)
 
 
 def test_tars_that_name_a_split_are_chosen_by_it(tmp_path):

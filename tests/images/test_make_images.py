@@ -13,7 +13,7 @@ import numpy as np
 import picture_sets
 import pytest
 
-from bench.images import epoch, find, generated, tars
+from bench.images import epoch, find, generated, sets
 from bench.images.counting import counted
 from scripts import make_images
 
@@ -33,8 +33,7 @@ def made(capsys, *arguments):
 
 def images_of(dataset):
     return {
-        (found.label, epoch.content(found))
-        for found in epoch.epoch(counted(dataset), epoch.Part(), 0, None, tars.grouped)
+        (found.label, sets.content(dataset, found)) for found in epoch.epoch(counted(dataset), epoch.Part(), 0, None)
     }
 
 

@@ -16,6 +16,11 @@ def test_the_session_of_pytest_benchmark_has_the_attribute(pytestconfig, name):
     assert hasattr(pytestconfig._benchmarksession, name)
 
 
+def test_pytest_has_the_options_that_it_parsed_before_it_loaded_the_suite(pytestconfig):
+    """As fixtures/options/plugins.py asks for the defaults of pytest-benchmark's options."""
+    assert pytestconfig.known_args_namespace.benchmark_min_rounds == 5
+
+
 def test_an_entry_of_the_session_of_pytest_benchmark_can_be_made_again():
     """As fixtures/processes/gather.py does with what came from a worker of pytest-xdist."""
     told = {"name": "a[b]", "fullname": "f::a[b]", "group": "g", "param": "b", "params": {"x": 1}, "extra_info": {}}

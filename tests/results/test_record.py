@@ -36,7 +36,7 @@ FOUND = {
 # Null in the record of a layer: what `record.latency`, `record.with_peak`, fixtures/measure.py and real images add.
 LATER = set(
     """
-    attempts tolerance gradient_error checked_size memory_peak_bytes memory_case_bytes
+    weights_note attempts tolerance gradient_error checked_size memory_peak_bytes memory_case_bytes
     environment removed_variables not_compiled
     latency_p50_s latency_p90_s latency_p99_s latency_p999_s
     percent_of_peak peak_tflops peak_gbytes_per_s peak_library peak_raised

@@ -168,8 +168,9 @@ def test_two_results_of_one_case_make_no_baseline(suite: Suite) -> None:
 
     result = suite.run(*FAST, "--baseline=./base.json", "--baseline-accept=why")
 
-    assert result.returncode == 1, result.text
-    assert "was not stored: several tests measured twice-w4-inference-b1-fp32-x1-numpy-cpu" in result.stdout
+    assert result.returncode == 4, result.text
+    assert len(result.errors) == 1
+    assert "measure twice-w4-inference-b1-fp32-x1-numpy-cpu; select one" in result.errors[0]
     assert not (suite.root / "base.json").exists()
 
 

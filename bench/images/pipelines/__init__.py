@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, ContextManager, Protocol, Tuple, cast
 
 from bench import registry
 from bench.images.dataset import Dataset
-from bench.images.faults import one_line, require_packages
+from bench.images.faults import BadImage, BadSet, one_line, require_packages
 
-if TYPE_CHECKING:  # It imports numpy.
+if TYPE_CHECKING:  # They import numpy.
     from bench.images.batches import Batches
+    from bench.images.epoch import Part
 
 ERRORS = ("stop", "skip")
 
@@ -40,7 +41,7 @@ class Pipeline(Protocol):
         dataset    counted: see bench/images/counting.py
         workers    the number of decoding processes or threads; 0: the caller decodes, without prefetching
         training   random parts, mirrored or not, of shuffled images; else the centre, in order. The same
-                   seed and workers give the same batches
+                   seed and workers give the same images and labels in the same order, in every pipeline
         errors     stop: the first BadImage is raised; skip: bad images are counted and skipped
         repeat     epochs without an end; the rest of an epoch is in the first batch of the next. Else one
                    pass, without the rest
@@ -94,3 +95,16 @@ class Request:
                 " use a smaller batch, or repeat"
             )
         require_packages(self.dataset.format)
+
+    def part(self, worker: int, workers: int) -> Part:
+        """The images that a worker of this replica reads.
+
+        Batches are assigned to the replicas in turn, and those of a replica to its workers in turn.
+        """
+        from bench.images.epoch import Part  # imports numpy
+
+        return Part(worker * self.replicas + self.replica, workers * self.replicas, self.batch_size)
+
+    def stops(self, fault: BadImage) -> bool:
+        """Whether a fault ends the pipeline; otherwise its image is skipped."""
+        return self.errors == "stop" or isinstance(fault, BadSet)

@@ -1,19 +1,17 @@
 """tf.data: threads that read, decode with TensorFlow's kernels, and crop images.
 
-Files are interleaved, images decoded and batched in parallel, two batches ahead.
+Each thread reads a part of the images in Python, decodes them and makes whole batches, two of them ahead.
 
 Resampling  bilinear without antialiasing, as in TensorFlow's own ResNet. With antialiasing the kernel
             takes longer than decoding (2.7 ms, decoding 2 ms, for 500 x 375), and the rate is half
-Faults      TensorFlow's errors name no file. Each image is entered in a table before it is decoded and
-            removed after. An image that remains is read again with Pillow, to find the reason
-TFRecords   after a damaged record TensorFlow continues with the next file, so `skip` counts the rest of
-            the file as skipped. The headers of each file are read once more to notice this
+Faults      TensorFlow's errors name no image. Images that do not arrive in a batch are read again with Pillow, to
+            find the reason
 """
 
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Iterator, List
+from typing import Any, Iterator
 
 import numpy as np
 
@@ -53,40 +51,27 @@ def _chunks(request: Request) -> Iterator[Chunk]:
     import tensorflow as tf
 
     from bench.images.pipelines.tensorflow import graph
-    from bench.images.pipelines.tensorflow.faults import Faults, require_usable
+    from bench.images.pipelines.tensorflow.reading import Reading
 
-    if request.repeat and request.errors == "skip":
-        require_usable(request.dataset)
     with tf.device("/CPU:0"):
-        faults = Faults(request)
-        iterator = graph.batches(request, faults).as_numpy_iterator()
-    expected = 0
+        reading = Reading(request)
+        iterator = graph.batches(request, reading).as_numpy_iterator()
     while True:
         try:
             batch = next(iterator, None)
-        # UnicodeDecodeError: TensorFlow's message quotes a file name that is no UTF-8.
-        except (tf.errors.OpError, UnicodeDecodeError) as error:
-            fault = faults.cause(error)
+        except tf.errors.OpError:
+            fault = reading.raised or reading.cause()
             if fault is None:
                 raise
             raise fault from None
-        faults.raise_unexpected()
+        if reading.raised is not None:
+            raise reading.raised
         if batch is None:
-            yield Chunk(_no_images(request), np.zeros(0, np.int64), faults.left_out(None))
+            yield Chunk(_no_images(request), np.zeros(0, np.int64), reading.left_out_at_end())
             return
         numbers, images, labels = batch
-        missing = _missing(numbers, expected)
-        expected = int(numbers[-1]) + 1
-        yield Chunk(images, labels, faults.left_out(missing))
+        yield Chunk(images, labels, reading.left_out(numbers))
 
 
 def _no_images(request: Request) -> Any:
     return np.zeros((0, request.image_size, request.image_size, 3), np.uint8)
-
-
-def _missing(numbers: Any, expected: int) -> List[int]:
-    """The numbers from `expected` to the last of `numbers` that are not among them. `numbers` ascend."""
-    last = int(numbers[-1])
-    if last + 1 - expected == len(numbers):
-        return []
-    return sorted(set(range(expected, last + 1)) - set(numbers.tolist()))

@@ -2,171 +2,57 @@
 
 from __future__ import annotations
 
-import os
-from typing import Any, Callable, Tuple
+from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
-from bench.images import epoch as records
 from bench.images import geometry
 from bench.images.decoding import MAX_PIXELS
-from bench.images.epoch import IMAGE, LABEL, SHUFFLED
 from bench.images.pipelines import Request
-from bench.images.pipelines.tensorflow.faults import SEPARATOR, Faults
+from bench.images.pipelines.tensorflow.reading import Reading
 
 PREFETCHED = 2
-# Files that are read at a time.
-READERS = 8
-BUFFER_BYTES = 2**22
 # TensorFlow's default is about one level off, with a tint, and no faster. This gives Pillow's pixels.
 DCT = "INTEGER_ACCURATE"
 
 plain = tf.autograph.experimental.do_not_convert
 
 
-def batches(request: Request, faults: Faults) -> Any:
-    """A tf.data.Dataset of (numbers, images, labels). Numbers count all images, including skipped ones."""
-    raw = _of_folder(request) if request.dataset.format == "folder" else _of_shards(request, faults)
-    shown = raw.enumerate().map(_shown(request, faults), num_parallel_calls=request.workers or None)
-    if request.errors == "skip":
-        shown = shown.ignore_errors()
-    batched = shown.batch(request.batch_size)
+def batches(request: Request, reading: Reading) -> Any:
+    """A tf.data.Dataset of (numbers, images, labels), a batch of each part in turn."""
+    parallel = reading.parts if request.workers else None
+    parts = tf.data.Dataset.range(reading.parts)
+    batched = parts.interleave(
+        plain(lambda part: _of_part(request, reading, part)), cycle_length=reading.parts, num_parallel_calls=parallel
+    )
     if request.workers:
         batched = batched.prefetch(PREFETCHED)
     options = tf.data.Options()
     options.deterministic = True
     options.autotune.enabled = False
+    options.experimental_optimization.map_parallelization = False
     options.threading.private_threadpool_size = max(1, request.workers)
     # Images are processed in parallel. With threads within kernels too, the rate was a tenth lower.
     options.threading.max_intra_op_parallelism = 1
     return batched.with_options(options)
 
 
-def _of_folder(request: Request) -> Any:
-    """Indices of images: to shuffle paths would need ten times the memory. All replicas shuffle in the same order."""
-    count, size, replicas = len(request.dataset.files), request.batch_size, request.replicas
-    indices = tf.data.Dataset.range(count)
-    if request.training:
-        indices = indices.shuffle(count, seed=request.seed)
-    if request.repeat:
-        indices = indices.repeat()
-    if replicas == 1:
-        return indices
-    share = indices.enumerate().filter(plain(lambda position, index: position // size % replicas == request.replica))
-    return share.map(plain(lambda position, index: index))
+def _of_part(request: Request, reading: Reading, part: Any) -> Any:
+    signature = tuple(tf.TensorSpec((None,), kind) for kind in (tf.int64, tf.string, tf.int64))
+    read = tf.data.Dataset.from_generator(reading.samples, output_signature=signature, args=(part,)).unbatch()
 
+    def shown(number: Any, data: Any, label: Any) -> Any:
+        position = number * request.replicas + request.replica
+        pixels = _augmented(data, request, position) if request.training else _evaluated(data, request.image_size)
+        with tf.control_dependencies([pixels]):
+            decoded = reading.decoded.insert(part, number)
+        with tf.control_dependencies([decoded]):
+            return number, tf.ensure_shape(tf.identity(pixels), (request.image_size, request.image_size, 3)), label
 
-def _of_shards(request: Request, faults: Faults) -> Any:
-    """(path, number in the file, data, label). For a TFRecord the data is the whole record, and the label -1."""
-    dataset = request.dataset
-    part = records.Part(request.replica, request.replicas, request.batch_size)
-    tfrecord = dataset.format == "tfrecord"
-    of_piece = plain(_of_tfrecord(faults) if tfrecord else _of_tar(faults))
-    readers = min(READERS, len(dataset.files))
-    kinds = (tf.string, tf.int64, tf.int64, tf.bool)
-
-    def planned(epoch: Any) -> Any:
-        draw = np.random.default_rng([request.seed, int(epoch)]) if request.training else None
-        pieces = records.pieces(dataset, part, int(epoch), draw)
-        values = [
-            [os.fsencode(piece.path) for piece in pieces],
-            [piece.first for piece in pieces],
-            [piece.stop for piece in pieces],
-            [piece.last for piece in pieces],
-        ]
-        return [tf.constant(column, kind, (len(pieces),)) for column, kind in zip(values, kinds)]
-
-    def of_epoch(epoch: Any) -> Any:
-        columns = tf.py_function(planned, [epoch], kinds)
-        pieces = tf.data.Dataset.from_tensor_slices(tuple(tf.ensure_shape(column, (None,)) for column in columns))
-        if tfrecord:
-            # With ignored errors, TensorFlow would retry a file that cannot be opened for ever.
-            pieces = pieces.filter(plain(lambda path, *piece: _call_python(faults.opens, path)))
-        raw = pieces.interleave(of_piece, cycle_length=readers, num_parallel_calls=readers if request.workers else None)
-        return raw.shuffle(SHUFFLED, seed=request.seed + epoch) if request.training else raw
-
-    epochs = tf.data.Dataset.range(2**62 if request.repeat else 1)
-    return epochs.flat_map(plain(of_epoch))
-
-
-def _of_tar(faults: Faults) -> Any:
-    kinds = (tf.string, tf.int64, tf.string, tf.int64)
-    signature = tuple(tf.TensorSpec((), kind) for kind in kinds)
-    return lambda *piece: tf.data.Dataset.from_generator(faults.samples, output_signature=signature, args=piece)
-
-
-def _of_tfrecord(faults: Faults) -> Any:
-    """The records; after the last one, `Faults.ended` checks whether TensorFlow has read all of them."""
-
-    def of_piece(path: Any, first: Any, stop: Any, last: Any) -> Any:
-        def numbered(number: Any, item: Any) -> Any:
-            return number + 1, (path, number, *item)
-
-        def real(path: Any, number: Any, data: Any, label: Any) -> Any:
-            return tf.cond(label < 0, lambda: True, lambda: _call_python(faults.ended, path, first, stop, last, number))
-
-        read = tf.data.TFRecordDataset(path, buffer_size=BUFFER_BYTES).ignore_errors().skip(first).take(stop - first)
-        labels = tf.data.Dataset.from_tensors(tf.constant(-1, tf.int64)).repeat()
-        end = tf.data.Dataset.from_tensors((tf.constant(""), tf.constant(0, tf.int64)))
-        marked = tf.data.Dataset.zip((read, labels)).concatenate(end)
-        return marked.scan(first, plain(numbered)).filter(plain(real))
-
-    return of_piece
-
-
-def _call_python(judge: Callable[..., bool], *tensors: Any) -> Any:
-    return tf.ensure_shape(tf.py_function(judge, tensors, tf.bool), ())
-
-
-def _shown(request: Request, faults: Faults) -> Any:
-    """The function from a number and an element to the number, the pixels and the label."""
-    kind, size = request.dataset.format, request.image_size
-    fields = _folder_fields(request) if kind == "folder" else _shard_fields
-
-    def shown(number: Any, element: Any) -> Any:
-        address, data, label = fields(element)
-        keys = tf.expand_dims(number, 0)
-        with tf.control_dependencies([faults.table.insert(keys, tf.expand_dims(address, 0))]):
-            data = tf.io.read_file(tf.identity(address)) if kind == "folder" else tf.identity(data)
-        if kind == "tfrecord":
-            data, label = _parsed(request, data)
-        pixels = _augmented(data, request, _position(request, number)) if request.training else _evaluated(data, size)
-        with tf.control_dependencies([pixels, label]):
-            struck = faults.table.remove(keys)
-        with tf.control_dependencies([struck]):
-            return number, tf.ensure_shape(tf.identity(pixels), (size, size, 3)), label
-
-    return plain(shown)
-
-
-def _position(request: Request, number: Any) -> Any:
-    """The number of an image among those of all replicas, to which batches are assigned in turn."""
-    size = request.batch_size
-    return (number // size * request.replicas + request.replica) * size + number % size
-
-
-def _folder_fields(request: Request) -> Any:
-    paths = tf.constant([os.fsencode(request.dataset.path(file)) for file in request.dataset.files], tf.string)
-    labels = tf.constant(request.dataset.labels, tf.int64)
-    return lambda index: (paths[index], "", labels[index])
-
-
-def _shard_fields(element: Any) -> Any:
-    path, number, data, label = element
-    return tf.strings.join([path, SEPARATOR, tf.strings.as_string(number)]), data, label
-
-
-def _parsed(request: Request, data: Any) -> Tuple[Any, Any]:
-    """The image and label of a tf.train.Example; fails if the label is out of range."""
-    kinds = {IMAGE: tf.io.FixedLenFeature((), tf.string), LABEL: tf.io.FixedLenFeature((), tf.int64)}
-    fields = tf.io.parse_single_example(data, kinds)
-    label = fields[LABEL] - request.dataset.first_label
-    valid = label >= 0
-    if request.dataset.classes is not None:
-        valid &= label < request.dataset.classes
-    with tf.control_dependencies([tf.debugging.Assert(valid, [label])]):
-        return fields[IMAGE], tf.identity(label)
+    pixels = read.map(plain(shown))
+    if request.errors == "skip":
+        pixels = pixels.ignore_errors()
+    return pixels.batch(request.batch_size)
 
 
 def _evaluated(data: Any, image_size: int) -> Any:

@@ -1,7 +1,6 @@
 """torch's DataLoader: processes that read, decode with Pillow, and crop images.
 
-Tars are read by webdataset, TFRecords by bench/images/tfrecords.py. Each process makes whole batches, two
-of them ahead, and passes them on in shared memory.
+Each process makes whole batches, two of them ahead, and passes them on in shared memory.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Any, Iterator, List, Optional
 
 from bench.images.batches import Batches, Chunk
 from bench.images.dataset import Dataset
-from bench.images.faults import BadImage, Stopped, one_line, require_packages
+from bench.images.faults import Stopped, one_line, require_packages
 from bench.images.pipelines import Request
 
 PACKAGE = "torch"
@@ -96,7 +95,7 @@ def _chunks(iterator: Any, processes: List[BaseProcess]) -> Iterator[Chunk]:
         if batch is None:
             return
         images, labels, skipped, fault = batch
-        yield Chunk(images.numpy(), labels.numpy(), skipped, BadImage(*fault) if fault else None)
+        yield Chunk(images.numpy(), labels.numpy(), skipped, fault)
 
 
 @contextlib.contextmanager

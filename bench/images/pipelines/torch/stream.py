@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import itertools
 import random
-from typing import Any, BinaryIO, Iterable, Iterator, List, Optional, Tuple
+from typing import Any, Iterator, List, Optional, Tuple
 
 import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from bench.images import decoding, tars
+from bench.images import decoding, sets
 from bench.images import epoch as records
 from bench.images.faults import BadImage
 from bench.images.pipelines import Request
 
-# Images, labels, why others were skipped, and the arguments of the BadImage that ends the pipeline.
-Sent = Tuple[Any, Any, List[str], Optional[Tuple[str, str]]]
+# Images, labels, why others were skipped, and the fault that ends the pipeline.
+Sent = Tuple[Any, Any, List[str], Optional[BadImage]]
 
 
 class Stream(IterableDataset):  # type: ignore[misc]
@@ -30,9 +30,7 @@ class Stream(IterableDataset):  # type: ignore[misc]
         info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
         request = self.request
-        # Batches are assigned to the replicas in turn, and those of a replica to its workers in turn.
-        index = worker * request.replicas + request.replica
-        return _sent(request, records.Part(index, workers * request.replicas, request.batch_size))
+        return _sent(request, request.part(worker, workers))
 
 
 def _sent(request: Request, part: records.Part) -> Iterator[Sent]:
@@ -42,8 +40,8 @@ def _sent(request: Request, part: records.Part) -> Iterator[Sent]:
     skipped: List[str] = []
     for item in _shown(request, part):
         if isinstance(item, BadImage):
-            if request.errors == "stop":
-                yield _packed(pixels, labels, skipped, (item.where, item.reason))
+            if request.stops(item):
+                yield _packed(pixels, labels, skipped, item)
                 return
             skipped.append(str(item))
             continue
@@ -60,7 +58,7 @@ def _shown(request: Request, part: records.Part) -> Iterator[Any]:
     seed = request.seed if request.training else None
     unusable = 0
     for epoch in itertools.count() if request.repeat else (0,):
-        for record in records.epoch(request.dataset, part, epoch, seed, grouped):
+        for record in records.epoch(request.dataset, part, epoch, seed):
             item = record if isinstance(record, BadImage) else _pixels(request, record, epoch)
             unusable = unusable + 1 if isinstance(item, BadImage) else 0
             yield item
@@ -69,12 +67,13 @@ def _shown(request: Request, part: records.Part) -> Iterator[Any]:
             return
 
 
-def _pixels(request: Request, record: records.Record, epoch: int) -> Any:
+def _pixels(request: Request, record: sets.Record, epoch: int) -> Any:
     # Each image has a generator of its own: neither the worker that gets it nor the path of the set makes a difference.
     name = record.where[len(request.dataset.root) :]
     draw = random.Random(f"{request.seed} {epoch} {name}") if request.training else None
     try:
-        return decoding.shown(records.content(record), record.where, request.image_size, draw), record.label
+        data = sets.content(request.dataset, record)
+        return decoding.shown(data, record.where, request.image_size, draw), record.label
     except BadImage as fault:
         return fault
 
@@ -83,15 +82,6 @@ def _blank(request: Request) -> Any:
     return np.empty((request.batch_size, request.image_size, request.image_size, 3), np.uint8)
 
 
-def _packed(pixels: Any, labels: List[int], skipped: List[str], fault: Optional[Tuple[str, str]]) -> Sent:
+def _packed(pixels: Any, labels: List[int], skipped: List[str], fault: Optional[BadImage]) -> Sent:
     count = len(labels)
     return torch.from_numpy(pixels[:count]), torch.from_numpy(np.array(labels, np.int64)), skipped, fault
-
-
-def grouped(file: BinaryIO, path: str) -> Iterable[tars.Sample]:
-    """The samples of an open tar, as webdataset makes them."""
-    from webdataset import tariterators
-
-    files = ({**file, "__url__": path} for file in tariterators.tar_file_iterator(file))
-    samples: Iterable[tars.Sample] = tariterators.group_by_keys(files)
-    return samples
