@@ -30,7 +30,7 @@ PREFIXES = (
     *("LD_PRELOAD", "MALLOC_", "TCMALLOC_", "JEMALLOC_", "MIMALLOC_", "GLIBC_TUNABLES", "NPY_"),
 )
 # These choose a device, which is recorded by itself, or say what is logged.
-HARMLESS = ("CUDA_VISIBLE_DEVICES", "TORCH_LOGS", "TORCH_SHOW", "ONEDNN_VERBOSE")
+HARMLESS = ("CUDA_VISIBLE_DEVICES", "TORCHINDUCTOR_CACHE_DIR", "TORCH_LOGS", "TORCH_SHOW", "ONEDNN_VERBOSE")
 # By these the runtimes of OpenMP (GNU's and LLVM's) place threads, whatever cores a process is bound to.
 PLACING = ("GOMP_CPU_AFFINITY", "KMP_AFFINITY", "KMP_HW_SUBSET", "OMP_PLACES", "OMP_PROC_BIND")
 

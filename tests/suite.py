@@ -20,7 +20,7 @@ from typing import Any, Callable, Dict, List, Optional
 
 from pytest_benchmark import plugin
 
-from bench import calibration
+from bench import calibration, environment
 from bench.cases.precision import PRECISIONS
 from bench.clock import roofline
 from bench.clock.canary import KINDS
@@ -187,7 +187,9 @@ class Suite:
         return found
 
     def _environment(self) -> Dict[str, str]:
-        mine = {key: value for key, value in os.environ.items() if not key.startswith(FOREIGN)}
+        # Frameworks that a test has imported set variables too, which runs would record.
+        foreign = (*FOREIGN, *(prefix for prefix in environment.PREFIXES if prefix != "OPENBLAS_"))
+        mine = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
         # No plugin but the one we build on; and no new bytecode, since tests rewrite files within one second.
         return {
             **mine,

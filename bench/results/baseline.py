@@ -77,7 +77,7 @@ def doubts(record: Record) -> List[str]:
     """Why a rate decides nothing; none: it does."""
     faults = ["the machine was disturbed"] if record["disturbed"] else []
     if record["noise_percent"] is None or (record.get("samples") or FEWEST) < FEWEST:
-        faults.append(f"the noise of {record.get('samples')} samples is not known")
+        faults.append(f"fewer than {FEWEST} samples show no noise")
     return faults + (["it was not steady after the warm-up"] if record.get("steady") is False else [])
 
 

@@ -53,9 +53,9 @@ def test_a_disturbed_machine_decides_nothing(now, before, rate):
 @pytest.mark.parametrize(
     "doubtful, text",
     [
-        ({"noise_percent": None, "samples": 1}, "the noise of 1 samples is not known"),
+        ({"noise_percent": None, "samples": 1}, "fewer than 5 samples show no noise"),
         # As earlier versions stored it.
-        ({"noise_percent": 0.0, "samples": 4}, "the noise of 4 samples is not known"),
+        ({"noise_percent": 0.0, "samples": 4}, "fewer than 5 samples show no noise"),
         ({"steady": False}, "it was not steady after the warm-up"),
     ],
 )
@@ -73,7 +73,7 @@ def test_a_side_whose_rate_is_in_doubt_decides_nothing(doubtful, text, rate):
     "unfit, text",
     [
         ({"noise_percent": 26.0}, "its noise is 26 %, more than 25 % hides a regression"),
-        ({"noise_percent": None, "samples": 1}, "the noise of 1 samples is not known"),
+        ({"noise_percent": None, "samples": 1}, "fewer than 5 samples show no noise"),
         ({"steady": False}, "it was not steady after the warm-up"),
         ({"source": "fake", "noise_percent": None}, "its source is fake"),
     ],
