@@ -37,15 +37,18 @@ PLACING = ("GOMP_CPU_AFFINITY", "KMP_AFFINITY", "KMP_HW_SUBSET", "OMP_PLACES", "
 # What the suite has set in this process, by the settings of a case; and what it found besides, and removed.
 _set_here: Set[str] = set()
 _found: Dict[str, str] = {}
+_looked = False
 _removed: Dict[str, str] = {}
 
 
 def use(variables: Mapping[str, str]) -> None:
     """Set variables that follow from the settings of a case, and remove those that place threads, before a framework is
     loaded: frameworks set some too."""
+    global _looked
     _removed.update({name: os.environ.pop(name) for name in PLACING if name in os.environ})
     _set_here.update(variables)
-    if not _found:
+    if not _looked:
+        _looked = True
         _found.update({name: value for name, value in os.environ.items() if _matters(name)})
     os.environ.update(variables)
 

@@ -65,7 +65,10 @@ def seconds(threads: int, wanted: Iterable[str] = tuple(KINDS)) -> Times:
     cores = itertools.cycle(sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else [-1])
     kernels = _kernels(threads, wanted)
     with ThreadPoolExecutor(threads, initializer=_bind, initargs=(cores,)) as pool:
-        return {kind: statistics.median(_rounds(pool, *kernels[kind])) for kind in wanted}
+        return {
+            kind: statistics.median(_starts(pool, threads) if kind == "threads" else _rounds(pool, *kernels[kind]))
+            for kind in wanted
+        }
 
 
 def slowdown(now: Mapping[str, float], known: Mapping[str, float]) -> Tuple[Optional[float], str]:
@@ -108,28 +111,23 @@ def caches() -> Tuple[int, int]:
 
 
 def _kernels(threads: int, wanted: Iterable[str]) -> Dict[str, Tuple[Callable[[Any], Any], List[Any]]]:
-    """A function by kind, and its argument for each thread."""
+    """The function of each kind but threads, and its argument for each thread."""
     import numpy as np
 
     second, last = caches()
     whole = {"memory", "latency"} & set(wanted)
     memory: Any = np.ones(min(2 * last, LARGEST_BYTES) // 4 if whole else threads, np.float32)
     chance = np.random.default_rng(0)
+
+    def rows(size: int, times: int) -> List[Any]:
+        return [_repeated(np.ones(size // 4, np.float32), times) for _ in range(threads)]
+
     return {
-        **{
-            kind: (
-                np.max,
-                [_repeated(np.ones(size // 4, np.float32), rows or READ_BYTES // size) for _ in range(threads)],
-            )
-            for kind, size, rows in (
-                ("arithmetic", ROW_BYTES, ROWS),
-                ("level2", second // 2, 0),
-                ("level3", 4 * second, 0),
-            )
-        },
+        "arithmetic": (np.max, rows(ROW_BYTES, ROWS)),
+        "level2": (np.max, rows(second // 2, READ_BYTES // (second // 2))),
+        "level3": (np.max, rows(4 * second, READ_BYTES // (4 * second))),
         "memory": (np.max, np.array_split(memory, threads)),
         "latency": (memory.take, [chance.integers(0, memory.size, READS) for _ in range(threads)]),
-        "threads": (int, threads * [0]),
     }
 
 
@@ -141,13 +139,29 @@ def _repeated(row: Any, times: int) -> Any:
 
 
 def _rounds(pool: Executor, run: Callable[[Any], Any], arguments: List[Any]) -> List[float]:
-    list(pool.map(run, arguments))
-    rounds: List[float] = []
-    while len(rounds) < ROUNDS:
+    """Seconds of each round, on the slowest thread. Each thread times its own, so that its start does not count."""
+
+    def timed(argument: Any) -> List[float]:
+        run(argument)
+        times = []
+        for _ in range(ROUNDS):
+            start = perf_counter()
+            run(argument)
+            times.append(perf_counter() - start)
+        return times
+
+    return [max(times) for times in zip(*pool.map(timed, arguments))]
+
+
+def _starts(pool: Executor, threads: int) -> List[float]:
+    """Seconds to hand work to every thread and to wait for all."""
+    list(pool.map(int, threads * [0]))
+    times = []
+    for _ in range(ROUNDS):
         start = perf_counter()
-        list(pool.map(run, arguments))
-        rounds.append(perf_counter() - start)
-    return rounds
+        list(pool.map(int, threads * [0]))
+        times.append(perf_counter() - start)
+    return times
 
 
 def _bind(cores: Iterator[int]) -> None:

@@ -19,6 +19,7 @@ def clean(monkeypatch):
             monkeypatch.delenv(name)
     monkeypatch.setattr(environment, "_set_here", set())
     monkeypatch.setattr(environment, "_found", {})
+    monkeypatch.setattr(environment, "_looked", False)
     monkeypatch.setattr(environment, "_removed", {})
 
 
@@ -52,6 +53,22 @@ def test_what_the_suite_sets_itself_and_what_a_framework_sets_later_is_not_found
     environment.use({"TF_NUM_INTRAOP_THREADS": "2"})
 
     assert environment.found() is None
+
+
+@pytest.mark.usefixtures("clean")
+def test_what_a_framework_sets_is_not_found_by_the_next_case_of_a_process_that_began_without_any(monkeypatch):
+    environment.use({})
+    monkeypatch.setenv("TF2_BEHAVIOR", "1")
+    environment.use({})
+
+    assert environment.found() is None
+
+
+@pytest.mark.usefixtures("clean")
+def test_what_the_suite_sets_takes_the_place_of_what_the_shell_has(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    environment.use({"OMP_NUM_THREADS": "2"})
+
     assert environment.os.environ["OMP_NUM_THREADS"] == "2"
 
 
