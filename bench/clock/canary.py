@@ -19,7 +19,6 @@ from __future__ import annotations
 import itertools
 import os
 import re
-import statistics
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from time import perf_counter
@@ -37,9 +36,11 @@ KINDS = {
     "latency": "the latency of memory",
     "threads": "the start of threads",
 }
-ROUNDS = 9
-# A canary this much slower than the best that is known says that the machine is disturbed.
+ROUNDS = 25
+# A canary this much slower than the best that is known says that the machine is disturbed; for some kinds more, since
+# on a quiet machine they depend on where their memory lies.
 DISTURBED = 1.25
+UNSTEADY = dict.fromkeys(("memory", "latency", "threads"), 1.2)
 
 # The numbers in the first cache, and how often a round reads them.
 ROW_BYTES = 1 << 14
@@ -61,32 +62,37 @@ def kinds(threads: int, working_set: float) -> List[str]:
 
 
 def seconds(threads: int, wanted: Iterable[str] = tuple(KINDS)) -> Times:
-    """The median time of a round, by kind."""
+    """The shortest time of a round, by kind: a neighbour that stays slows every round down."""
     cores = itertools.cycle(sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else [-1])
     kernels = _kernels(threads, wanted)
     with ThreadPoolExecutor(threads, initializer=_bind, initargs=(cores,)) as pool:
         return {
-            kind: statistics.median(_starts(pool, threads) if kind == "threads" else _rounds(pool, *kernels[kind]))
-            for kind in wanted
+            kind: min(_starts(pool, threads) if kind == "threads" else _rounds(pool, *kernels[kind])) for kind in wanted
         }
 
 
+def limit(kind: str) -> float:
+    """The slowdown above which a kind says that the machine is disturbed."""
+    return DISTURBED * UNSTEADY.get(kind, 1.0)
+
+
 def slowdown(now: Mapping[str, float], known: Mapping[str, float]) -> Tuple[Optional[float], str]:
-    """How many times slower than known the slowest kind is now, and that kind; None and empty where none is known."""
-    ratios = [(now_s / known[kind], kind) for kind, now_s in now.items() if kind in known]
-    return max(ratios) if ratios else (None, "")
+    """How many times slower than known the kind is that says most of a disturbance, and that kind; None and empty where
+    none is known."""
+    ratios = {kind: now_s / known[kind] for kind, now_s in now.items() if kind in known}
+    kind = max(ratios, key=lambda kind: ratios[kind] / limit(kind), default="")
+    return ratios.get(kind), kind
 
 
 def fields(before: Times, after: Times, known: Times) -> Dict[str, Any]:
     """The fields of a record that say what the canaries saw before and after a case."""
-    first, first_kind = slowdown(before, known)
-    second, second_kind = slowdown(after, known)
-    worst = max(first or 0.0, second or 0.0)
+    sides = [slowdown(before, known), slowdown(after, known)]
+    worst, kind = max(sides, key=lambda side: (side[0] or 0.0) / limit(side[1]))
     return {
-        "canary_slowdown_before": first,
-        "canary_slowdown_after": second,
-        "canary_kind": (first_kind if (first or 0) >= (second or 0) else second_kind) or None,
-        "disturbed": worst > DISTURBED,
+        "canary_slowdown_before": sides[0][0],
+        "canary_slowdown_after": sides[1][0],
+        "canary_kind": kind or None,
+        "disturbed": (worst or 0.0) > limit(kind),
     }
 
 

@@ -239,7 +239,7 @@ def _disturbances(records: Sequence[Record]) -> List[str]:
     reasons: Dict[str, List[Tuple[float, str]]] = {}
     for record in records:
         slowdown = max(record["canary_slowdown_before"] or 0, record["canary_slowdown_after"] or 0)
-        if slowdown > canary.DISTURBED:
+        if slowdown > canary.limit(record["canary_kind"]):
             reason = f"{canary.KINDS[record['canary_kind']]} up to {{:.2g}} times slower than known"
             reasons.setdefault(reason, []).append((slowdown, record["id"]))
         if (record["others_percent"] or 0) > neighbours.MOST_PERCENT:
