@@ -3,8 +3,8 @@
 Each kind shows one way in which a neighbour slows a case down. They run on as many threads as the case has, on the
 same cores, and take a few milliseconds each:
 
-    arithmetic   the largest of numbers in the first cache, in vector units
-    level2       the same in half of a core's second cache
+    arithmetic   exponentials of numbers in the first cache, in vector units
+    level2       the largest of numbers in half of a core's second cache
     level3       the same in four times the second cache
     memory       the same in twice the last cache, a part for each thread
     latency      reads of single numbers anywhere in that memory
@@ -37,14 +37,15 @@ KINDS = {
     "threads": "the start of threads",
 }
 ROUNDS = 25
-# A canary this much slower than the best that is known says that the machine is disturbed; for some kinds more, since
-# on a quiet machine they depend on where their memory lies.
+# A canary this much slower than the best that is known says that the machine is disturbed; more where UNSTEADY says so,
+# of kinds that vary most on a quiet machine.
 DISTURBED = 1.25
-UNSTEADY = dict.fromkeys(("memory", "latency", "threads"), 1.2)
+UNSTEADY = dict.fromkeys(("memory", "threads"), 1.2)
 
 # The numbers in the first cache, and how often a round reads them.
 ROW_BYTES = 1 << 14
-ROWS = 512
+PAGE_BYTES = 1 << 12
+ROWS = 128
 # What a round reads of the second and the third cache.
 READ_BYTES = 1 << 25
 READS = 1 << 14
@@ -122,19 +123,31 @@ def _kernels(threads: int, wanted: Iterable[str]) -> Dict[str, Tuple[Callable[[A
 
     second, last = caches()
     whole = {"memory", "latency"} & set(wanted)
-    memory: Any = np.ones(min(2 * last, LARGEST_BYTES) // 4 if whole else threads, np.float32)
+    memory = _ones(min(2 * last, LARGEST_BYTES) if whole else 4 * threads)
     chance = np.random.default_rng(0)
 
     def rows(size: int, times: int) -> List[Any]:
-        return [_repeated(np.ones(size // 4, np.float32), times) for _ in range(threads)]
+        return [_repeated(_ones(size), times) for _ in range(threads)]
 
     return {
-        "arithmetic": (np.max, rows(ROW_BYTES, ROWS)),
+        "arithmetic": (
+            lambda row_and_result: np.exp(row_and_result[0], out=row_and_result[1]),
+            list(zip(rows(ROW_BYTES, ROWS), rows(ROW_BYTES, ROWS))),
+        ),
         "level2": (np.max, rows(second // 2, READ_BYTES // (second // 2))),
         "level3": (np.max, rows(4 * second, READ_BYTES // (4 * second))),
         "memory": (np.max, np.array_split(memory, threads)),
         "latency": (memory.take, [chance.integers(0, memory.size, READS) for _ in range(threads)]),
     }
+
+
+def _ones(size: int) -> Any:
+    """Ones in `size` bytes that start at a page: to read a vector across two lines of the cache takes twice as long."""
+    import numpy as np
+
+    room: Any = np.ones(size // 4 + PAGE_BYTES // 4, np.float32)
+    first = -room.ctypes.data % PAGE_BYTES // 4
+    return room[first : first + size // 4]
 
 
 def _repeated(row: Any, times: int) -> Any:

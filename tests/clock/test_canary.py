@@ -66,10 +66,11 @@ def test_each_level_is_read_from_memory_that_it_alone_fits_in(monkeypatch):
     def span(array):
         return array.shape[-1] * array.itemsize
 
-    assert [span(array) for array in kernels["arithmetic"][1]] == 2 * [16 << 10]
+    assert [(span(row), span(result)) for row, result in kernels["arithmetic"][1]] == 2 * [(16 << 10, 16 << 10)]
     assert [span(array) for array in kernels["level2"][1]] == 2 * [MIB // 2]
     assert [span(array) for array in kernels["level3"][1]] == 2 * [4 * MIB]
     assert sum(map(span, kernels["memory"][1])) == 32 * MIB
+    assert all(row.ctypes.data % 4096 == 0 for kind in ("level2", "level3") for row in kernels[kind][1])
     assert all(places.min() >= 0 and places.max() < 8 * MIB for places in kernels["latency"][1])
 
 
