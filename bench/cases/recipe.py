@@ -9,7 +9,17 @@ from typing import Any, Dict, Optional, Tuple
 from bench.training.mixing import Mixing, smoothing
 from bench.training.schedule import Schedule, base_rate
 
-OPTIMISERS = ("sgd", "momentum", "rmsprop", "rmsprop_tf", "adam", "adamw", "lars")
+# The optimisers, and the initial values of what each keeps for every number of a weight.
+STATES: Dict[str, Dict[str, float]] = {
+    "sgd": {},
+    "momentum": {"velocity": 0.0},
+    "rmsprop": {"square": 0.0, "velocity": 0.0},
+    "rmsprop_tf": {"square": 1.0, "velocity": 0.0},
+    "adam": {"mean": 0.0, "square": 0.0},
+    "adamw": {"mean": 0.0, "square": 0.0},
+    "lars": {"velocity": 0.0},
+}
+OPTIMISERS = tuple(STATES)
 RECOMPUTE = ("none", "auto", "manual")
 # The default epsilon of each optimiser.
 EPSILONS = {"rmsprop": 1e-8, "rmsprop_tf": 1e-3, "adam": 1e-8, "adamw": 1e-8, "lars": 1e-9}

@@ -7,11 +7,11 @@ subtracted from the weights, and the new state.
 from __future__ import annotations
 
 import math
-from typing import Any, Callable, Dict, List, Tuple
+from typing import Any, Callable, Dict, Tuple
 
 import jax.numpy as jnp
 
-from bench.cases.recipe import LARS_TRUST, Recipe
+from bench.cases.recipe import LARS_TRUST, OPTIMISERS, STATES, Recipe
 
 Array = Any
 State = Dict[str, Array]
@@ -20,13 +20,13 @@ FIRST, SECOND = 0.9, 0.999
 
 def start(recipe: Recipe, weights: Dict[str, Array]) -> Dict[str, State]:
     """The state before the first update, in the types of the weights, as in torch."""
-    _, starts = RULES[recipe.optimiser]
-    return {name: {key: jnp.full_like(w, value) for key, value in starts} for name, w in weights.items()}
+    starts = STATES[recipe.optimiser]
+    return {name: {key: jnp.full_like(w, value) for key, value in starts.items()} for name, w in weights.items()}
 
 
 def update(recipe: Recipe, w: Array, g: Array, rate: Array, state: State, count: Array) -> Tuple[Array, State]:
     """The new weights of one array and its new state. Only weights of more than one dimension decay."""
-    rule, _ = RULES[recipe.optimiser]
+    rule = RULES[recipe.optimiser]
     wide = {key: value.astype(jnp.float32) for key, value in state.items()}
     exact = w.astype(jnp.float32)
     step, after = rule(recipe, exact, g, rate, wide, count)
@@ -88,13 +88,4 @@ def _lars(recipe: Recipe, w: Array, g: Array, rate: Array, state: State, count: 
 
 
 Rule = Callable[[Recipe, Array, Array, Array, State, Array], Tuple[Array, State]]
-# Each rule, with the names and initial values of its state.
-RULES: Dict[str, Tuple[Rule, List[Tuple[str, float]]]] = {
-    "sgd": (_sgd, []),
-    "momentum": (_momentum, [("velocity", 0.0)]),
-    "rmsprop": (_rmsprop, [("square", 0.0), ("velocity", 0.0)]),
-    "rmsprop_tf": (_rmsprop_tf, [("square", 1.0), ("velocity", 0.0)]),
-    "adam": (_adam, [("mean", 0.0), ("square", 0.0)]),
-    "adamw": (_adamw, [("mean", 0.0), ("square", 0.0)]),
-    "lars": (_lars, [("velocity", 0.0)]),
-}
+RULES: Dict[str, Rule] = dict(zip(OPTIMISERS, (_sgd, _momentum, _rmsprop, _rmsprop_tf, _adam, _adamw, _lars)))

@@ -12,7 +12,7 @@ from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 import tensorflow as tf
 
-from bench.cases.recipe import LARS_TRUST, Recipe
+from bench.cases.recipe import LARS_TRUST, OPTIMISERS, STATES, Recipe
 
 State = Dict[str, Any]
 FIRST, SECOND = 0.9, 0.999
@@ -26,19 +26,21 @@ class Optimiser:
 
     def __init__(self, recipe: Recipe, variables: Sequence[Any], matrices: Sequence[bool]) -> None:
         self.recipe, self.variables, self.matrices = recipe, variables, matrices
-        self.rule, starts = RULES[recipe.optimiser]
+        self.rule, starts = RULES[recipe.optimiser], STATES[recipe.optimiser]
         self.count = tf.Variable(0.0, trainable=False)
         self.states = [
-            {name: tf.Variable(tf.fill(v.shape, tf.cast(start, v.dtype)), trainable=False) for name, start in starts}
+            {
+                name: tf.Variable(tf.fill(v.shape, tf.cast(start, v.dtype)), trainable=False)
+                for name, start in starts.items()
+            }
             for v in variables
         ]
 
     def reset(self) -> None:
         """Set the state to that before the first update."""
-        _, starts = RULES[self.recipe.optimiser]
         self.count.assign(0.0)
         for state in self.states:
-            for name, start in starts:
+            for name, start in STATES[self.recipe.optimiser].items():
                 state[name].assign(tf.fill(state[name].shape, tf.cast(start, state[name].dtype)))
 
     def apply(self, gradients: Sequence[Any], rate: Any) -> List[Any]:
@@ -111,13 +113,4 @@ def _lars(recipe: Recipe, w: Any, g: Any, rate: Any, state: State, count: Any, m
 
 
 Rule = Callable[[Recipe, Any, Any, Any, State, Any, bool], Tuple[Any, State]]
-# Each rule, with the names and initial values of its state.
-RULES: Dict[str, Tuple[Rule, List[Tuple[str, float]]]] = {
-    "sgd": (_sgd, []),
-    "momentum": (_momentum, [("velocity", 0.0)]),
-    "rmsprop": (_rmsprop, [("square", 0.0), ("velocity", 0.0)]),
-    "rmsprop_tf": (_rmsprop_tf, [("square", 1.0), ("velocity", 0.0)]),
-    "adam": (_adam, [("mean", 0.0), ("square", 0.0)]),
-    "adamw": (_adamw, [("mean", 0.0), ("square", 0.0)]),
-    "lars": (_lars, [("velocity", 0.0)]),
-}
+RULES: Dict[str, Rule] = dict(zip(OPTIMISERS, (_sgd, _momentum, _rmsprop, _rmsprop_tf, _adam, _adamw, _lars)))
