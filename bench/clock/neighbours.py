@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import Callable, List, Optional
+from typing import Callable, List, NamedTuple, Optional
 
 STAT = Path("/proc/stat")
 # More than this, and the machine was disturbed. Below, the kernel's count of a quarter of a second is too coarse.
@@ -18,22 +18,42 @@ MOST_PERCENT = 10.0
 BUSY = (1, 2, 3, 6, 7, 8)
 
 
-def watch(cores: List[int]) -> Callable[[], Optional[float]]:
-    """Return a function that says what share of the cores, in percent, others have had since; None: it is not known.
+class Use(NamedTuple):
+    """What became of the time of some cores, in seconds of one core.
+
+    busy_s     computing, for anybody, or stolen by the hypervisor
+    own_s      computing for this process
+    passed_s   all of it
+    """
+
+    busy_s: float
+    own_s: float
+    passed_s: float
+
+
+def watch(cores: List[int]) -> Callable[[], Optional[Use]]:
+    """Return a function that says how the cores have been used since; None: it is not known.
 
     cores   those of the case; none: all of the machine
     """
     busy_s, own_s, start_s = _busy_s(cores), time.process_time(), time.monotonic()
 
-    def share() -> Optional[float]:
+    def use() -> Optional[Use]:
         now_s = _busy_s(cores)
-        if busy_s is None or now_s is None:
-            return None
-        others_s = now_s - busy_s - (time.process_time() - own_s)
         passed_s = (time.monotonic() - start_s) * (len(cores) or os.cpu_count() or 1)
-        return max(0.0, 100 * others_s / passed_s) if passed_s > 0 else None
+        if busy_s is None or now_s is None or passed_s <= 0:
+            return None
+        return Use(now_s - busy_s, time.process_time() - own_s, passed_s)
 
-    return share
+    return use
+
+
+def others_percent(use: Optional[Use], known_s: float = 0.0) -> Optional[float]:
+    """The share of the cores, in percent, that others than this process had; None: it is not known.
+
+    known_s   seconds of another process that are no disturbance: the other side of a pair
+    """
+    return None if use is None else max(0.0, 100 * (use.busy_s - use.own_s - known_s) / use.passed_s)
 
 
 def _busy_s(cores: List[int]) -> Optional[float]:
