@@ -13,7 +13,6 @@ import json
 import math
 import re
 import statistics
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
@@ -154,12 +153,18 @@ def machine_class(machine: Mapping[str, Any]) -> str:
 class Stored:
     """A baseline that was read.
 
-    records   by id; a case has several records if their facts differ
+    records   by id; a case has several records if their facts differ, the latest last
     skipped   what could not be used, and why: one line each
     """
 
     records: Dict[str, List[Record]]
     skipped: List[str]
+
+    @property
+    def counts(self) -> Dict[str, int]:
+        """The number of processes of each case that has enough for a verdict."""
+        matches = {name: match(records[-1], records) for name, records in self.records.items()}
+        return {name: len(found.processes) for name, found in matches.items() if found is not None and not found.lack}
 
 
 def load(path: Path) -> Stored:
@@ -214,32 +219,26 @@ def _record(entry: Any) -> Union[Record, str]:
     lacking = [key for key in NEEDED if key not in record]
     if lacking:
         return f"the record of {record.get('id')} lacks {', '.join(lacking)}"
-    fault_of_all = ""
-    processes = []
-    for process in _checked(record):
-        if isinstance(process, str):
-            return f"damaged: {process} of {record['id']}"
-        if fault(process):
-            fault_of_all = fault(process)
-        else:
-            processes.append(process)
-    return {**record, "processes": processes} if processes else f"{record['id']}: {fault_of_all}"
+    damage = _damage(record)
+    if damage:
+        return f"damaged: {damage} of {record['id']}"
+    processes = processes_of(record)
+    sound = [process for process in processes if not fault(process)]
+    return {**record, "processes": sound} if sound else f"{record['id']}: {fault(processes[-1])}"
 
 
-def _checked(record: Record) -> Iterator[Union[Process, str]]:
-    """The processes of a record, or what is damaged of one."""
+def _damage(record: Record) -> str:
+    """What is damaged of a record; empty: nothing."""
     listed = record.get("processes")
-    if listed is not None and not isinstance(listed, list):
-        yield f"processes {listed!r}"
-        return
-    for process in processes_of(record):
-        for key, least in (("items_per_s", sys.float_info.min), ("started_s", 0)):
-            value: Any = process.get(key) if isinstance(process, dict) else process
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not (number and least <= value < math.inf):
-                yield f"{key} {value!r}"
-                return
-        yield process
+    if listed is not None and not (isinstance(listed, list) and all(isinstance(process, dict) for process in listed)):
+        return f"processes {listed!r}"
+    rates = [("items_per_s", each.get("items_per_s")) for each in (record, *processes_of(record))]
+    starts = [("started_s", each.get("started_s")) for each in processes_of(record)]
+    for name, value in (*rates, *starts):
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
+        if not number or (name == "items_per_s" and value == 0):
+            return f"{name} {value!r}"
+    return ""
 
 
 def require_own_machine(path: Path, records: Iterable[Record], devices: Mapping[str, Mapping[str, Any]]) -> None:

@@ -319,7 +319,7 @@ _ROWS = (
     ),
     Field(
         "processes",
-        "the processes that were measured: the start, rate, noise, `disturbed` and `steady` of each. The other fields are"
+        "the processes that were measured: start, rate, noise, `disturbed` and `steady` of each. The other fields are"
         " those of the process with the median rate",
     ),
     Field("load_average_1min", "load average over one minute, before the case", schema_1="load"),
