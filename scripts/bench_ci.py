@@ -1,7 +1,7 @@
 """A short set of benchmarks for CI: `python scripts/bench_ci.py FOLDER [options of pytest]`.
 
-The first runs on a class of machines store their processes in FOLDER, until there are enough for verdicts. Later runs are
-compared with them, and a slower case fails. With --baseline-accept WHY a run adds its processes.
+The first runs on a class of machines store their processes in FOLDER, until there are enough for verdicts. Later runs
+are compared with them, and a slower case fails. With --baseline-accept WHY a run adds its processes.
 """
 
 from __future__ import annotations

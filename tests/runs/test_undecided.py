@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ElementTree
+from types import SimpleNamespace
 from typing import Any, Callable, Dict, Optional
 
 import pytest
 from suite import PACED, SMALL, XDIST, Result, Suite
+
+from fixtures import measure
 
 STEP_S = 0.01
 ID = "dense-u8-inference-b1-fp32-x1-paced-cpu"
@@ -80,6 +83,30 @@ def test_other_verdicts_do_not_mind(suite: Suite, stored: Dict[str, Any], choice
 )
 def test_what_makes_no_sense_is_refused(refused: Callable[..., str], args: list[str], told: str) -> None:
     assert told in refused(*SMALL, *args)
+
+
+@pytest.mark.parametrize(
+    "disturbed, baseline, more",
+    [
+        ([], None, True),
+        ([False, False], None, True),
+        ([True, False, True], None, False),
+        ([False, False, False], "main", False),
+        ([True, False, False], "main", True),
+        # One of three is replaced; of six, four are disturbed: three were replaced, and no more.
+        ([True, False, False, False], "main", False),
+        ([True, False, True, True, False, True], "main", False),
+        # Another one would be disturbed too.
+        ([True, True, True], "main", False),
+    ],
+)
+def test_a_disturbed_process_is_replaced_where_it_would_not_count(
+    disturbed: list[bool], baseline: Optional[str], more: bool
+) -> None:
+    parsed: Any = SimpleNamespace(processes=3, baseline=baseline)
+
+    assert measure.another(parsed, [{"disturbed": each} for each in disturbed]) == more
+    assert not measure.another(parsed, [None])
 
 
 def properties(suite: Suite) -> Dict[str, str]:
