@@ -190,6 +190,8 @@ def load(path: Path) -> Stored:
     for alike in together.values():
         processes = latest([process for record in alike for process in processes_of(record)])
         records.setdefault(alike[-1]["id"], []).append({**alike[-1], "processes": processes})
+    for several in records.values():
+        several.sort(key=lambda record: float(record["processes"][-1]["started_s"]))
     return Stored(records, skipped)
 
 

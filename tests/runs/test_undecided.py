@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import xml.etree.ElementTree as ElementTree
 from types import SimpleNamespace
 from typing import Any, Callable, Dict, Optional
@@ -10,7 +11,8 @@ from typing import Any, Callable, Dict, Optional
 import pytest
 from suite import PACED, SMALL, XDIST, Result, Suite
 
-from fixtures import measure
+from bench.results import baseline
+from fixtures import judge, measure
 
 STEP_S = 0.01
 ID = "dense-u8-inference-b1-fp32-x1-paced-cpu"
@@ -107,6 +109,30 @@ def test_a_disturbed_process_is_replaced_where_it_would_not_count(
 
     assert measure.another(parsed, [{"disturbed": each} for each in disturbed]) == more
     assert not measure.another(parsed, [None])
+
+
+@pytest.mark.parametrize(
+    "stored, base",
+    [
+        ({"revision": "0123456789ab"}, "rev=0123456789ab"),
+        ({}, "rev=REV"),
+        ({"framework_version": "0.9", "revision": "0123456789ab"}, "python=FILE, a Python with framework_version 0.9"),
+        ({"framework_version": "0.9", "interpreter": "/here"}, "python=FILE, a Python with framework_version 0.9"),
+        ({"framework_version": "0.9", "interpreter": "/gone"}, "python=FILE, a Python with framework_version 0.9"),
+        ({"framework_version": "0.9", "interpreter": sys.executable}, f"python={sys.executable}"),
+    ],
+    ids=str,
+)
+def test_the_command_that_decides_takes_a_version_that_can_run_today(stored: Dict[str, Any], base: str) -> None:
+    now = {"id": "a", "device": "cpu", "settings": "s", "framework_version": "1.0", "interpreter": "/here"}
+    match = baseline.match(now, [{**now, "processes": [{"started_s": 0.0}], **stored}], any_software=True)
+    given = ["bench", "-k", "lstm or gru", "--baseline", "main", "--require-baseline", "--undecided=fail"]
+    config: Any = SimpleNamespace(invocation_params=SimpleNamespace(args=given))
+
+    told = judge.what_decides(config, now, match)
+
+    more = "--baseline-accept WHY on another occasion stores more; "
+    assert told == f"{more}this decides it: pytest bench -k 'lstm or gru' --against {base}"
 
 
 def properties(suite: Suite) -> Dict[str, str]:
