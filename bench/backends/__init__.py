@@ -40,6 +40,7 @@ class Backend:
     extra        the extra of pyproject.toml that installs the package; empty: it has the backend's name
     all_reduce   whether `compile` also takes `group`, the replicas that average their gradients
     checkable    (case, settings): the settings of the program that is checked; None: those of the timed program
+    libraries    other distributions whose version changes a rate; numpy's is always recorded
     copies       (device, size): functions that copy or read `size` bytes and return when the device is done, on the
                  threads of a case: they show the bandwidth of the device; None: the framework's products show it
     exported     (graph, weights): the bytes of an ONNX file of the graph; None: the backend uses no ONNX
@@ -55,6 +56,7 @@ class Backend:
     primitives: FrozenSet[str] = CORE
     extra: str = ""
     all_reduce: bool = False
+    libraries: Tuple[str, ...] = ()
     checkable: Optional[Callable[[Case, Settings], Settings]] = None
     copies: Optional[Callable[[str, int], Sequence[Callable[[], Any]]]] = None
     exported: Optional[Callable[[Graph, Mapping[str, Any]], bytes]] = None

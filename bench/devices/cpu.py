@@ -61,11 +61,11 @@ def limit(dtype: str, threads: int, clock_hz: Optional[float]) -> Optional[Dict[
 
     clock_hz   the highest clock that was measured; None: unknown, and the highest of any processor on the market counts
     """
-    flags = set(_cpuinfo("flags").split())
+    flags = set(cpuinfo("flags").split())
     if "fma" not in flags:
         return None
     per_cycle = max(flops for flag, types, flops in FLOPS_PER_CYCLE if flag in flags and dtype in types)
-    if "avx512f" in flags and (_cpuinfo("vendor_id"), _cpuinfo("cpu family")) in HALF_VECTORS:
+    if "avx512f" in flags and (cpuinfo("vendor_id"), cpuinfo("cpu family")) in HALF_VECTORS:
         per_cycle //= 2
     hz = clock_hz * CLOCK_MARGIN if clock_hz else HIGHEST_CLOCK_HZ
     return {"flops": threads * per_cycle * hz, "bytes": threads * BYTES_PER_CYCLE * hz}
@@ -124,10 +124,10 @@ def _siblings(cpu: int) -> str:
 
 
 def _model() -> str:
-    return _cpuinfo("model name") or platform.processor() or platform.machine()
+    return cpuinfo("model name") or platform.processor() or platform.machine()
 
 
-def _cpuinfo(name: str) -> str:
+def cpuinfo(name: str) -> str:
     """The first value of a name in /proc/cpuinfo; empty if it has none."""
     try:
         line = re.search(rf"^{name}\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)

@@ -10,6 +10,17 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 from bench import locks
 
+# The facts of a GPU, and their names in nvidia-smi. An administrator may lower the last one.
+FACTS = {
+    "model": "name",
+    "driver": "driver_version",
+    "memory": "memory.total",
+    "max_clock": "clocks.max.sm",
+    "power_limit": "power.limit",
+}
+# Distributions with the kernels that frameworks run on a GPU.
+LIBRARIES = ("nvidia-cudnn-cu12", "nvidia-cudnn-cu13", "nvidia-cublas-cu12", "nvidia-cublas")
+
 
 def absent() -> Optional[str]:
     return None if _gpus() else "no CUDA device; nvidia-smi finds none"
@@ -23,8 +34,8 @@ def lease(cores: Sequence[int] = ()) -> Iterator[None]:
 
 
 def describe() -> Dict[str, Any]:
-    name, driver, memory = _gpus()[0]
-    return {"model": name, "driver": driver, "memory": memory, "count": len(_gpus())}
+    gpus = _gpus()
+    return {**dict(zip(FACTS, gpus[0])), "count": len(gpus)}
 
 
 def visible() -> List[str]:
@@ -38,7 +49,7 @@ def visible() -> List[str]:
 def _gpus() -> List[List[str]]:
     if shutil.which("nvidia-smi") is None:
         return []
-    query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
+    query = ["nvidia-smi", f"--query-gpu={','.join(FACTS.values())}", "--format=csv,noheader"]
     done = subprocess.run(query, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=60)
     if done.returncode != 0:
         return []

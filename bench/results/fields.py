@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 import platform
+import sys
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, Optional
 
-from bench import environment, workloads
+from bench import backends, environment, machine, workloads
 from bench.cases.case import RECORDED, Case, Settings
 from bench.cases.precision import PRECISIONS
 from bench.clock.neighbours import MOST_PERCENT
@@ -96,7 +97,7 @@ class Field:
     value      computes its value from a measurement; None: the worker sets it, or it is added later
     rate       it is null if nothing was measured: in a simulation, and with a fake SDK
     needed     a stored baseline must have it
-    matched    a baseline must match it, directly or, for settings, through their fingerprint
+    matched    a baseline must match it, directly or, for settings, through their fingerprint (see fingerprints.py)
     column     the heading of its column in the table of a run; empty: it has no column
     junit      it is a property in JUnit's file
     schema_1   its name in records of schema 1; empty: the same name
@@ -316,7 +317,11 @@ _ROWS = (
         needed=True,
         junit=True,
     ),
-    Field("attempts", "number of measurements; more than 1 if the case was slower than its baseline", junit=True),
+    Field(
+        "processes",
+        "the processes that were measured: start, rate, noise, `disturbed` and `steady` of each. The other fields are"
+        " those of the process with the median rate",
+    ),
     Field("load_average_1min", "load average over one minute, before the case", schema_1="load"),
     Field("relative_error", "norm of the output's error / norm of the float64 reference", schema_1="error"),
     Field("gradient_error", "error of the weight update along random directions / its norm; null without training"),
@@ -355,14 +360,28 @@ _ROWS = (
     ),
     Field("batches_in_flight", "batches that run at once"),
     Field("host", "name of the worker's machine", value=lambda m: platform.node()),
+    Field(
+        "machine",
+        "CPU model, microcode, usable cores, kernel, governor and memory of the worker's machine",
+        value=lambda m: machine.facts(),
+        matched=True,
+    ),
     Field("framework_version", "version of the backend's framework", needed=True, matched=True),
+    Field(
+        "libraries",
+        "versions of numpy and of what else the framework computes with",
+        value=lambda m: machine.libraries(backends.load(m.case.backend).libraries),
+        matched=True,
+    ),
     Field(
         "environment",
         "variables of the environment that change a rate and that the suite did not set; null: none",
         value=lambda m: environment.found(),
         matched=True,
     ),
-    Field("python_version", "Python version of the worker", value=lambda m: platform.python_version()),
+    Field("python_version", "Python version of the worker", value=lambda m: platform.python_version(), matched=True),
+    Field("interpreter", "path of the worker's Python", value=lambda m: sys.executable),
+    Field("revision", "git commit of the suite; null: it is not in git"),
     Field("started_s", "start of the timed section, since 1970", "s"),
     Field("ended_s", "end of the timed section, since 1970", "s"),
 )

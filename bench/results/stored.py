@@ -42,7 +42,9 @@ def judge_stored(
     base = [sign * value for value in _logarithms("stored", [value for _, value in stored])]
     now = [sign * value for value in _logarithms("fresh", fresh)]
     budget = margin(budget_percent, higher_is_better)
-    reason = _lack([when_s for when_s, _ in stored], len(now))
+    reason = lack([when_s for when_s, _ in stored]) or (
+        f"{len(now)} fresh processes, it takes {FRESH_LEAST}" if len(now) < FRESH_LEAST else ""
+    )
     if not base or not now:
         return Verdict(UNDECIDED, len(now), "fresh processes", budget_percent, 0.0, reason)
     error = all_below(len(base), len(now))
@@ -80,13 +82,13 @@ def _kind(low: float, high: float, estimate: float, budget: float) -> str:
     return FASTER if low > 0 and estimate >= budget / 2 else UNDECIDED
 
 
-def _lack(starts_s: Sequence[float], fresh: int) -> str:
-    """Why the rule may not decide; empty: it may."""
+def lack(starts_s: Sequence[float]) -> str:
+    """Why the rule may not decide with stored processes of these starts; empty: it may."""
     if len(starts_s) < STORED_LEAST:
         return f"{len(starts_s)} processes are stored, it takes {STORED_LEAST}"
     if occasions(starts_s) < OCCASIONS_LEAST:
         return f"the stored processes are of {occasions(starts_s)} occasions, it takes {OCCASIONS_LEAST}, hours apart"
-    return f"{fresh} fresh processes, it takes {FRESH_LEAST}" if fresh < FRESH_LEAST else ""
+    return ""
 
 
 def _seen(stored: int, fresh: int) -> float:

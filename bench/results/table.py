@@ -14,12 +14,11 @@ from rich.text import Text
 from bench import workloads
 from bench.clock import canary, neighbours
 from bench.clock.protocol import PROGRAMS
-from bench.results import baseline
-from bench.results import verdict as results_verdict
-from bench.results.baseline import Verdict
+from bench.results import fingerprints
 from bench.results.comparison import CaseVerdict
 from bench.results.fields import FIELDS, Field
 from bench.results.record import Record
+from bench.results.verdict import CHANGED, Verdict, percent
 
 WIDTH = 100
 IMAGE_NETWORKS = workloads.names("cnns")
@@ -67,7 +66,7 @@ def compared(file: str, rows: Sequence[Tuple[Record, Record]], missing: Sequence
             *_printed(table, False),
         ]
     for now, stored in rows:
-        different = [text.split(" ")[0] for text in baseline.differences(now, stored)]
+        different = [difference.name for difference in fingerprints.differences(now, stored)]
         if different:
             lines.append(f"measured in another way then: {now['id']}: {', '.join(different)}")
     if missing:
@@ -103,13 +102,13 @@ def of_sides(rows: Sequence[Tuple[str, CaseVerdict]], color: bool = False) -> st
     return "\n".join([*_printed(table, color), *notes])
 
 
-def _of_verdict(verdict: results_verdict.Verdict) -> List[str]:
+def _of_verdict(verdict: Verdict) -> List[str]:
     """The cells of a verdict: its estimate, interval, pairs and resolution."""
     if verdict.estimate is None or verdict.interval is None:
         return ["", "", str(verdict.count), ""]
-    low, high = map(results_verdict.percent, verdict.interval)
-    smallest = "" if verdict.smallest is None else f"{results_verdict.percent(verdict.smallest):+.1f} %"
-    change = f"{results_verdict.percent(verdict.estimate):+.1f} %"
+    low, high = map(percent, verdict.interval)
+    smallest = "" if verdict.smallest is None else f"{percent(verdict.smallest):+.1f} %"
+    change = f"{percent(verdict.estimate):+.1f} %"
     return [change, f"{low:+.1f} to {high:+.1f} %", str(verdict.count), smallest]
 
 
@@ -227,6 +226,7 @@ def _notes(rows: Sequence[Row]) -> List[str]:
             notes.append(f"{record['id']}: {record['weights_note']}")
         if record["images_skipped"]:
             notes.append(f"{record['id']}: {record['images_skipped']} bad images left out")
+    notes += _confounded(rows)
     notes += _of_machine([record for record, _ in rows])
     for name in dict.fromkeys(record["protocol"] for record, _ in rows if record["protocol"] in PROGRAMS):
         notes.append(f"theirs: the rate as the program {name} has it")
@@ -239,6 +239,16 @@ def _notes(rows: Sequence[Row]) -> List[str]:
         names = sorted({record["id"] for record, _ in rows if not record["steady"]})
         notes += ["not steady after the warm-up:", *(f"  {name}" for name in names)]
     return notes
+
+
+def _confounded(rows: Sequence[Row]) -> List[str]:
+    """What differs from the baseline, with the cases whose change can come from it as well."""
+    cases: Dict[str, List[str]] = {}
+    for record, verdict in rows:
+        if verdict is not None and verdict.confounded:
+            what = "changed, so not compared" if verdict.kind == CHANGED else "compared, and a change can come from it"
+            cases.setdefault(f"{what}: {', '.join(verdict.confounded)}:", []).append(f"  {record['id']}")
+    return [line for reason, names in cases.items() for line in (reason, *names)]
 
 
 def _of_section(record: Record) -> List[str]:

@@ -12,17 +12,19 @@ from dataclasses import dataclass
 from typing import Optional, Tuple
 
 SLOWER, SAME, FASTER, UNDECIDED = "slower", "same", "faster", "undecided"
+# Not compared: measured in another way or elsewhere, or there is nothing to compare with.
+CHANGED, NEW = "changed", "new"
 
 
 @dataclass(frozen=True)
 class Verdict:
     """What was decided, from how many measurements, and how sure it is. All ratios are ln(candidate / base).
 
-    kind            slower, same, faster or undecided
+    kind            slower, same, faster or undecided; or changed or new, which are not compared
     count, unit     the measurements that the verdict comes from: pairs, or fresh processes. Later ones are ignored.
     budget_percent  the loss that is accepted
     false_alarm     the chance that an unchanged case is called slower by this rule, at most
-    reason          why it is undecided; empty: it is not
+    reason          why it is undecided or not compared; empty: it is decided
     next_look       the number of pairs at which it is decided again; None: the verdict is final
     estimate        log ratio; None: nothing was measured
     interval        log ratios, the lowest and the highest that the measurements allow; None: nothing was measured
@@ -30,6 +32,7 @@ class Verdict:
     spread          standard deviation of the log ratios of the pairs; or of the logarithms of the stored processes
     smallest        log ratio of the smallest loss that is seen 9 times in 10 with this spread
     needed          the pairs that would decide 9 times in 10; None: it is decided, or not known
+    confounded      what else differs between the two sides, so that a change can come from it as well
     """
 
     kind: str
@@ -45,11 +48,16 @@ class Verdict:
     spread: Optional[float] = None
     smallest: Optional[float] = None
     needed: Optional[int] = None
+    confounded: Tuple[str, ...] = ()
+
+    @property
+    def change_percent(self) -> Optional[float]:
+        return None if self.estimate is None else percent(self.estimate)
 
     def line(self) -> str:
         """Return one line for a person: estimate, interval, measurements, what would have been seen or would decide."""
         if self.estimate is None or self.interval is None:
-            return f"{self.kind}: {self.reason}"
+            return f"{self.kind}: {self.reason}{self._also()}"
         low, high = map(percent, self.interval)
         parts = [
             f"{self.kind}: {percent(self.estimate):+.1f} %",
@@ -60,7 +68,10 @@ class Verdict:
             text += f"; smallest change seen {percent(self.smallest):+.1f} %"
         if self.reason:
             text += f"; {self.reason}"
-        return f"{text}; {self.needed} pairs would decide" if self.needed else text
+        return (f"{text}; {self.needed} pairs would decide" if self.needed else text) + self._also()
+
+    def _also(self) -> str:
+        return f"; a change can come from {', '.join(self.confounded)} as well" if self.confounded else ""
 
 
 def margin(budget_percent: float, higher_is_better: bool = True) -> float:

@@ -14,7 +14,7 @@ def processor(monkeypatch):
 
     def be(flags, vendor="GenuineIntel", family="6"):
         facts = {"flags": flags, "vendor_id": vendor, "cpu family": family}
-        monkeypatch.setattr(cpu, "_cpuinfo", lambda name: facts.get(name, ""))
+        monkeypatch.setattr(cpu, "cpuinfo", lambda name: facts.get(name, ""))
 
     return be
 

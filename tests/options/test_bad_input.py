@@ -72,7 +72,8 @@ NUMBERS = [
     *values("--batches-per-step", ("0", "0"), ("-3", "-3"), ("x", "'x'")),
     *values("--threads", ("0", "0"), ("99999", "99999"), ("many", "'many'")),
     *values("--case-timeout", ("0", "0"), ("-1", "-1"), ("nan", "nan"), ("soon", "'soon'")),
-    *values("--baseline-tolerance", ("-1", "-1"), ("nan", "nan"), ("1001", "1001"), ("5%", "'5%'"), ("", "empty")),
+    *values("--budget", ("-1", "-1"), ("nan", "nan"), ("0%", "0%"), ("100", "100"), ("5%%", "'5%'"), ("", "empty")),
+    *values("--processes", ("0", "0"), ("1.5", "'1.5'"), ("101", "101"), ("", "empty")),
     *values(
         "--units", ("0", "0"), ("99999999", "99999999"), ("x", "'x'"), ("", "empty"), ("8,08", "'08' is given twice")
     ),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import re
 import shutil
@@ -14,9 +13,8 @@ import sys
 import time
 
 import pytest
-from suite import PACED, SMALL, alive, finished, until
+from suite import SMALL, alive, finished, until
 
-from bench.devices import cpu
 from bench.group import LOOPBACK
 from bench.processes import launcher
 
@@ -143,27 +141,12 @@ def test_rank_0_reports_and_stores_and_the_others_are_silent(suite):
     assert "1 passed" in first.stdout
 
 
-@pytest.mark.skipif(len(cpu.usable_cores()) < 2, reason="two cores are needed")
-def test_all_ranks_measure_again_what_rank_0_cannot_decide(suite):
-    suite.add_backend("paced", PACED.format(seconds=0.01))
-    args = (*SMALL, "--backend=paced", "--threads=1", "--benchmark-json=run.json")
-    stored = [finished(process) for process in ranks(suite, 2, *args)]
-    content = suite.read("run.json")
-    content["benchmarks"][0]["extra_info"].update(items_per_s=32 * 2 * 1000, noise_percent=1e9, disturbed=False)
-    suite.add("base.json", json.dumps(content))
-    (suite.root / "workers.txt").unlink()
-    held = ("--baseline=base.json", "--baseline-tolerance=20")
+def test_the_processes_of_a_launcher_are_compared_with_nothing(suite):
+    """Each of them has been started once, and all of them refuse."""
+    results = [finished(process) for process in ranks(suite, 2, *SMALL, "--baseline=base.json")]
 
-    again = [finished(process) for process in ranks(suite, 2, *args, *held, "--undecided=retry")]
-    compiled = suite.workers()
-    failed = [finished(process) for process in ranks(suite, 2, *args, *held, "--undecided=fail")]
-
-    codes = [[each.returncode for each in run] for run in (stored, again, failed)]
-    assert codes == [[0, 0], [0, 0], [1, 0]], "".join(each.text for run in (stored, again, failed) for each in run)
-    assert [len(pids) for pids in compiled.values()] == [6]
-    assert "PytestWarning: undecided: dense-u8-inference-b32-fp32-x2-paced-cpu" in again[0].stdout
-    assert "1 failed" in failed[0].stdout
-    assert again[1].text + failed[1].text == ""
+    told = "ERROR: --baseline takes several fresh processes of each case; with mpirun there is one"
+    assert [(result.returncode, result.errors) for result in results] == 2 * [(4, [told])]
 
 
 def test_torchrun_starts_them_and_their_gradients_are_averaged(suite):

@@ -110,7 +110,7 @@ def test_the_pages_show_commands():
 
 def words(command: str) -> Tuple[str, ...]:
     """The arguments behind `pytest bench`, but for baselines, which are not there."""
-    found = shlex.split(re.sub(r" --collect-only -q| --baseline(-accept)? (\"[^\"]*\"|\S+)", "", command))
+    found = shlex.split(re.sub(r" --collect-only -q| --baseline(-accept|-software)? (\"[^\"]*\"|\S+)", "", command))
     return tuple(found[found.index("bench") + 1 :])
 
 

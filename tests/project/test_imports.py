@@ -17,7 +17,7 @@ FLOORS = (
     ("graph", "group", "images"),
     ("program", "job"),
     ("check", "devices", "workloads"),
-    ("backends", "clock"),
+    ("backends", "clock", "machine"),
     ("results", "selection"),
     ("real_data", "calibration"),
     ("run",),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bench.results import baseline
 from bench.results.fields import FIELDS, SCHEMA
 
 MACHINE = {"model": "Paper CPU @ 2.0GHz", "cores": 4}
@@ -47,3 +48,31 @@ def record_of(name="lstm-h8_t3", rate=1000.0, noise=0.0, **changed):
         "device_cores": 4,
     }
     return {**made, **changed}
+
+
+# Ten processes on three occasions, four hours apart, within one percent of 1000.
+TEN = (990.0, 992.0, 994.0, 996.0, 998.0, 1002.0, 1004.0, 1006.0, 1008.0, 1010.0)
+
+
+def processes_of(rates, first_s=1e9):
+    """Processes of these rates; a new occasion begins four hours after the one before, with every fourth."""
+    return [
+        {
+            "started_s": first_s + index // 4 * 4 * 3600 + index % 4 * 60,
+            "items_per_s": rate,
+            "noise_percent": 1.0,
+            "disturbed": False,
+            "steady": True,
+        }
+        for index, rate in enumerate(rates)
+    ]
+
+
+def with_processes(rates, name="lstm-h8_t3", **changed):
+    """A record of processes of these rates."""
+    return record_of(name, **{"rate": min(rates), "processes": processes_of(rates), **changed})
+
+
+def judged(now, *stored, budget_percent=5.0, any_software=False):
+    """The verdict of a record against stored ones."""
+    return baseline.judge(now, baseline.match(now, stored, any_software), budget_percent)

@@ -6,11 +6,11 @@ from __future__ import annotations
 import os
 
 import pytest
-from records import record_of
+from records import judged, record_of
 from suite import SMALL, Suite
 
 from bench import environment
-from bench.results import baseline
+from bench.results import fingerprints
 
 
 @pytest.fixture
@@ -99,12 +99,12 @@ def test_variables_that_place_threads_are_removed_and_kept_for_the_record(monkey
 
 
 def test_two_records_that_differ_in_it_are_not_compared_and_it_is_named():
-    found = baseline.judge(record_of(environment="TF_ENABLE_ONEDNN_OPTS=0"), record_of(environment=None), 10)
+    found = judged(record_of(environment="TF_ENABLE_ONEDNN_OPTS=0"), record_of(environment=None))
 
     assert found.kind == "changed"
-    assert "environment None -> TF_ENABLE_ONEDNN_OPTS=0" in found.text
+    assert "environment None -> TF_ENABLE_ONEDNN_OPTS=0" in found.line()
     # A record that is older than the field knows of none.
-    assert baseline.differences(record_of(environment=None), {**record_of()}) == []
+    assert fingerprints.differences(record_of(environment=None), {**record_of()}) == []
 
 
 def test_a_run_records_what_its_shell_has_set(suite: Suite):

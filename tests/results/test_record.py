@@ -36,7 +36,7 @@ FOUND = {
 # Null in the record of a layer: what `record.latency`, `record.with_peak`, fixtures/measure.py and real images add.
 LATER = set(
     """
-    weights_note attempts tolerance gradient_error checked_size memory_peak_bytes memory_case_bytes
+    weights_note processes revision tolerance gradient_error checked_size memory_peak_bytes memory_case_bytes
     environment removed_variables not_compiled
     latency_p50_s latency_p90_s latency_p99_s latency_p999_s
     percent_of_peak peak_tflops peak_gbytes_per_s peak_library peak_raised
@@ -312,7 +312,7 @@ def test_what_computes_nothing_has_no_cost_and_no_check_and_no_share_of_a_peak(m
 
 
 def test_the_table_shows_no_share_of_a_peak_for_an_input_pipeline():
-    made = {**record.with_peak(pipeline(), PEAK), "attempts": 1}
+    made = record.with_peak(pipeline(), PEAK)
 
     _, head, _, line = table.render([(made, None)]).splitlines()
 

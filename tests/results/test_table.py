@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from records import record_of
+from records import TEN, judged, record_of, with_processes
 
-from bench.results import baseline, table
+from bench.results import table
 
 LONG = record_of(
     "grouped_conv-c65536_f65536_k1024_s1024_i65536_r1000_g65536",
@@ -25,7 +25,7 @@ def lines_of(*rows):
     [
         [(LONG, None)],
         [(LONG, None), (record_of(), None)],
-        [(LONG, baseline.judge(LONG, record_of(LONG["id"], 1.0), 10)), (record_of(mode="training"), None)],
+        [(LONG, judged(LONG, record_of(LONG["id"], 1.0))), (record_of(mode="training"), None)],
         [({**LONG, "steady": False, "disturbed": True}, None), (record_of(batch_size=10**6, precision="fp16m"), None)],
     ],
 )
@@ -79,11 +79,22 @@ def test_disturbed_and_unsteady_cases_are_marked():
 
 
 def test_a_change_has_a_column_where_there_is_a_baseline():
-    slower = baseline.judge(record_of(rate=500), record_of(), 10)
+    slower = judged(with_processes(3 * [500.0]), with_processes(10 * [1000.0]))
 
     assert "-50.0% slower" in table.render([(record_of(rate=500), slower)])
-    assert "new" in table.render([(record_of(), baseline.judge(record_of(), None, 10))])
+    assert "new" in table.render([(record_of(), judged(record_of()))])
     assert "change" not in table.render([(record_of(), None)])
+
+
+def test_what_a_change_can_come_from_is_named_with_the_cases():
+    rows = [
+        (now, judged(now, with_processes(TEN, machine={"kernel": "6.1"})))
+        for now in (with_processes(TEN, batch_size=size, machine={"kernel": "6.8"}) for size in (1, 2))
+    ]
+
+    assert "\n".join(["changed, so not compared: kernel 6.1 -> 6.8:", *2 * [f"  {record_of()['id']}"]]) in (
+        table.render(rows)
+    )
 
 
 NETWORK = {"latency_p99_s": 0.0123, "protocol_items_per_s": 55.5}

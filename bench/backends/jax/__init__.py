@@ -16,6 +16,7 @@ from bench.graph import Graph
 from bench.program import Program
 
 PACKAGE = "jax"
+LIBRARIES = ("jaxlib",)
 DEVICES = ("cpu", "cuda")
 MODES = ("inference", "eval", "training")
 

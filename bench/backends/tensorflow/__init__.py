@@ -17,11 +17,13 @@ from typing import Any, Dict, Mapping, Optional, Sequence
 from bench.backends import CORE
 from bench.cases.case import Case, Settings
 from bench.cases.errors import Unavailable
+from bench.devices import cuda
 from bench.graph import Graph
 from bench.group import ALONE, Group
 from bench.program import Program
 
 PACKAGE = "tensorflow"
+LIBRARIES = ("keras", *cuda.LIBRARIES)
 PRIMITIVES = CORE
 DEVICES = ("cpu", "cuda")
 MODES = ("inference", "eval", "training")
