@@ -123,6 +123,9 @@ class Suite:
         for part, bound in (
             ("clock/canary", "DISTURBED"),
             ("clock/neighbours", "MOST_PERCENT"),
+            ("clock/conditions", "STOLEN_PERCENT"),
+            ("clock/conditions", "OTHERS_PERCENT"),
+            ("clock/conditions", "DRIFT_PERCENT"),
             ("results/baseline", "NOISIEST_PERCENT"),
         ):
             path = root / "bench" / f"{part}.py"

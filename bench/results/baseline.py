@@ -20,7 +20,7 @@ from bench import cache
 from bench.cases.case import RECORDED
 from bench.clock.sampling import FEWEST
 from bench.results.fields import FIELDS, SCHEMA
-from bench.results.record import Record, upgraded
+from bench.results.record import Record, is_valid, upgraded
 
 # Fields that must be equal. Settings are compared by their fingerprint.
 MATCHED = tuple(name for name, field in FIELDS.items() if field.matched and name not in RECORDED)
@@ -85,6 +85,8 @@ def unfit(record: Record) -> str:
     """Why a record cannot be a baseline; empty: it can."""
     if record["source"] != "measured":
         return f"its source is {record['source']}"
+    if not is_valid(record):
+        return f"it is INVALID: {'; '.join(record['invalid_reasons'])}"
     faults = doubts(record)
     if not faults and record["noise_percent"] > NOISIEST_PERCENT:
         faults = [f"its noise is {record['noise_percent']:.0f} %, more than {NOISIEST_PERCENT} % hides a regression"]
