@@ -16,7 +16,7 @@ from typing import Callable, Iterator, List, Optional
 from bench import quota
 from bench.cases.case import Settings
 from bench.clock import neighbours
-from bench.clock.sampling import BLOCKS, Samples, autocorrelation, drift_percent, goes_one_way
+from bench.clock.sampling import BLOCKS, Samples, autocorrelation, drift_percent, goes_one_way, noise_percent
 from bench.devices import cpu
 
 # Of warm-up and timed section: a quota that is just met stops a thread for moments.
@@ -36,8 +36,10 @@ CLOCK_SLACK_S = 0.02
 # By how much the steps become slower, or faster, from the first to the last third of the samples, if six blocks of them
 # all go that way. Good runs on a shared machine had up to 34 %.
 DRIFT_PERCENT = 100.0
-# How many independent samples tell as much as the samples do, at least. Good runs had 10, mostly hundreds.
+# How many independent samples tell as much as the samples do, at least. Good runs had 10, mostly hundreds. Very quiet
+# samples may follow each other as closely, so the noise has to be above the other bound as well.
 INDEPENDENT = 2.0
+WANDERING_PERCENT = 25.0
 # A core throttled for its heat goes down to its lowest clock; from the highest to the nominal one is less than half.
 SLOWED_CLOCK = 0.5
 
@@ -126,7 +128,7 @@ def of_samples(samples: Samples) -> List[str]:
         reasons.append(f"its steps became {max(times, 1 / times):.1f} times {change} while it was timed")
     correlation = autocorrelation(samples.seconds) or 0.0
     independent = count * (1 - correlation) / (1 + correlation)
-    if independent < INDEPENDENT:
+    if independent < INDEPENDENT and noise_percent(samples.seconds) > WANDERING_PERCENT:
         reasons.append(
             f"its {count} samples tell as much as {independent:.1f} independent ones, since each is as the last"
         )

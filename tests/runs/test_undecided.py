@@ -141,6 +141,7 @@ def test_junit_says_rate_and_verdict_of_a_passing_case(
         "item": "row",
         "noise_percent": str(record["noise_percent"]),
         "disturbed": str(record["disturbed"]),
+        "validity": "VALID",
         "attempts": "1",
         "verdict": "same",
         "change_percent": str(100 * (record["items_per_s"] / (1 / STEP_S) - 1)),
