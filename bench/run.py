@@ -111,7 +111,10 @@ def _network(job: Job) -> Reply:
         program, weights, facts, same = _checked(job, stack, graph)
         facts.update(framework_version=version, weights_note=weights_note)
         _export(engine, graph, weights, case, settings)
-        again = recheck.prepared(program, case, weights, job.averaging, same) if settings.timed else None
+        again = None
+        # With other settings than those of the check, a program may return something else than an output.
+        if settings.timed and (same or engine.checkable is None):
+            again = recheck.prepared(program, case, weights, job.averaging, same)
         opened = _feed(job, stack, program, weights)
         if not settings.timed:
             program.run()

@@ -153,7 +153,7 @@ def test_junit_says_what_there_is_without_a_baseline(suite: Suite) -> None:
     result = suite.run(*SMALL, "--junitxml=junit.xml")
 
     assert result.returncode == 0, result.text
-    assert set(properties(suite)) == {"id", "items_per_s", "item", "noise_percent", "disturbed", "attempts"}
+    assert set(properties(suite)) == {"id", "items_per_s", "item", "validity", "noise_percent", "disturbed", "attempts"}
 
 
 def test_junit_says_the_verdict_of_a_failing_case_too(suite: Suite, stored: Dict[str, Any]) -> None:
