@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 # From the ground up. A room is a folder of bench/ or a file at its root. It imports from rooms below, and from itself.
 FLOORS = (
-    ("training", "registry", "cache", "quota", "environment", "signatures"),
+    ("training", "registry", "cache", "quota", "environment", "parent", "signatures"),
     ("locks",),
     ("cases",),
     ("graph", "group", "images"),

@@ -6,13 +6,16 @@ Each process makes whole batches, two of them ahead, and passes them on in share
 from __future__ import annotations
 
 import contextlib
+import functools
 import multiprocessing
+import os
 import re
 import signal
 import sys
 from multiprocessing.process import BaseProcess
 from typing import Any, Iterator, List, Optional
 
+from bench import parent
 from bench.images.batches import Batches, Chunk
 from bench.images.dataset import Dataset
 from bench.images.faults import Stopped, one_line, require_packages
@@ -79,9 +82,15 @@ def _loader(request: Request) -> Any:
         num_workers=request.workers,
         prefetch_factor=PREFETCHED,
         timeout=SILENCE_S,
+        # A worker whose parent is killed waits for ever until somebody reads its last batch.
+        worker_init_fn=functools.partial(_end_with, os.getpid()),
         # A spawned worker would import torch first, and leave Python's resource tracker running.
         multiprocessing_context="fork" if sys.platform.startswith("linux") else None,
     )
+
+
+def _end_with(pid: int, number: int) -> None:
+    parent.end_with(pid)
 
 
 def _identity(chunk: Any) -> Any:
