@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, Dict, Mapping, Optional, Tuple
+from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
 
 from bench import check, workloads
 from bench.cases.case import Case
@@ -27,9 +27,9 @@ Array = Any
 
 # Batches of smaller numbers are checked before the clock, or timed.
 UNSEEN = 1 << 20
-# The reference computes the first rows of an output, at most this many FLOP, but at least one row: a second. A training
-# step above it is compared with itself.
-REFERENCE_FLOPS = 5 * 10**8
+# What the reference may take: 0.2 s. It computes as many rows of an output as that. Where it is less than one row, or
+# less than a training step, the program is compared with itself.
+REFERENCE_FLOPS = 10**9
 # Of the output of a step before the clock: it stays in memory.
 KEPT_NUMBERS = 2**20
 # In training the update's norm must be that of before the clock, within this share: the norm of sums in another order.
@@ -45,9 +45,8 @@ READ_S, COPIES = 1e-3, 10
 DRAWING = frozenset(("random", "dropout"))
 
 
-@dataclass(frozen=True)
-class _Result:
-    """What one training step leaves: the first rows of the output, the loss, and the norm of the update."""
+class _Result(NamedTuple):
+    """What one step leaves: the first numbers of the output; the loss and the norm of the update, or 0."""
 
     output: Array
     loss: float
@@ -59,8 +58,8 @@ class Recheck:
     """What is needed to check a program after the clock.
 
     group   the replicas that train together: they take the same steps
-    before  the result of a training step before the clock, with which the same step is compared; None: the result is
-            compared with the float64 reference
+    before  the result of a step before the clock, with which the same step is compared; None: the result is compared
+            with the float64 reference
     """
 
     program: Program
@@ -103,7 +102,7 @@ class Recheck:
         else:
             self._feed(inputs)
             program.run()
-            rows = min(graph.batch_size, max(1, graph.batch_size * REFERENCE_FLOPS // max(1, graph.flops)))
+            rows = min(graph.batch_size, graph.batch_size * REFERENCE_FLOPS // max(1, graph.flops))
             fields = check.compared_output(program.outputs(), graph, case, self.weights, inputs, rows)
         return {"rechecked": "reference", "rechecked_error": fields["relative_error"]}
 
@@ -131,7 +130,10 @@ def prepared(
     graph = program.graph
     if not graph.inputs or DRAWING & graph.operations:
         return None
-    alone = program.training and (graph.blocks or not checked or graph.flops > REFERENCE_FLOPS)
+    if program.training:
+        alone = bool(graph.blocks) or not checked or graph.flops > REFERENCE_FLOPS
+    else:
+        alone = graph.flops > REFERENCE_FLOPS * graph.batch_size
     before = _step(program, weights, _unseen(graph, case, group)) if alone else None
     return Recheck(program, case, weights, group, before)
 
@@ -157,17 +159,20 @@ def _reset(program: Program, weights: Mapping[str, Array]) -> None:
 
 
 def _step(program: Program, weights: Mapping[str, Array], inputs: Dict[str, Array]) -> _Result:
-    """The result of a training step on these inputs, from these weights."""
+    """The result of a step on these inputs, in training from these weights."""
     import numpy as np
 
-    _reset(program, weights)
+    if program.training:
+        _reset(program, weights)
     program.feed([inputs])
     program.run()
-    results, after = program.outputs(), program.weights()
-    rows = max(1, KEPT_NUMBERS * len(results["output"]) // results["output"].size)
-    trained = [weight.name for weight in program.graph.weights if weight.trained]
-    squares = [float(((np.asarray(weights[name], "float64") - after[name]) ** 2).sum()) for name in trained]
-    return _Result(np.array(results["output"][:rows]), float(results["loss"]), math.sqrt(math.fsum(squares)))
+    results, squares = program.outputs(), []
+    output = results["output"].reshape(-1)[:KEPT_NUMBERS]
+    if program.training:
+        after = program.weights()
+        trained = [weight.name for weight in program.graph.weights if weight.trained]
+        squares = [float(((np.asarray(weights[name], "float64") - after[name]) ** 2).sum()) for name in trained]
+    return _Result(np.array(output), float(results.get("loss", 0)), math.sqrt(math.fsum(squares)))
 
 
 def _require_same(now: _Result, before: _Result, graph: Graph, case: Case) -> float:

@@ -259,8 +259,8 @@ def _working_set(graph: Graph, case: Case) -> float:
 
 
 def _timed(job: Job, program: Program, step: Step, uncounted: Optional[Callable[[], None]]) -> Tuple[Samples, Facts]:
-    """The samples of a program and the reasons why they are invalid; and what it learnt, if it trains for epochs
-    (`uncounted` is None)."""
+    """The samples of a program, and the reasons of the system why they are invalid; and what it learnt, if it trains
+    for epochs (`uncounted` is None)."""
     seen: Facts = {}
     with conditions.watched(job.settings, bool(job.images), program.compiles) as watch:
         if uncounted is not None:
@@ -269,7 +269,7 @@ def _timed(job: Job, program: Program, step: Step, uncounted: Optional[Callable[
             from bench.real_data import epochs
 
             samples, seen = epochs.train(program, job)
-    return samples, {**seen, "invalid_reasons": watch.reasons + conditions.of_samples(samples)}
+    return samples, {**seen, "invalid_reasons": watch.reasons}
 
 
 def _facts(program: Program) -> Facts:

@@ -126,6 +126,7 @@ class Suite:
             ("clock/conditions", "STOLEN_PERCENT"),
             ("clock/conditions", "OTHERS_PERCENT"),
             ("clock/conditions", "DRIFT_PERCENT"),
+            ("clock/conditions", "WANDERING_PERCENT"),
             ("results/baseline", "NOISIEST_PERCENT"),
         ):
             path = root / "bench" / f"{part}.py"

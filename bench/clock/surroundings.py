@@ -38,7 +38,8 @@ def beside_canaries(
     seen = {**seen, **canary.fields(before, after, job.canary_s or {}), "load_average_1min": load}
     seen["disturbed"] = seen["disturbed"] or (others_percent or 0) > neighbours.MOST_PERCENT
     seen["core_hz"] = max((hz for hz in (hz_before, hz_after) if hz), default=None)
-    reasons = [*seen.get("invalid_reasons", ()), *conditions.of_machine(others_percent, passed_s, hz_before, hz_after)]
+    reasons = [*seen.get("invalid_reasons", ()), *conditions.of_samples(samples, others_percent)]
+    reasons += conditions.of_machine(others_percent, passed_s, hz_before, hz_after)
     # Of all replicas: each has its own cores.
     every = job.group.all_gather(reasons)
     seen["invalid_reasons"] = list(dict.fromkeys(reason for reasons in every for reason in reasons))

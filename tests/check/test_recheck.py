@@ -196,6 +196,26 @@ def test_the_reference_computes_the_first_rows_of_a_large_batch(measured, monkey
     assert rows == [32, 5]
 
 
+class KeepsNumbers(KeepsByArray):
+    """Computes once for each input array. What it keeps are copies, as a device's are."""
+
+    def outputs(self):
+        return {name: array.copy() for name, array in super().outputs().items()}
+
+
+@pytest.mark.parametrize("mode, layer", [("inference", "dense"), ("eval", "lstm")])
+def test_a_case_whose_rows_are_too_large_is_compared_with_itself(measured, monkeypatch, mode, layer):
+    monkeypatch.setattr(recheck, "REFERENCE_FLOPS", 100)
+    case = case_of({"hidden_size": 8, "timesteps": 3} if layer == "lstm" else SMALL, mode, layer)
+
+    record = measured(Honest, case)
+
+    assert (record["rechecked"], record["rechecked_error"]) == ("itself", 0.0)
+    for kind in (KeepsNumbers, RightTenTimes):
+        with pytest.raises(Wrong, match="after the timed steps, on new inputs: output is off by"):
+            measured(kind, case)
+
+
 # Training: the weights are loaded again, and the update is checked.
 
 

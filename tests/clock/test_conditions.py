@@ -223,10 +223,10 @@ def test_all_reasons_are_told_at_once(monkeypatch):
 @pytest.mark.parametrize(
     "others_percent, passed_s, clocks, expected",
     [
-        (75.0, 1.0, (2e9, 2e9), []),
+        (90.0, 1.0, (2e9, 2e9), []),
         (None, 1.0, (None, None), []),
-        (76.0, 0.4, (2e9, None), []),
-        (76.0, 1.0, (2e9, 2e9), ["others took 76 % of its cores' time"]),
+        (91.0, 0.4, (2e9, None), []),
+        (91.0, 1.0, (2e9, 2e9), ["others took 91 % of its cores' time"]),
         (0.0, 1.0, (4e9, 2e9), []),
         (0.0, 1.0, (4e9, 1.9e9), ["its core's clock was 4.00 GHz before it was timed, and 1.90 after"]),
         (0.0, 1.0, (1.9e9, 4e9), ["its core's clock was 1.90 GHz before it was timed, and 4.00 after"]),
@@ -261,7 +261,9 @@ def test_steps_that_drift_by_more_than_a_factor_of_two_are_invalid(factor, chang
     noise = random.Random(0)
     seconds = [factor ** (i / 119) * noise.uniform(0.99, 1.01) for i in range(120)]
 
-    assert f"its steps became 2.5 times {change} while it was timed" in conditions.of_samples(samples_of(seconds))
+    assert f"its steps became 2.5 times {change} while it was timed" in conditions.of_samples(samples_of(seconds), 10.0)
+    # With a neighbour on the cores, the record is disturbed.
+    assert conditions.of_samples(samples_of(seconds), 10.1) == []
 
 
 @pytest.mark.parametrize("factor", [1.5, 0.67])
