@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, field
-from typing import Callable, Dict, Mapping, Optional
+from typing import Callable, Dict, List, Mapping, Optional
 
 from bench.cases.case import Case, Settings
 from bench.group import ALONE, Group
 from bench.images import Dataset
+
+# Gets the seconds of the last block's samples, and returns the number of samples of the next block; 0: there is none.
+# At first it gets the length of one sample.
+Pace = Callable[[List[float]], int]
 
 
 def silent(phase: str) -> None:
@@ -24,6 +28,8 @@ class Job:
     canary_s   seconds of each kind of canary on this machine when it is quiet; None: not known
     images     the data sets that the case reads, by split
     memory_floor_bytes  resident memory before the case was compiled; None: not known
+    pace       decides when this case is timed, as one side of a pair. The harness holds the machine for both sides.
+               None: the case is timed by itself
     compiling  holds the lock for compiling until timing starts
     """
 
@@ -34,6 +40,7 @@ class Job:
     canary_s: Optional[Dict[str, float]] = None
     images: Mapping[str, Dataset] = field(default_factory=dict)
     memory_floor_bytes: Optional[int] = None
+    pace: Optional[Pace] = None
     compiling: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     @property

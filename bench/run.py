@@ -17,11 +17,11 @@ from bench.cases.errors import Broken, Refused, Unavailable, Wrong
 from bench.cases.precision import PRECISIONS
 from bench.cases.recipe import DEFAULT_RECIPE
 from bench.clock import conditions, memory, surroundings, turn
-from bench.clock.sampling import Samples, measure
+from bench.clock.sampling import Samples, measure, measure_blocks
 from bench.graph import Graph, draws, weight_files
 from bench.group import ALONE, Group
 from bench.images import Dataset, Stopped
-from bench.job import Job
+from bench.job import Job, Pace
 from bench.program import Program, Step, repeat
 from bench.real_data import material
 from bench.results import record
@@ -41,13 +41,16 @@ def run(
     tell: Callable[[str], None],
     canary_s: Optional[Dict[str, float]] = None,
     group: Group = ALONE,
+    pace: Optional[Pace] = None,
 ) -> Reply:
     """Compile, check and time one case, or one replica of `group`. Returns `record` and `samples` (seconds); the record
     is None if the case is not timed.
 
+    pace   times the case as one side of a pair; see Job
+
     Raises Unavailable, Wrong or Refused, and any error of the framework.
     """
-    job = Job(case, settings, group, tell, canary_s)
+    job = Job(case, settings, group, tell, canary_s, pace=pace)
     try:
         # First, before anything is loaded or waited for: the images may be missing or broken.
         job.images = _images(job)
@@ -228,7 +231,7 @@ def _timed_record(
         samples, around = surroundings.beside_canaries(
             job, working_set, lambda: _timed(job, program, step, None if learning else uncounted)
         )
-        if not learning:
+        if not learning and job.pace is None:
             around.update(surroundings.all_reduce_share(program, samples, settings))
         if job.memory_floor_bytes and around["memory_peak_bytes"]:
             around["memory_case_bytes"] = around["memory_peak_bytes"] - job.memory_floor_bytes
@@ -247,7 +250,12 @@ def _timed_record(
     fields = record.build(case, settings, program.graph, step, samples, facts)
     if program.source == "measured":
         fields.update(_latency(job, samples, latencies, step))
-    return {"record": fields, "samples": samples.seconds, "canary_s": canary_s}
+    return {
+        "record": fields,
+        "samples": samples.seconds,
+        "canary_s": canary_s,
+        "use": samples.use and list(samples.use),
+    }
 
 
 def _working_set(graph: Graph, case: Case) -> float:
@@ -263,12 +271,14 @@ def _timed(job: Job, program: Program, step: Step, uncounted: Optional[Callable[
     for epochs (`uncounted` is None)."""
     seen: Facts = {}
     with conditions.watched(job.settings, bool(job.images), program.compiles) as watch:
-        if uncounted is not None:
-            samples = measure(step.run, job.settings, group=job.group, uncounted=uncounted, warmed_up=watch.warmed_up)
-        else:
+        if uncounted is None:
             from bench.real_data import epochs
 
             samples, seen = epochs.train(program, job)
+        elif job.pace is not None:
+            samples = measure_blocks(step.run, job.settings, job.pace, group=job.group, uncounted=uncounted)
+        else:
+            samples = measure(step.run, job.settings, group=job.group, uncounted=uncounted, warmed_up=watch.warmed_up)
     return samples, {**seen, "invalid_reasons": watch.reasons}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import Callable, List, Optional, Sequence, Tuple
+from typing import Callable, List, NamedTuple, Optional, Sequence, Tuple
 
 STAT = Path("/proc/stat")
 # More than this, and the machine was disturbed. Below, the kernel's count of a quarter of a second is too coarse.
@@ -19,34 +19,54 @@ STEAL = 8
 BUSY = (1, 2, 3, 6, 7, STEAL)
 
 
-def watch(cores: List[int]) -> Callable[[], Optional[float]]:
-    """Return a function that says what share of the cores, in percent, others have had since; None: it is not known.
+class Use(NamedTuple):
+    """What became of the time of some cores, in seconds of one core.
+
+    busy_s     computing, for anybody, or stolen by the hypervisor
+    own_s      computing for this process
+    passed_s   all of it
+    """
+
+    busy_s: float
+    own_s: float
+    passed_s: float
+
+
+def watch(cores: List[int]) -> Callable[[], Optional[Use]]:
+    """Return a function that says how the cores have been used since; None: it is not known.
 
     cores   those of the case; none: all of the machine
     """
-    share = _share(cores, BUSY, time.process_time)
-    return lambda: share()[0]
+    busy_s, own_s, start_s = _counted_s(cores, BUSY), time.process_time(), time.monotonic()
+
+    def use() -> Optional[Use]:
+        now_s = _counted_s(cores, BUSY)
+        passed_s = (time.monotonic() - start_s) * (len(cores) or os.cpu_count() or 1)
+        if busy_s is None or now_s is None or passed_s <= 0:
+            return None
+        return Use(now_s - busy_s, time.process_time() - own_s, passed_s)
+
+    return use
+
+
+def others_percent(use: Optional[Use], known_s: float = 0.0) -> Optional[float]:
+    """The share of the cores, in percent, that others than this process had; None: it is not known.
+
+    known_s   seconds of another process that are no disturbance: the other side of a pair
+    """
+    return None if use is None else max(0.0, 100 * (use.busy_s - use.own_s - known_s) / use.passed_s)
 
 
 def steal(cores: List[int]) -> Callable[[], Tuple[Optional[float], float]]:
     """Return a function that says what share of the cores, in percent, a hypervisor has given to others since; None: it
     is not known; and the seconds since."""
-    return _share(cores, (STEAL,), lambda: 0.0)
-
-
-def _share(
-    cores: List[int], columns: Sequence[int], own: Callable[[], float]
-) -> Callable[[], Tuple[Optional[float], float]]:
-    """Return a function that gives these columns' share of the cores' time since, in percent, without this process's
-    `own` seconds; and the seconds since."""
-    counted_s, own_s, start_s = _counted_s(cores, columns), own(), time.monotonic()
+    stolen_s, start_s = _counted_s(cores, (STEAL,)), time.monotonic()
 
     def share() -> Tuple[Optional[float], float]:
-        now_s, passed_s = _counted_s(cores, columns), time.monotonic() - start_s
-        if counted_s is None or now_s is None or passed_s <= 0:
+        now_s, passed_s = _counted_s(cores, (STEAL,)), time.monotonic() - start_s
+        if stolen_s is None or now_s is None or passed_s <= 0:
             return None, passed_s
-        others_s = now_s - counted_s - (own() - own_s)
-        return max(0.0, 100 * others_s / (passed_s * (len(cores) or os.cpu_count() or 1))), passed_s
+        return 100 * (now_s - stolen_s) / (passed_s * (len(cores) or os.cpu_count() or 1)), passed_s
 
     return share
 

@@ -24,8 +24,10 @@ from typing import Callable, Iterator, List, Optional, Tuple
 
 from bench.cases.case import Settings
 from bench.cases.errors import Invalid
+from bench.clock import neighbours
 from bench.clock.protocol import PROGRAMS
 from bench.group import ALONE, Group
+from bench.job import Pace
 
 # The clock that no time server corrects.
 _RAW: Optional[int] = getattr(time, "CLOCK_MONOTONIC_RAW", None)
@@ -50,6 +52,7 @@ class Samples:
 
     section_s   what all of them took together, with what lies between two; 0: not known
     by_clocks_s the time from the first to the last, by the clock and by a second one; 0: not known
+    use         of the cores, from the first block to the last; None: they were not timed in blocks, or it is not known
     """
 
     seconds: List[float]
@@ -59,6 +62,7 @@ class Samples:
     steady: bool
     section_s: float = 0.0
     by_clocks_s: Tuple[float, float] = (0.0, 0.0)
+    use: Optional[neighbours.Use] = None
 
     @property
     def median_s(self) -> float:
@@ -86,13 +90,13 @@ def measure(
         if warm.steps and not warm.step_s > 0:
             raise Invalid(f"a step took {warm.step_s} s; the clock did not move")
         alone = settings.steps or program
-        inner = 1 if alone else max(group.all_gather(max(1, math.ceil(SAMPLE_S / max(warm.step_s, 1e-9)))))
+        inner = 1 if alone else max(group.all_gather(_steps_per_sample(warm.step_s)))
         # A program that the suite re-creates made no other steps than its own.
         longest_s = 0.0 if program else max(group.all_gather(warm.step_s))
         resume = _Resume(uncounted or run, longest_s, clock)
         warmed_up()
         group.all_gather("start")
-        resume.after_warm_up()
+        resume.after_pause()
         began_s = second_clock(), clock()
         if settings.steps:
             section_s = _sample(run, inner, settings.steps, seconds, clock)
@@ -106,6 +110,46 @@ def measure(
         raise Invalid(f"a step took {min(seconds)} s; the clock did not move")
     before = warm.steps + resume.steps, warm.seconds + resume.seconds
     return Samples(seconds, inner, *before, warm.steady, section_s, by_clocks_s)
+
+
+def measure_blocks(
+    run: Callable[[], None],
+    settings: Settings,
+    pace: Pace,
+    clock: Callable[[], float] = perf_counter,
+    group: Group = ALONE,
+    uncounted: Optional[Callable[[], None]] = None,
+) -> Samples:
+    """Time `run`, warmed up, in blocks: one side of a pair. `pace` waits for the turn of this side.
+
+    A step of a group takes as long as that of its slowest member.
+    """
+    seconds: List[float] = []
+    section_s, use = 0.0, None
+    with _no_collection():
+        warm = _warm_up(run, settings, clock, group)
+        inner = max(group.all_gather(_steps_per_sample(warm.step_s)))
+        resume = _Resume(uncounted or run, max(group.all_gather(warm.step_s)), clock)
+        block = [warm.step_s]
+        while True:
+            wanted = pace(block) if group.rank == 0 else 0
+            count = group.all_gather(wanted, no_timeout=True)[0]
+            if not count:
+                break
+            use = use or neighbours.watch(settings.cores)
+            resume.after_pause()
+            block = []
+            section_s += _sample(run, inner, count, block, clock)
+            block = [max(step_s) for step_s in zip(*group.all_gather(block))]
+            seconds += block
+    if not min(seconds, default=0.0) > 0:
+        raise Invalid(f"a step took {min(seconds, default=0.0)} s; the clock did not move")
+    steps, warmup_s = warm.steps + resume.steps, warm.seconds + resume.seconds
+    return Samples(seconds, inner, steps, warmup_s, warm.steady, section_s, use=use() if use else None)
+
+
+def _steps_per_sample(step_s: float) -> int:
+    return max(1, math.ceil(SAMPLE_S / max(step_s, 1e-9)))
 
 
 @contextlib.contextmanager
@@ -209,7 +253,7 @@ class _Resume:
         self.later = int(RESUME_S / 10 / max(step_s, 1e-6)) if step_s else 0
         self.steps, self.seconds = 0, 0.0
 
-    def after_warm_up(self) -> None:
+    def after_pause(self) -> None:
         self._run(self.first)
 
     def between_chunks(self) -> None:

@@ -31,7 +31,9 @@ def beside_canaries(
     resets = memory.forget_peak()
     others = neighbours.watch(job.settings.cores)
     samples, seen = timed()
-    others_percent = max((share for share in job.group.all_gather(others()) if share is not None), default=None)
+    # The two sides of a pair are not others to each other: the harness, which knows both, adds their times.
+    mine = None if job.pace else neighbours.others_percent(others())
+    others_percent = max((share for share in job.group.all_gather(mine) if share is not None), default=None)
     seen = {**seen, "memory_peak_bytes": memory.peak_bytes() if resets else None, "others_percent": others_percent}
     ended_s, passed_s = time.time(), time.perf_counter() - start_s
     after, hz_after = _canary(job, working_set), frequency.hz()

@@ -16,7 +16,8 @@ from bench.job import Job
 
 def to_compile(job: Job, devices: contextlib.ExitStack) -> None:
     """Wait until the case may compile: it holds its devices until `devices` ends, and the locks until `job.compiling`
-    does."""
+    does. One side of a pair takes no locks: the harness holds them for both.
+    """
     case, settings, group = job.case, job.settings, job.group
     if group.count > 1:
         job.tell("waiting")
@@ -24,6 +25,9 @@ def to_compile(job: Job, devices: contextlib.ExitStack) -> None:
     if settings.compile_cores:
         cpu.bind(settings.compile_cores)
     devices.enter_context(device.load(case.device).attached(case, settings, lambda: job.tell("waiting")))
+
+    if job.pace is not None:
+        return
 
     def take(cores: List[int]) -> None:
         job.compiling.enter_context(locks.compiling(cores, lambda: job.tell("waiting")))
@@ -37,11 +41,14 @@ def to_time(job: Job, stack: contextlib.ExitStack, alone: bool) -> None:
     alone   no other case may be timed on other cores either
     """
     settings, timed = job.settings, device.load(job.case.device)
-    job.tell("waiting")
+    if job.pace is None:
+        job.tell("waiting")
     machines = _machines(settings, job.group)
     job.compiling.close()
     if settings.compile_cores:
         cpu.bind(settings.cores)
+    if job.pace is not None:
+        return
     shared = settings.parallel_timing and not alone
     _one_by_one(job.group, machines, lambda cores: stack.enter_context(timed.lease(cores if shared else [])))
     job.tell("timing")

@@ -11,6 +11,7 @@ import os
 import platform
 import shutil
 import signal
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -123,6 +124,12 @@ class Machine:
             os.kill(pid, signal.SIGKILL)
 
     @staticmethod
+    def pause(pid: int, paused: bool) -> None:
+        """Stop a child process with its process group, or let it go on."""
+        with contextlib.suppress(OSError):
+            os.killpg(pid, signal.SIGSTOP if paused else signal.SIGCONT)
+
+    @staticmethod
     def exit_code(pid: int, timeout_s: float) -> Optional[int]:
         """The exit code of a child process, as in subprocess: negative for a signal. None: it still runs."""
         deadline = time.monotonic() + timeout_s
@@ -150,7 +157,7 @@ def heartbeat(channel: Any, folder: str) -> None:
     """Wait while heartbeats of the harness arrive; then end this process and its children, and delete its folder."""
     with contextlib.suppress(OSError):
         os.setsid()
-    channel.send({"kind": "ready", "pid": os.getpid()})
+    channel.send({"kind": "ready", "pid": os.getpid(), "python": sys.executable})
     try:
         while True:
             try:
@@ -178,6 +185,13 @@ def serve(channel: Any) -> None:
 def hold(channel: Any) -> None:
     """Hold the lock for compiling on some cores until the channel is closed."""
     with locks.compiling(channel.receive()):
+        channel.send("held")
+        channel.waitclose()
+
+
+def hold_device(channel: Any) -> None:
+    """Hold a device, by its name, for timing until the channel is closed."""
+    with device.load(channel.receive()).lease():
         channel.send("held")
         channel.waitclose()
 

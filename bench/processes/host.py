@@ -6,15 +6,19 @@ import contextlib
 import functools
 import io
 import os
+import shlex
+import subprocess
+import sys
 import tempfile
 import threading
 import zipfile
 from pathlib import Path
-from typing import Any, Callable, ContextManager, Dict, Iterator, List, Optional, Protocol, Sequence, cast
+from typing import Any, Callable, ContextManager, Dict, Iterator, List, Mapping, Optional, Protocol, Sequence, cast
 
 import execnet
 
 from bench import locks
+from bench.devices import load as load_device
 from bench.group import Hub
 from bench.processes import agent
 from bench.processes.agent import Machine
@@ -76,14 +80,17 @@ class Host(Protocol):
     def facts(self) -> Dict[str, Any]:
         """`machine.facts` of the devices that this run uses, asked once."""
 
-    def gateway(self) -> Any:
-        """A new process on the host, as an execnet gateway. Raises HostLost."""
+    def gateway(self, variables: Mapping[str, str]) -> Any:
+        """A new process on the host, started with these variables, as an execnet gateway. Raises HostLost."""
 
     def file(self) -> str:
         """The path of a new file on the host, deleted when the host is closed."""
 
     def compiling(self, cores: Sequence[int]) -> ContextManager[None]:
         """Hold the host's lock for compiling on these cores."""
+
+    def timing(self, device: str) -> ContextManager[None]:
+        """Hold the host's lock for timing on this device."""
 
     def hub(self, count: int) -> Rendezvous:
         """A new hub for `count` replicas."""
@@ -106,9 +113,9 @@ class LocalHost:
     def facts(self) -> Dict[str, Any]:
         return self.machine.facts(self._devices)
 
-    def gateway(self) -> Any:
+    def gateway(self, variables: Mapping[str, str]) -> Any:
         self._group = self._group or execnet.Group()
-        return self._group.makegateway(WORKER)
+        return self._group.makegateway(_started_with(variables, sys.executable))
 
     def file(self) -> str:
         self._folder = self._folder or tempfile.TemporaryDirectory(prefix="layerbench-")
@@ -116,6 +123,9 @@ class LocalHost:
 
     def compiling(self, cores: Sequence[int]) -> ContextManager[None]:
         return locks.compiling(cores)
+
+    def timing(self, device: str) -> ContextManager[None]:
+        return load_device(device).lease()
 
     def hub(self, count: int) -> Rendezvous:
         return Hub(count)
@@ -127,26 +137,34 @@ class LocalHost:
 
 
 class RemoteHost:
-    """A host that execnet reaches, by its specification: `ssh=HOST` or `popen//python=FILE`. Raises HostLost."""
+    """A host that execnet reaches, by its specification: `ssh=HOST` or `popen//python=FILE`. Raises HostLost.
 
-    def __init__(self, name: str, root: Path, devices: Sequence[str] = ("cpu",)) -> None:
+    revision   the commit whose code is sent to the host; empty: the code as it is
+    """
+
+    def __init__(self, name: str, root: Path, devices: Sequence[str] = ("cpu",), revision: str = "") -> None:
         self.name, self._devices = name, list(devices)
         self.machine = cast(Machine, _RemoteMachine(self._ask))
         self._group = execnet.Group()
         self._folder = tempfile.TemporaryDirectory(prefix="layerbench-")
         self._log = f"{self._folder.name}/ssh.log"
         self._closed = threading.Event()
+        archive = _archive_of(root, revision) if revision else _archive(root)
         try:
             self._agent = self._group.makegateway(_specification(name, self._log))
             self._life = self._agent.remote_exec(BOOT)
-            self._life.send(_archive(root))
+            self._life.send(archive)
             self.root = self._life.receive(START_TIMEOUT_S)
-            self.pid = self._life.receive(START_TIMEOUT_S)["pid"]
+            started = self._life.receive(START_TIMEOUT_S)
+            self.pid, self._python = started["pid"], started.get("python", "")
         except (*SILENT, AssertionError, execnet.HostNotFound, execnet.RemoteError) as error:
             why = self._why(error)
             self.close()
             raise HostLost(f"{name}: {why}") from None
         threading.Thread(target=self._pulse, daemon=True).start()
+        if not self._python:
+            self.close()
+            raise ValueError(f"the code of revision {revision} is too old: it cannot be timed in turns with another")
 
     @functools.cached_property
     def facts(self) -> Dict[str, Any]:
@@ -161,17 +179,24 @@ class RemoteHost:
                 raise ValueError(reply["text"])
             return reply["value"]
 
-    def gateway(self) -> Any:
+    def gateway(self, variables: Mapping[str, str]) -> Any:
         with self._cut_off():
-            return self._group.makegateway(f"{WORKER}//via={self._agent.id}")
+            return self._group.makegateway(f"{_started_with(variables, self._python)}//via={self._agent.id}")
 
     def file(self) -> str:
         return self.machine.file(self.root)
 
+    def compiling(self, cores: Sequence[int]) -> ContextManager[None]:
+        return self._held("hold", list(cores))
+
+    def timing(self, device: str) -> ContextManager[None]:
+        return self._held("hold_device", device)
+
     @contextlib.contextmanager
-    def compiling(self, cores: Sequence[int]) -> Iterator[None]:
-        with self._channel("hold") as channel:
-            channel.send(list(cores))
+    def _held(self, function: str, what: Any) -> Iterator[None]:
+        """Hold a lock of the host by a function of the agent."""
+        with self._channel(function) as channel:
+            channel.send(what)
             channel.receive()
             yield
 
@@ -282,6 +307,25 @@ def _specification(name: str, log: str) -> str:
     if spec.ssh and not spec.python:
         parts.append("python=python3")
     return "//".join([*parts, "execmodel=thread", "id=agent"])
+
+
+def _started_with(variables: Mapping[str, str], python: str) -> str:
+    """The specification of a worker. The variables are there when its process starts, for the loader and for the size
+    of its environment."""
+    if not variables:
+        return WORKER
+    texts = [shlex.quote(text) for text in ("env", *(f"{name}={value}" for name, value in variables.items()), python)]
+    return f"{WORKER}//python={' '.join(texts)}"
+
+
+def _archive_of(root: Path, revision: str) -> bytes:
+    """The suite's code at a commit, as a zip file. Raises ValueError if git does not know it."""
+    git = ["git", "-C", str(root), "archive", "--format=zip", f"{revision}:./", "bench"]
+    done = subprocess.run(git, capture_output=True)
+    if done.returncode != 0:
+        reason = done.stderr.decode(errors="replace").strip().splitlines()
+        raise ValueError(f"no code of revision {revision}: {reason[0] if reason else 'git failed'}")
+    return done.stdout
 
 
 def _archive(root: Path) -> bytes:

@@ -14,10 +14,13 @@ class Hosts:
     names      specifications from the command line; empty: this machine
     devices    the CPU, and the other devices of the run
     backends   all hosts must have the same versions of these
+    revision   the commit whose code the hosts run; empty: the code as it is
     """
 
-    def __init__(self, names: Sequence[str], root: Path, devices: Sequence[str], backends: Sequence[str]) -> None:
-        self._devices, self._backends = devices, backends
+    def __init__(
+        self, names: Sequence[str], root: Path, devices: Sequence[str], backends: Sequence[str], revision: str = ""
+    ) -> None:
+        self._devices, self._backends, self._revision = devices, backends, revision
         self.names, self._root = tuple(names), root
         self._remaining = list(names)
         self._failures: List[str] = []
@@ -33,7 +36,8 @@ class Hosts:
                 start = "no host is left" if self._first_facts else "--worker-host: no host can be reached"
                 raise HostLost(f"{start}: {'; '.join(self._failures)}")
             try:
-                self._current = self._require_equal(RemoteHost(self._remaining[0], self._root, self._devices))
+                host = RemoteHost(self._remaining[0], self._root, self._devices, self._revision)
+                self._current = self._require_equal(host)
             except HostLost as error:
                 self._failures.append(str(error))
                 self._remaining.pop(0)

@@ -12,6 +12,7 @@ import signal
 import time
 from typing import Any, Callable, Dict, Mapping, Optional, Sequence
 
+from bench.job import Pace
 from bench.processes.host import START_TIMEOUT_S, Host, HostLost
 from bench.processes.hosts import Hosts
 
@@ -38,9 +39,11 @@ class Died(Exception):
 class Worker:
     """One process. `request` sends a message and waits for the reply."""
 
-    def __init__(self, host: Host, environment: Mapping[str, str], cores: Sequence[int]) -> None:
+    def __init__(
+        self, host: Host, environment: Mapping[str, str], cores: Sequence[int], variables: Mapping[str, str]
+    ) -> None:
         self.host, self.stderr = host, host.file()
-        self.channel = host.gateway().remote_exec(BOOT)
+        self.channel = host.gateway(variables).remote_exec(BOOT)
         try:
             self.pid: int = self.channel.receive(START_TIMEOUT_S)
         except (EOFError, self.channel.TimeoutError):
@@ -56,10 +59,12 @@ class Worker:
         )
         self._receive(time.monotonic() + START_TIMEOUT_S, START_TIMEOUT_S)
 
-    def request(self, message: Mapping[str, Any], timeout_s: float, tell: Callable[[str], None]) -> Reply:
+    def request(
+        self, message: Mapping[str, Any], timeout_s: float, tell: Callable[[str], None], pace: Optional[Pace] = None
+    ) -> Reply:
         """Return the reply. Raises Died when the worker ends or `timeout_s` passes.
 
-        The time in which the worker waits for a locked device does not count.
+        The time in which the worker waits for a locked device, or for its turn, does not count.
         """
         with contextlib.suppress(OSError):
             self.channel.send(dict(message))
@@ -70,6 +75,11 @@ class Worker:
             if waiting_since:
                 deadline += time.monotonic() - waiting_since
                 waiting_since = None
+            if reply["kind"] == "turn" and pace is not None:
+                asked = time.monotonic()
+                self.channel.send(pace(reply["block"]))
+                deadline += time.monotonic() - asked
+                continue
             if reply["kind"] != "phase":
                 return reply
             if reply["phase"] == "waiting":
@@ -109,10 +119,14 @@ class Worker:
 
 
 class Pool:
-    """The workers of one run, by backend and settings."""
+    """The workers of one run, by backend and settings; or of one side of a pair.
 
-    def __init__(self, hosts: Hosts) -> None:
-        self.hosts = hosts
+    variables   of the environment in which the workers are started, in addition
+    locked      this run holds the machine: to start a worker takes no lock
+    """
+
+    def __init__(self, hosts: Hosts, variables: Optional[Mapping[str, str]] = None, locked: bool = False) -> None:
+        self.hosts, self.variables, self.locked = hosts, variables or {}, locked
         self.workers: Dict[str, Worker] = {}
 
     def request(
@@ -122,6 +136,7 @@ class Pool:
         message: Mapping[str, Any],
         timeout_s: float,
         tell: Callable[[str], None] = lambda phase: None,
+        pace: Optional[Pace] = None,
     ) -> Reply:
         """Send a request to the worker of `key`, and start one if the key has none. A key holds its `cores`.
 
@@ -129,7 +144,7 @@ class Pool:
         Ctrl-C, kills the worker too, since it may be computing.
         """
         try:
-            return self.start(key, environment, tell).request(message, timeout_s, tell)
+            return self.start(key, environment, tell).request(message, timeout_s, tell, pace)
         except HostLost:
             self.hosts.lose()
             raise
@@ -144,9 +159,10 @@ class Pool:
         name, host = json.dumps(key, sort_keys=True), self.hosts.now()
         if name not in self.workers or self.workers[name].host is not host:
             tell("waiting")
-            with host.compiling(key["cores"]):
+            with contextlib.nullcontext() if self.locked else host.compiling(key["cores"]):
                 tell("starting")
-                self.workers[name] = Worker(host, environment, key.get("compile_cores") or key["cores"])
+                cores = key.get("compile_cores") or key["cores"]
+                self.workers[name] = Worker(host, environment, cores, self.variables)
         return self.workers[name]
 
     def end(self, key: Mapping[str, Any]) -> None:
@@ -161,8 +177,13 @@ class Pool:
             if json.loads(text)["name"] == name:
                 self.end(json.loads(text))
 
+    def pause(self, paused: bool) -> None:
+        """Stop all workers, or let them go on."""
+        for worker in list(self.workers.values()):
+            worker.host.machine.pause(worker.pid, paused)
+
     def close(self) -> None:
         """Kill all workers."""
-        for worker in self.workers.values():
+        while self.workers:
+            _, worker = self.workers.popitem()
             worker.kill()
-        self.workers.clear()

@@ -9,6 +9,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from bench.cases.case import Case, Settings
 from bench.cases.errors import Unavailable
+from bench.job import Pace
 from bench.processes.host import Host, Rendezvous
 from bench.processes.pool import Died, Pool, Reply
 
@@ -57,6 +58,7 @@ def request(
     messages: Sequence[Mapping[str, Any]],
     timeout_s: float,
     tell: Callable[[str], None],
+    pace: Optional[Pace] = None,
 ) -> Reply:
     """Send one message to the worker of each replica. Return the reply of rank 0 if all succeed.
 
@@ -76,6 +78,7 @@ def request(
                     {**messages[rank], "place": hub.place(rank)},
                     timeout_s,
                     tell if rank == 0 else _silent,
+                    pace if rank == 0 else None,
                 )
                 for rank in range(len(keys))
             ]

@@ -7,19 +7,17 @@ called with --in-process. Requests and replies are plain dictionaries.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
-import signal
-import sys
 import traceback
-from typing import Any, Callable, Dict, Iterator, List, Mapping
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional
 
-from bench import calibration, run, workloads
+from bench import calibration, parent, run, workloads
 from bench import environment as variables
 from bench.cases.case import Settings
 from bench.cases.errors import Broken, Invalid, Lost, Refused, Unavailable, Wrong
 from bench.devices import cpu
 from bench.group import ALONE, Group, Member
+from bench.job import Pace
 
 Reply = Dict[str, Any]
 Tell = Callable[[str], None]
@@ -30,8 +28,16 @@ def serve(channel: Any, spec: Mapping[str, Any]) -> None:
     _detach(spec)
     prepare(spec["environment"], spec["cores"])
     channel.send({"kind": "ready"})
+
+    def tell(phase: str) -> None:
+        channel.send({"kind": "phase", "phase": phase})
+
+    def pace(block: List[float]) -> int:
+        channel.send({"kind": "turn", "block": block})
+        return int(channel.receive())
+
     for request in channel:
-        channel.send(answer(request, lambda phase: channel.send({"kind": "phase", "phase": phase})))
+        channel.send(answer(request, tell, pace=pace if request.get("paced") else None))
 
 
 def prepare(environment: Mapping[str, str], cores: List[int]) -> None:
@@ -44,8 +50,12 @@ def prepare(environment: Mapping[str, str], cores: List[int]) -> None:
         cpu.bind(cores)
 
 
-def answer(request: Mapping[str, Any], tell: Tell, launched: Group = ALONE) -> Reply:
-    """Execute a request; every exception becomes a reply. `launched`: the group of a launcher's processes."""
+def answer(request: Mapping[str, Any], tell: Tell, launched: Group = ALONE, pace: Optional[Pace] = None) -> Reply:
+    """Execute a request; every exception becomes a reply.
+
+    launched   the group of a launcher's processes
+    pace       the turns of one side of a pair
+    """
     try:
         if request["do"] == "calibrate":
             tell("waiting")
@@ -53,7 +63,7 @@ def answer(request: Mapping[str, Any], tell: Tell, launched: Group = ALONE) -> R
             return {"kind": "calibrated"}
         case, settings = workloads.received(request["case"]), Settings(**request["settings"])
         with contextlib.closing(Member(request["place"])) if request.get("place") else _unclosed(launched) as group:
-            reply = run.run(case, settings, tell, request.get("canary_s"), group)
+            reply = run.run(case, settings, tell, request.get("canary_s"), group, pace)
             reasons = reply["record"]["invalid_reasons"] if reply["record"] else []
             return {"kind": "invalid" if reasons else "record", "text": "; ".join(reasons), **reply}
     except Lost as error:
@@ -82,10 +92,6 @@ def _detach(spec: Mapping[str, Any]) -> None:
     """Start a session, so that Ctrl-C does not reach this process; end with the parent; write errors to a file."""
     with contextlib.suppress(OSError):
         os.setsid()
-    if sys.platform.startswith("linux"):
-        # PR_SET_PDEATHSIG: no orphan, even after kill -9 of the harness.
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-        if os.getppid() != spec["parent"]:
-            os._exit(1)
+    parent.end_with(spec["parent"])
     handle = os.open(spec["stderr"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(handle, 2)

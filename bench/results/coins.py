@@ -19,20 +19,17 @@ class Roles:
     """The roles of the sides of one pair.
 
     candidate_first   the candidate starts, compiles and warms up before the base
-    candidate_low     the candidate has the lower half of the cores, where the sides have cores of their own
     padding           bytes that are added to the environment of the base and of the candidate, 0 to 4095
     """
 
     candidate_first: bool
-    candidate_low: bool
     padding: Tuple[int, int]
 
 
 def roles(seed: int, pair: int, attempt: int = 0) -> Roles:
     """Return the roles of a pair. A pair that is repeated is another attempt and has other coins."""
     coin = _coin("roles", seed, pair, attempt)
-    first, low = coin.random() < 0.5, coin.random() < 0.5
-    return Roles(first, low, (coin.randrange(PADDING_BYTES), coin.randrange(PADDING_BYTES)))
+    return Roles(coin.random() < 0.5, (coin.randrange(PADDING_BYTES), coin.randrange(PADDING_BYTES)))
 
 
 def order(seed: int, pair: int, cases: Sequence[str], attempt: int = 0) -> List[str]:

@@ -82,11 +82,14 @@ class Measurement:
         return self.settings.recipe.global_batch(batch, self.case.replicas if self.settings.all_reduce else 1)
 
 
+def nearest_rank(ordered: Sequence[float], share: float) -> float:
+    """The smallest sample that is not below `share` of the samples."""
+    return float(ordered[max(0, math.ceil(round(share * len(ordered), 9)) - 1)])
+
+
 def percentile(ordered: Sequence[float], share: float) -> Optional[float]:
-    """The smallest sample that is not below `share` of the samples (nearest rank); None if there are so few that it is
-    the largest of them."""
-    rank = math.ceil(round(share * len(ordered), 9))
-    return float(ordered[rank - 1]) if 0 < rank < len(ordered) else None
+    """The nearest rank; None if there are so few samples that it is the largest of them."""
+    return nearest_rank(ordered, share) if math.ceil(round(share * len(ordered), 9)) < len(ordered) else None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,9 @@ from bench import workloads
 from bench.clock import canary, neighbours
 from bench.clock.protocol import PROGRAMS
 from bench.results import baseline
+from bench.results import verdict as results_verdict
 from bench.results.baseline import Verdict
+from bench.results.comparison import CaseVerdict
 from bench.results.fields import FIELDS, Field
 from bench.results.record import Record, is_valid
 
@@ -72,6 +74,43 @@ def compared(file: str, rows: Sequence[Tuple[Record, Record]], missing: Sequence
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         lines.append(f"{file} has no record of {missing[0]}{more}, so no items/s")
     return "\n".join(lines)
+
+
+def of_sides(rows: Sequence[Tuple[str, CaseVerdict]], color: bool = False) -> str:
+    """Return a table of the verdicts of --against: a line for each case, and one for each other metric that decided."""
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
+    table.add_column("verdict", no_wrap=True)
+    for head in ("change", "interval", "pairs", "would see"):
+        table.add_column(head, justify="right", no_wrap=True)
+    table.add_column("case", no_wrap=True)
+    confidences, notes = set(), []
+    for case, judged in rows:
+        for metric, verdict in judged.metrics.items():
+            if metric != "rate" and verdict.kind != "slower":
+                continue
+            name = case if metric == "rate" else f"{case} ({metric})"
+            cells = _of_verdict(verdict)
+            confidences.add(verdict.confidence if verdict.interval else 0.0)
+            table.add_row(verdict.kind, *cells, name, style="red" if verdict.kind == "slower" else None)
+        if not judged.metrics:
+            table.add_row(judged.kind, "", "", "", "", case, style="red")
+        if judged.kind == "undecided":
+            notes.append(judged.text)
+    known = sorted(confidence for confidence in confidences if confidence)
+    if known:
+        span = " to ".join(dict.fromkeys(f"{100 * confidence:.3g}" for confidence in (known[0], known[-1])))
+        notes.insert(0, f"interval: holds the true change in {span} %; would see: the smallest loss seen 9 times in 10")
+    return "\n".join([*_printed(table, color), *notes])
+
+
+def _of_verdict(verdict: results_verdict.Verdict) -> List[str]:
+    """The cells of a verdict: its estimate, interval, pairs and resolution."""
+    if verdict.estimate is None or verdict.interval is None:
+        return ["", "", str(verdict.count), ""]
+    low, high = map(results_verdict.percent, verdict.interval)
+    smallest = "" if verdict.smallest is None else f"{results_verdict.percent(verdict.smallest):+.1f} %"
+    change = f"{results_verdict.percent(verdict.estimate):+.1f} %"
+    return [change, f"{low:+.1f} to {high:+.1f} %", str(verdict.count), smallest]
 
 
 def _printed(table: Table, color: bool) -> List[str]:

@@ -20,7 +20,7 @@ QUIET = dict.fromkeys(canary.KINDS, 0.5)
 @pytest.fixture(autouse=True)
 def no_neighbours(monkeypatch):
     """Nobody else uses the cores: the canaries alone decide."""
-    monkeypatch.setattr(neighbours, "watch", lambda cores: lambda: 0.0)
+    monkeypatch.setattr(neighbours, "watch", lambda cores: lambda: None)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 
 from bench.cases.case import Settings
 from bench.cases.errors import Invalid
-from bench.clock.sampling import QUIET_PERCENT, measure, noise_percent
+from bench.clock.sampling import QUIET_PERCENT, measure, measure_blocks, noise_percent
 from bench.program import Step, repeat, throughput
 
 
@@ -300,3 +300,60 @@ def test_throughput_is_items_over_seconds():
 def test_a_rate_without_time_is_an_error(seconds):
     with pytest.raises(ValueError, match=r"64 items took .* the clock did not move"):
         throughput(64, seconds)
+
+
+class Turns:
+    """The harness of one side: asks for blocks of these sizes, and keeps what each took."""
+
+    def __init__(self, *sizes):
+        self.sizes, self.blocks = list(sizes), []
+
+    def __call__(self, block):
+        self.blocks.append(block)
+        return self.sizes.pop(0) if self.sizes else 0
+
+
+def test_a_side_times_a_block_when_it_is_asked_to():
+    scripted, turns = Scripted(constant(0.01)), Turns(3, 5)
+
+    samples = measure_blocks(scripted.run, Settings(), turns, scripted.clock)
+
+    assert [len(block) for block in turns.blocks] == [1, 3, 5]
+    assert turns.blocks[0] == pytest.approx([0.01])
+    assert samples.seconds == pytest.approx([0.01] * 8)
+    assert samples.section_s == pytest.approx(0.08)
+
+
+def test_the_steps_after_a_pause_are_not_counted():
+    """A step is slow, five times, after each pause."""
+    scripted = Scripted(lambda i: 0.0)
+    since = [99]
+
+    def run():
+        scripted.now += 0.005 if since[0] < 5 else 0.001
+        since[0] += 1
+
+    def pace(block):
+        since[0] = 0
+        return turns(block)
+
+    turns = Turns(4, 4, 4)
+    samples = measure_blocks(run, Settings(), pace, scripted.clock)
+
+    assert samples.seconds == pytest.approx([0.001] * 12)
+
+
+def test_several_short_steps_share_a_sample_of_a_block():
+    scripted, turns = Scripted(constant(3e-6)), Turns(4)
+
+    samples = measure_blocks(scripted.run, Settings(), turns, scripted.clock)
+
+    assert samples.steps_per_sample == 7
+    assert turns.blocks[1] == pytest.approx([3e-6] * 4)
+
+
+def test_a_side_without_a_turn_has_no_samples():
+    scripted = Scripted(constant(0.01))
+
+    with pytest.raises(Invalid, match="the clock did not move"):
+        measure_blocks(scripted.run, Settings(), Turns(), scripted.clock)

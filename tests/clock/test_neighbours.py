@@ -51,20 +51,20 @@ def machine(tmp_path, monkeypatch):
 )
 def test_the_share_is_what_the_process_did_not_use_itself(machine, cores, cpu1, percent):
     machine(BEFORE)
-    share = neighbours.watch(cores)
+    use = neighbours.watch(cores)
     machine(BEFORE.replace("cpu1 5 0 5 450 25 0 0 0", f"cpu1 {cpu1}"))
 
-    assert share() == pytest.approx(percent)
+    assert neighbours.others_percent(use()) == pytest.approx(percent)
 
 
 def test_a_case_that_is_not_bound_shares_all_cores(machine, monkeypatch):
     """Two cores and two seconds: 4 s. Busy for 2.5 s, half a second of them by ours."""
     monkeypatch.setattr(neighbours.os, "cpu_count", lambda: 2)
     machine(BEFORE)
-    share = neighbours.watch([])
+    use = neighbours.watch([])
     machine(BEFORE.replace("cpu  10 0 10", "cpu  260 0 10"))
 
-    assert share() == pytest.approx(50.0)
+    assert neighbours.others_percent(use()) == pytest.approx(50.0)
 
 
 @pytest.mark.parametrize("text", ["", "cpu 1 2\n", BEFORE.replace("cpu1", "cpu7")])
@@ -78,9 +78,19 @@ def test_a_system_without_these_counts_is_not_known(machine):
     assert neighbours.watch([0])() is None
 
 
+def test_the_other_side_of_a_pair_is_no_neighbour():
+    """Busy for 3 of 10 seconds: 1 s by this process, 1.5 s by the other side, half a second by others."""
+    use = neighbours.Use(busy_s=3.0, own_s=1.0, passed_s=10.0)
+
+    assert neighbours.others_percent(use, known_s=1.5) == pytest.approx(5.0)
+    assert neighbours.others_percent(use, known_s=9.0) == 0.0
+    assert neighbours.others_percent(None, known_s=1.5) is None
+
+
 @pytest.mark.parametrize("percent, disturbed", [(None, False), (9.9, False), (10.1, True)])
 def test_a_case_whose_cores_others_used_is_disturbed(monkeypatch, percent, disturbed):
-    monkeypatch.setattr(neighbours, "watch", lambda cores: lambda: percent)
+    monkeypatch.setattr(neighbours, "watch", lambda cores: lambda: None)
+    monkeypatch.setattr(neighbours, "others_percent", lambda use: percent)
 
     _, seen = surroundings.beside_canaries(Job(CASE, Settings()), 0, lambda: (measure(int, Settings(steps=1)), {}))
 
@@ -96,9 +106,9 @@ def test_a_real_neighbour_on_the_same_core_is_seen():
         try:
             assert hog.stdout is not None
             hog.stdout.readline()
-            share = neighbours.watch([core])
+            use = neighbours.watch([core])
             time.sleep(0.5)
-            seen = share()
+            seen = neighbours.others_percent(use())
         finally:
             hog.kill()
 

@@ -17,7 +17,7 @@ from fixtures.options import parsing, presets, table
 GROUPS = (
     "layerbench: what is measured (comma-separated lists)",
     "layerbench: how it is measured",
-    "layerbench: baselines",
+    "layerbench: comparisons and baselines",
     "layerbench: dimensions, in place of those of the selected sizes (lists)",
     "layerbench: training (--mode training)",
     "layerbench: image networks and their images",

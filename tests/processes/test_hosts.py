@@ -120,7 +120,7 @@ def test_an_agent_that_hears_nothing_ends_and_takes_its_children_along(
     monkeypatch.setattr("bench.processes.agent.PULSE_S", 1000.0)
     began = time.monotonic()
     there = RemoteHost("popen", hasty.root)
-    channel = there.gateway().remote_exec("import os; channel.send(os.getpid()); channel.receive()")
+    channel = there.gateway({}).remote_exec("import os; channel.send(os.getpid()); channel.receive()")
     pid = channel.receive()
     assert alive(pid)
     assert alive(there.pid)
