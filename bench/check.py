@@ -57,9 +57,13 @@ def require(
     """
     _require_types(program, case)
     tries = UPDATE_TRIES if graph.blocks and graph.training and PRECISIONS[case.precision].bytes == 4 else 1
+
+    def inputs(batch: int) -> Dict[str, Array]:
+        return draws.inputs(graph, PRECISIONS[case.precision].compute, batch + UPDATE_TRIES * group.rank)
+
     for batch in range(1, tries):
         try:
-            fields: Optional[Dict[str, Any]] = _compared(program, graph, case, weights, batch, group)
+            fields: Optional[Dict[str, Any]] = compared(program, graph, case, weights, inputs(batch), group)
         except _WrongUpdate:
             # A relu whose input is zero within fp32's precision may pass its gradient or not. That depends on the
             # inputs, whereas a wrong program is wrong for all inputs.
@@ -67,19 +71,17 @@ def require(
         if all(group.all_gather(fields is not None)):
             assert fields is not None
             return fields
-    return _compared(program, graph, case, weights, tries, group)
+    return compared(program, graph, case, weights, inputs(tries), group)
 
 
 class _WrongUpdate(Wrong):
     """The output is right, and the update of the weights is wrong."""
 
 
-def _compared(
-    program: Program, graph: Graph, case: Case, weights: Mapping[str, Array], batch: int, group: Group
+def compared(
+    program: Program, graph: Graph, case: Case, weights: Mapping[str, Array], inputs: Dict[str, Array], group: Group
 ) -> Dict[str, Any]:
-    precision = PRECISIONS[case.precision]
-    tolerance = precision.tolerance * (DEPTH_SLACK if graph.blocks and graph.training else 1)
-    inputs = draws.inputs(graph, precision.compute, batch + UPDATE_TRIES * group.rank)
+    """Feed these inputs, run once and compare: see `require`."""
     program.feed([inputs])
     update = None
     if case.mode == "training":
@@ -87,26 +89,43 @@ def _compared(
         update = _Update(graph, case, weights, inputs, group)
         program.set_learning_rate(update.rate)
     program.run()
-    results = program.outputs()
-    rows = _rows(graph, case)
+    fields = compared_output(program.outputs(), graph, case, weights, inputs, _rows(graph, case))
+    if update is not None:
+        fields["gradient_error"] = update.require(program)
+    return fields
+
+
+def compared_output(
+    results: Mapping[str, Array],
+    graph: Graph,
+    case: Case,
+    weights: Mapping[str, Array],
+    inputs: Mapping[str, Array],
+    rows: int,
+) -> Dict[str, Any]:
+    """Compare the first `rows` of the output with the reference, and the loss if these are all."""
+    tolerance = tolerance_of(graph, case)
     checked_inputs = {name: array[:rows] for name, array in inputs.items()}
     output, terms = evaluate(graph, weights, checked_inputs, "float64")
     if results["output"].shape != graph.output.shape:
         raise Wrong(f"output has shape {results['output'].shape}, the graph says {graph.output.shape}")
     try:
-        error = _require_close("output", results["output"][:rows], output, tolerance)
+        error = require_close("output", results["output"][:rows], output, tolerance)
     except Wrong as wrong:
         tolerance = _tolerance_of_rounding(graph, case, weights, checked_inputs, output, tolerance, wrong)
-        error = _require_close("output", results["output"][:rows], output, tolerance)
+        error = require_close("output", results["output"][:rows], output, tolerance)
     fields: Dict[str, Any] = {"checked_rows": rows, "tolerance": tolerance, "relative_error": error}
-    if terms is not None:
+    if terms is not None and rows == graph.batch_size:
         loss = terms.sum()
         # A loss near zero may be a sum of terms that cancel: its error is relative to at least the size of the output.
         scale = max(abs(float(loss)), float(abs(output).mean()))
-        _require_close("loss", results["loss"], loss, tolerance, scale)
-    if update is not None:
-        fields["gradient_error"] = update.require(program)
+        require_close("loss", results["loss"], loss, tolerance, scale)
     return fields
+
+
+def tolerance_of(graph: Graph, case: Case) -> float:
+    """The largest relative error of an output, if the case is well conditioned."""
+    return PRECISIONS[case.precision].tolerance * (DEPTH_SLACK if graph.blocks and graph.training else 1)
 
 
 def _tolerance_of_rounding(
@@ -166,7 +185,7 @@ def _rows(graph: Graph, case: Case) -> int:
     return max(1, graph.batch_size * REFERENCE_FLOPS // graph.flops)
 
 
-def _require_close(what: str, got: Array, expected: Array, tolerance: float, scale: Optional[float] = None) -> float:
+def require_close(what: str, got: Array, expected: Array, tolerance: float, scale: Optional[float] = None) -> float:
     """Return the error relative to `scale`, or else to the norm of `expected`. Raises Wrong beyond the tolerance."""
     import numpy as np
 

@@ -159,6 +159,11 @@ class Program:
         """The latency of each batch of the last run, in seconds."""
         raise NotImplementedError
 
+    def compiles(self) -> int:
+        """How often the framework has compiled or traced so far. The default is for frameworks that compile once, ahead
+        of the first run."""
+        return 0
+
     def device_facts(self) -> Dict[str, Any]:
         """Measurements by the device itself, to be recorded: cycles, latency."""
         return {}

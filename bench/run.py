@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple
 
-from bench import backends, cache, check, workloads
+from bench import backends, cache, check, recheck, workloads
 from bench import devices as device
 from bench.cases.case import Case, Settings
 from bench.cases.errors import Broken, Refused, Unavailable, Wrong
@@ -111,18 +111,22 @@ def _network(job: Job) -> Reply:
         if settings.poplar.compile_only:
             job.tell("compiling")
             return {"record": None, "samples": [], "compile_s": _compile(job, stack, graph, settings)[2]}
-        program, weights, facts = _checked(job, stack, graph)
+        program, weights, facts, same = _checked(job, stack, graph)
         facts.update(framework_version=version, weights_note=weights_note)
         _export(engine, graph, weights, case, settings)
+        again = None
+        # With other settings than those of the check, a program may return something else than an output.
+        if settings.timed and (same or engine.checkable is None):
+            again = recheck.prepared(program, case, weights, job.averaging, same)
         opened = _feed(job, stack, program, weights)
         if not settings.timed:
             program.run()
             return {"record": None, "samples": []}
-        return _timed_record(job, program, facts, opened)
+        return _timed_record(job, program, facts, opened, again)
 
 
-def _checked(job: Job, stack: contextlib.ExitStack, graph: Graph) -> Tuple[Program, Dict[str, Any], Facts]:
-    """The program that is timed, its weights, and the results of the check.
+def _checked(job: Job, stack: contextlib.ExitStack, graph: Graph) -> Tuple[Program, Dict[str, Any], Facts, bool]:
+    """The program that is timed, its weights, the results of the check, and whether it is the program that was checked.
 
     Where the timed program cannot be checked, a smaller graph or simpler settings are compiled and checked first.
     """
@@ -147,7 +151,7 @@ def _checked(job: Job, stack: contextlib.ExitStack, graph: Graph) -> Tuple[Progr
     first = next(iter(check_graph.inputs.values()), None)
     facts["checked_size"] = "x".join(map(str, first.shape)) if first else None
     facts["compile_s"] = compile_s
-    return program, weights, facts
+    return program, weights, facts, same
 
 
 def _compile(
@@ -199,11 +203,14 @@ def _feed(job: Job, stack: contextlib.ExitStack, program: Program, weights: Mapp
     return None
 
 
-def _timed_record(job: Job, program: Program, facts: Facts, opened: Any) -> Reply:
+def _timed_record(
+    job: Job, program: Program, facts: Facts, opened: Any, again: Optional[recheck.Recheck] = None
+) -> Reply:
     """Time a program, and return its record.
 
     facts    fields of the record that are known already
     opened   the pipeline of real images, or None
+    again    checks the program after the clock; None: it cannot be checked
     """
     case, settings, images = job.case, job.settings, job.images
     latencies: List[float] = []
@@ -236,6 +243,9 @@ def _timed_record(job: Job, program: Program, facts: Facts, opened: Any) -> Repl
         if opened is not None and program.source == "measured":
             # Within the stack: this times as well, and needs the device.
             facts.update(_image_facts(job, program, opened))
+        if again is not None:
+            # At last: it replaces inputs and weights.
+            facts.update(again.require(samples.median_s / runs))
     facts["data_dir"] = next(iter(images.values())).root if images else None
     fields = record.build(case, settings, program.graph, step, samples, facts)
     if program.source == "measured":
@@ -257,16 +267,19 @@ def _working_set(graph: Graph, case: Case) -> float:
 
 
 def _timed(job: Job, program: Program, step: Step, uncounted: Optional[Callable[[], None]]) -> Tuple[Samples, Facts]:
-    """The samples of a program; and what it learnt, if it trains for epochs (`uncounted` is None). Raises Invalid."""
-    with conditions.required(job.settings, decoding=bool(job.images)):
-        if uncounted is not None and job.pace is not None:
-            paced = measure_blocks(step.run, job.settings, job.pace, group=job.group, uncounted=uncounted)
-            return paced, {}
-        if uncounted is not None:
-            return measure(step.run, job.settings, group=job.group, uncounted=uncounted), {}
-        from bench.real_data import epochs
+    """The samples of a program, and the reasons of the system why they are invalid; and what it learnt, if it trains
+    for epochs (`uncounted` is None)."""
+    seen: Facts = {}
+    with conditions.watched(job.settings, bool(job.images), program.compiles) as watch:
+        if uncounted is None:
+            from bench.real_data import epochs
 
-        return epochs.train(program, job)
+            samples, seen = epochs.train(program, job)
+        elif job.pace is not None:
+            samples = measure_blocks(step.run, job.settings, job.pace, group=job.group, uncounted=uncounted)
+        else:
+            samples = measure(step.run, job.settings, group=job.group, uncounted=uncounted, warmed_up=watch.warmed_up)
+    return samples, {**seen, "invalid_reasons": watch.reasons}
 
 
 def _facts(program: Program) -> Facts:

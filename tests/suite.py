@@ -123,6 +123,10 @@ class Suite:
         for part, bound in (
             ("clock/canary", "DISTURBED"),
             ("clock/neighbours", "MOST_PERCENT"),
+            ("clock/conditions", "STOLEN_PERCENT"),
+            ("clock/conditions", "OTHERS_PERCENT"),
+            ("clock/conditions", "DRIFT_PERCENT"),
+            ("clock/conditions", "WANDERING_PERCENT"),
         ):
             path = root / "bench" / f"{part}.py"
             path.write_text(re.sub(rf"^{bound} = .*$", f"{bound} = 1e6", path.read_text(), flags=re.MULTILINE))

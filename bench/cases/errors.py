@@ -25,4 +25,4 @@ class Wrong(Exception):
 
 
 class Invalid(Exception):
-    """A case ran, and its time is not what the record would say: it fails and is not recorded."""
+    """A case ran, and the clock shows no time at all: it is measured once more, and fails if that is so again."""

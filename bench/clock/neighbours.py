@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import Callable, List, NamedTuple, Optional
+from typing import Callable, List, NamedTuple, Optional, Sequence, Tuple
 
 STAT = Path("/proc/stat")
 # More than this, and the machine was disturbed. Below, the kernel's count of a quarter of a second is too coarse.
 MOST_PERCENT = 10.0
 # Columns of a line of /proc/stat: user, nice, system, (idle, iowait,) irq, softirq, steal.
-BUSY = (1, 2, 3, 6, 7, 8)
+STEAL = 8
+BUSY = (1, 2, 3, 6, 7, STEAL)
 
 
 class Use(NamedTuple):
@@ -36,10 +37,10 @@ def watch(cores: List[int]) -> Callable[[], Optional[Use]]:
 
     cores   those of the case; none: all of the machine
     """
-    busy_s, own_s, start_s = _busy_s(cores), time.process_time(), time.monotonic()
+    busy_s, own_s, start_s = _counted_s(cores, BUSY), time.process_time(), time.monotonic()
 
     def use() -> Optional[Use]:
-        now_s = _busy_s(cores)
+        now_s = _counted_s(cores, BUSY)
         passed_s = (time.monotonic() - start_s) * (len(cores) or os.cpu_count() or 1)
         if busy_s is None or now_s is None or passed_s <= 0:
             return None
@@ -56,12 +57,26 @@ def others_percent(use: Optional[Use], known_s: float = 0.0) -> Optional[float]:
     return None if use is None else max(0.0, 100 * (use.busy_s - use.own_s - known_s) / use.passed_s)
 
 
-def _busy_s(cores: List[int]) -> Optional[float]:
-    """Seconds that the cores were busy or stolen since the system started."""
+def steal(cores: List[int]) -> Callable[[], Tuple[Optional[float], float]]:
+    """Return a function that says what share of the cores, in percent, a hypervisor has given to others since; None: it
+    is not known; and the seconds since."""
+    stolen_s, start_s = _counted_s(cores, (STEAL,)), time.monotonic()
+
+    def share() -> Tuple[Optional[float], float]:
+        now_s, passed_s = _counted_s(cores, (STEAL,)), time.monotonic() - start_s
+        if stolen_s is None or now_s is None or passed_s <= 0:
+            return None, passed_s
+        return 100 * (now_s - stolen_s) / (passed_s * (len(cores) or os.cpu_count() or 1)), passed_s
+
+    return share
+
+
+def _counted_s(cores: List[int], columns: Sequence[int]) -> Optional[float]:
+    """Seconds that the cores spent, since the system started, in what these columns count."""
     names = {f"cpu{core}" for core in cores} or {"cpu"}
     try:
         lines = [line.split() for line in STAT.read_text().splitlines()]
     except OSError:
         return None
-    found = [sum(int(line[column]) for column in BUSY) for line in lines if line and line[0] in names and len(line) > 8]
+    found = [sum(int(line[c]) for c in columns) for line in lines if line and line[0] in names and len(line) > STEAL]
     return sum(found) / os.sysconf("SC_CLK_TCK") if len(found) == len(names) else None

@@ -16,15 +16,22 @@ import contextlib
 import gc
 import math
 import statistics
+import time
 from dataclasses import dataclass, replace
+from functools import partial
 from time import perf_counter
-from typing import Callable, Iterator, List, Optional
+from typing import Callable, Iterator, List, Optional, Tuple
 
 from bench.cases.case import Settings
+from bench.cases.errors import Invalid
 from bench.clock import neighbours
 from bench.clock.protocol import PROGRAMS
 from bench.group import ALONE, Group
 from bench.job import Pace
+
+# The clock that no time server corrects.
+_RAW: Optional[int] = getattr(time, "CLOCK_MONOTONIC_RAW", None)
+second_clock: Callable[[], float] = time.monotonic if _RAW is None else partial(time.clock_gettime, _RAW)
 
 SAMPLE_S = 20e-6
 # Steps that are not counted, for at least so long, follow whatever comes between the warm-up and the first sample.
@@ -44,6 +51,7 @@ class Samples:
     """Seconds of single steps, in order, and how they came about.
 
     section_s   what all of them took together, with what lies between two; 0: not known
+    by_clocks_s the time from the first to the last, by the clock and by a second one; 0: not known
     use         of the cores, from the first block to the last; None: they were not timed in blocks, or it is not known
     """
 
@@ -53,6 +61,7 @@ class Samples:
     warmup_s: float
     steady: bool
     section_s: float = 0.0
+    by_clocks_s: Tuple[float, float] = (0.0, 0.0)
     use: Optional[neighbours.Use] = None
 
     @property
@@ -66,25 +75,29 @@ def measure(
     clock: Callable[[], float] = perf_counter,
     group: Group = ALONE,
     uncounted: Optional[Callable[[], None]] = None,
+    warmed_up: Callable[[], None] = lambda: None,
 ) -> Samples:
     """Time `run`, warmed up: exactly `settings.steps` samples where that is given, else adaptively.
 
     The members of a group take the same steps: each decision is that of all of them. They start together.
-    `uncounted`, called after a pause, is `run` without what it notes. Raises ValueError when the clock did not move.
+    `uncounted`, called after a pause, is `run` without what it notes; `warmed_up` is called between the warm-up and the
+    first sample. Raises Invalid when the clock did not move.
     """
     program = PROGRAMS.get(settings.protocol)
     seconds: List[float] = []
     with _no_collection():
         warm = _calls(run, program.warmup_calls, clock) if program else _warm_up(run, settings, clock, group)
         if warm.steps and not warm.step_s > 0:
-            raise ValueError(f"a step took {warm.step_s} s; the clock did not move")
+            raise Invalid(f"a step took {warm.step_s} s; the clock did not move")
         alone = settings.steps or program
         inner = 1 if alone else max(group.all_gather(_steps_per_sample(warm.step_s)))
         # A program that the suite re-creates made no other steps than its own.
         longest_s = 0.0 if program else max(group.all_gather(warm.step_s))
         resume = _Resume(uncounted or run, longest_s, clock)
+        warmed_up()
         group.all_gather("start")
         resume.after_pause()
+        began_s = second_clock(), clock()
         if settings.steps:
             section_s = _sample(run, inner, settings.steps, seconds, clock)
         else:
@@ -92,9 +105,11 @@ def measure(
             section_s = _sample_until_quiet(
                 run, inner, replace(settings, min_rounds=least), seconds, clock, group, resume
             )
+        by_clocks_s = clock() - began_s[1], second_clock() - began_s[0]
     if not min(seconds) > 0:
-        raise ValueError(f"a step took {min(seconds)} s; the clock did not move")
-    return Samples(seconds, inner, warm.steps + resume.steps, warm.seconds + resume.seconds, warm.steady, section_s)
+        raise Invalid(f"a step took {min(seconds)} s; the clock did not move")
+    before = warm.steps + resume.steps, warm.seconds + resume.seconds
+    return Samples(seconds, inner, *before, warm.steady, section_s, by_clocks_s)
 
 
 def measure_blocks(
@@ -128,9 +143,9 @@ def measure_blocks(
             block = [max(step_s) for step_s in zip(*group.all_gather(block))]
             seconds += block
     if not min(seconds, default=0.0) > 0:
-        raise ValueError(f"a step took {min(seconds, default=0.0)} s; the clock did not move")
+        raise Invalid(f"a step took {min(seconds, default=0.0)} s; the clock did not move")
     steps, warmup_s = warm.steps + resume.steps, warm.seconds + resume.seconds
-    return Samples(seconds, inner, steps, warmup_s, warm.steady, section_s, use() if use else None)
+    return Samples(seconds, inner, steps, warmup_s, warm.steady, section_s, use=use() if use else None)
 
 
 def _steps_per_sample(step_s: float) -> int:
@@ -157,10 +172,40 @@ def known_noise_percent(seconds: List[float]) -> Optional[float]:
 
 def noise_percent(seconds: List[float]) -> float:
     """Half the range of the medians of consecutive blocks, in percent of the median; 0 for one sample."""
-    blocks = min(BLOCKS, len(seconds))
-    edges = [len(seconds) * i // blocks for i in range(blocks + 1)]
-    medians = [statistics.median(seconds[a:b]) for a, b in zip(edges, edges[1:])]
+    medians = _medians(seconds, min(BLOCKS, len(seconds)))
     return 50 * (max(medians) - min(medians)) / statistics.median(seconds)
+
+
+def _medians(seconds: List[float], blocks: int) -> List[float]:
+    """The medians of consecutive blocks of about equal length."""
+    edges = [len(seconds) * i // blocks for i in range(blocks + 1)]
+    return [statistics.median(seconds[a:b]) for a, b in zip(edges, edges[1:])]
+
+
+def drift_percent(seconds: List[float]) -> Optional[float]:
+    """How much slower the last third of the samples is than the first, by their medians; None below FEWEST samples."""
+    if len(seconds) < FEWEST:
+        return None
+    third = len(seconds) // 3
+    return 100 * (statistics.median(seconds[-third:]) / statistics.median(seconds[:third]) - 1)
+
+
+def goes_one_way(seconds: List[float]) -> bool:
+    """Whether the medians of consecutive blocks only rise, or only fall: independent ones do so once in 360 cases."""
+    medians = _medians(seconds, BLOCKS)
+    pairs = list(zip(medians, medians[1:]))
+    return all(a < b for a, b in pairs) or all(a > b for a, b in pairs)
+
+
+def autocorrelation(seconds: List[float]) -> Optional[float]:
+    """The correlation of the ranks of consecutive samples: 0 if they are independent, 1 if each is as the one before.
+    None below FEWEST samples, and if all are equal."""
+    if len(seconds) < FEWEST or min(seconds) == max(seconds):
+        return None
+    ranks = [0.0] * len(seconds)
+    for rank, index in enumerate(sorted(range(len(seconds)), key=lambda index: seconds[index])):
+        ranks[index] = rank - (len(seconds) - 1) / 2
+    return math.fsum(a * b for a, b in zip(ranks, ranks[1:])) / math.fsum(rank * rank for rank in ranks)
 
 
 @dataclass(frozen=True)

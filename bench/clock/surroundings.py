@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, Callable, Dict, List, Tuple
 
 from bench.cases.case import Settings
-from bench.clock import canary, frequency, memory, neighbours
+from bench.clock import canary, conditions, frequency, memory, neighbours
 from bench.clock.sampling import Samples, measure
 from bench.group import Group
 from bench.job import Job
@@ -26,8 +26,8 @@ def beside_canaries(
     working_set   bytes of the case's data
     """
     load = os.getloadavg()[0]
-    before, core_hz = _canary(job, working_set), frequency.hz()
-    started_s = time.time()
+    before, hz_before = _canary(job, working_set), frequency.hz()
+    started_s, start_s = time.time(), time.perf_counter()
     resets = memory.forget_peak()
     others = neighbours.watch(job.settings.cores)
     samples, seen = timed()
@@ -35,11 +35,16 @@ def beside_canaries(
     mine = None if job.pace else neighbours.others_percent(others())
     others_percent = max((share for share in job.group.all_gather(mine) if share is not None), default=None)
     seen = {**seen, "memory_peak_bytes": memory.peak_bytes() if resets else None, "others_percent": others_percent}
-    ended_s = time.time()
-    after = _canary(job, working_set)
+    ended_s, passed_s = time.time(), time.perf_counter() - start_s
+    after, hz_after = _canary(job, working_set), frequency.hz()
     seen = {**seen, **canary.fields(before, after, job.canary_s or {}), "load_average_1min": load}
     seen["disturbed"] = seen["disturbed"] or (others_percent or 0) > neighbours.MOST_PERCENT
-    seen["core_hz"] = max((hz for hz in (core_hz, frequency.hz()) if hz), default=None)
+    seen["core_hz"] = max((hz for hz in (hz_before, hz_after) if hz), default=None)
+    reasons = [*seen.get("invalid_reasons", ()), *conditions.of_samples(samples, others_percent)]
+    reasons += conditions.of_machine(others_percent, passed_s, hz_before, hz_after)
+    # Of all replicas: each has its own cores.
+    every = job.group.all_gather(reasons)
+    seen["invalid_reasons"] = list(dict.fromkeys(reason for reasons in every for reason in reasons))
     return samples, {**seen, "started_s": started_s, "ended_s": ended_s, "canary_s": canary.best(before, after)}
 
 

@@ -77,6 +77,8 @@ def measure(
             for name in open_first:
                 with _going(sides[name], plan.stopping):
                     replies[name] = sides[name].end()
+                if replies[name]["kind"] == "invalid":
+                    return outcome(DISTURBED, reason=f"{name}: {replies[name]['text']}")
                 if replies[name]["kind"] != "record":
                     raise Failed(replies[name])
         except Failed as failed:

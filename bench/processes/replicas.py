@@ -135,7 +135,7 @@ def _answer(futures: Sequence[Future[Reply]], late: Sequence[int]) -> Reply:
 
 
 # Kinds of replies, the most informative first. "died" also covers a worker that was killed because another failed.
-ORDER = ("unavailable", "wrong", "error", "died", "lost", "record")
+ORDER = ("unavailable", "wrong", "error", "died", "invalid", "lost", "record")
 
 
 def _end(pool: Pool, keys: Sequence[Mapping[str, Any]]) -> None:

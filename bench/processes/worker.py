@@ -63,7 +63,9 @@ def answer(request: Mapping[str, Any], tell: Tell, launched: Group = ALONE, pace
             return {"kind": "calibrated"}
         case, settings = workloads.received(request["case"]), Settings(**request["settings"])
         with contextlib.closing(Member(request["place"])) if request.get("place") else _unclosed(launched) as group:
-            return {"kind": "record", **run.run(case, settings, tell, request.get("canary_s"), group, pace)}
+            reply = run.run(case, settings, tell, request.get("canary_s"), group, pace)
+            reasons = reply["record"]["invalid_reasons"] if reply["record"] else []
+            return {"kind": "invalid" if reasons else "record", "text": "; ".join(reasons), **reply}
     except Lost as error:
         return {"kind": "lost", "text": str(error)}
     except Unavailable as error:
@@ -73,7 +75,7 @@ def answer(request: Mapping[str, Any], tell: Tell, launched: Group = ALONE, pace
     except Wrong as error:
         return {"kind": "wrong", "text": f"wrong result, not recorded: {error}"}
     except Invalid as error:
-        return {"kind": "wrong", "text": f"INVALID, not recorded: {error}"}
+        return {"kind": "invalid", "text": str(error), "record": None}
     except Broken as error:
         return {"kind": "wrong", "text": str(error)}
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the harness reports it, with its traceback

@@ -21,7 +21,7 @@ from bench import cache, locks
 from bench.results import fingerprints
 from bench.results.fields import FIELDS, SCHEMA
 from bench.results.fingerprints import Difference
-from bench.results.record import Record, upgraded
+from bench.results.record import Record, is_valid, upgraded
 from bench.results.stored import OCCASION_GAP_S, judge_stored, lack, occasions
 from bench.results.verdict import CHANGED, NEW, Verdict
 
@@ -218,6 +218,8 @@ def _record(entry: Any) -> Union[Record, str]:
         return f"its record has schema {schema}, this suite writes {SCHEMA}"
     if record.get("source", "measured") != "measured":
         return f"{record.get('id')} was not measured: its source is {record['source']}"
+    if not is_valid(record):
+        return f"{record.get('id')} is INVALID: {'; '.join(record['invalid_reasons'])}"
     lacking = [key for key in NEEDED if key not in record]
     if lacking:
         return f"the record of {record.get('id')} lacks {', '.join(lacking)}"

@@ -10,13 +10,13 @@ import math
 import platform
 import sys
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Dict, Optional, Sequence
 
 from bench import backends, environment, machine, workloads
 from bench.cases.case import RECORDED, Case, Settings
 from bench.cases.precision import PRECISIONS
 from bench.clock.neighbours import MOST_PERCENT
-from bench.clock.sampling import FEWEST, Samples, known_noise_percent
+from bench.clock.sampling import FEWEST, Samples, autocorrelation, drift_percent, known_noise_percent
 from bench.graph import Graph
 from bench.graph.recording import SOURCES
 from bench.program import Step, throughput
@@ -72,7 +72,7 @@ class Measurement:
         steps = len(self.samples.seconds) * self.samples.steps_per_sample
         return throughput(self.step.items * steps, self.samples.section_s) if self.samples.section_s else None
 
-    def percentile(self, share: float) -> float:
+    def percentile(self, share: float) -> Optional[float]:
         return percentile(sorted(self.samples.seconds), share)
 
     @property
@@ -83,9 +83,14 @@ class Measurement:
         return self.settings.recipe.global_batch(batch, self.case.replicas if self.settings.all_reduce else 1)
 
 
-def percentile(ordered: Any, share: float) -> float:
-    """The smallest sample that is not below `share` of the samples (nearest rank)."""
-    return float(ordered[max(0, math.ceil(share * len(ordered)) - 1)])
+def nearest_rank(ordered: Sequence[float], share: float) -> float:
+    """The smallest sample that is not below `share` of the samples."""
+    return float(ordered[max(0, math.ceil(round(share * len(ordered), 9)) - 1)])
+
+
+def percentile(ordered: Sequence[float], share: float) -> Optional[float]:
+    """The nearest rank; None if there are so few samples that it is the largest of them."""
+    return nearest_rank(ordered, share) if math.ceil(round(share * len(ordered), 9)) < len(ordered) else None
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,7 @@ class Field:
     text       its description
     unit       the unit of its value; the table formats the value by it
     value      computes its value from a measurement; None: the worker sets it, or it is added later
-    rate       it is null if nothing was measured: in a simulation, and with a fake SDK
+    rate       it is null if nothing was measured: in a simulation, with a fake SDK, and in an INVALID case
     needed     a stored baseline must have it
     matched    a baseline must match it, directly or, for settings, through their fingerprint (see fingerprints.py)
     column     the heading of its column in the table of a run; empty: it has no column
@@ -123,7 +128,7 @@ def _latency(rank: str, text: str, column: str = "") -> Field:
     return Field(f"latency_{rank}_s", text, "s", rate=True, column=column)
 
 
-def _step(name: str, text: str, value: Callable[[Measurement], float], column: str = "") -> Field:
+def _step(name: str, text: str, value: Callable[[Measurement], Optional[float]], column: str = "") -> Field:
     return Field(f"step_{name}_s", f"{text} of the samples", "s", value, rate=True, column=column)
 
 
@@ -152,6 +157,12 @@ _ROWS = (
     Field(
         "source", "measured, or ipu_model or fake: these have no rate and are no baseline", value=lambda m: "measured"
     ),
+    Field(
+        "validity",
+        "VALID; or INVALID: the time is not what the record would say, so it has no rate and is no baseline",
+        junit=True,
+    ),
+    Field("invalid_reasons", "why it is INVALID, a sentence each; empty: it is VALID"),
     # Rates.
     Field(
         "items_per_s",
@@ -200,12 +211,12 @@ _ROWS = (
     # Times.
     _step("median", "median", lambda m: m.samples.median_s, column="step"),
     _step("mean", "mean", lambda m: math.fsum(sorted(m.samples.seconds)) / len(m.samples.seconds)),
-    _step("p90", "90th percentile", lambda m: m.percentile(0.90)),
-    _step("p99", "99th percentile", lambda m: m.percentile(0.99)),
+    _step("p90", "90th percentile, null below 10 samples,", lambda m: m.percentile(0.90)),
+    _step("p99", "99th percentile, null below 100 samples,", lambda m: m.percentile(0.99)),
     _latency("p50", "median time of one batch; null if a step has several batches"),
-    _latency("p90", "90th percentile of this time"),
-    _latency("p99", "99th percentile of this time", column="p99"),
-    _latency("p999", "99.9th percentile of this time"),
+    _latency("p90", "90th percentile of this time; null below 10 times"),
+    _latency("p99", "99th percentile of this time; null below 100 times", column="p99"),
+    _latency("p999", "99.9th percentile of this time; null below 1000 times"),
     Field("samples", "number of samples", value=lambda m: len(m.samples.seconds)),
     Field(
         "steps_per_sample",
@@ -221,6 +232,19 @@ _ROWS = (
         needed=True,
         column="noise",
         junit=True,
+    ),
+    Field(
+        "drift_percent",
+        f"how much slower the last third of the samples is than the first; null below {FEWEST} samples",
+        "%",
+        lambda m: drift_percent(m.samples.seconds),
+        rate=True,
+    ),
+    Field(
+        "autocorrelation",
+        "correlation of the ranks of consecutive samples: 0 if they are independent, 1 if each is as the one before",
+        value=lambda m: autocorrelation(m.samples.seconds),
+        rate=True,
     ),
     Field("cycles", "cycles of one tile in the last call, with --cycle-count on an IPU"),
     Field(
@@ -328,6 +352,12 @@ _ROWS = (
     Field("tolerance", "largest `relative_error` that the check allows"),
     Field("checked_rows", "rows of the batch that were checked"),
     Field("checked_size", "shape of the first input that was checked"),
+    Field(
+        "rechecked",
+        "with what the output was compared after the clock, on inputs that the program had not seen: reference, the"
+        " float64 reference; itself, the program's own output before the clock; null: it cannot be compared",
+    ),
+    Field("rechecked_error", "norm of the output's error in this / norm of what it was compared with"),
     Field("weights_note", "how the names in the file of --weights differ from the network's; null: they do not"),
     # Real images.
     Field("data_dir", "folder of the set of images; only for real images, like the next eleven"),

@@ -13,7 +13,7 @@ import statistics
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
-from bench.results.fields import percentile
+from bench.results.fields import nearest_rank
 
 BASE, CANDIDATE = "base", "candidate"
 SIDES = (BASE, CANDIDATE)
@@ -21,11 +21,11 @@ SIDES = (BASE, CANDIDATE)
 LETTERS = {"A": BASE, "B": CANDIDATE}
 # What is stored of a block: the seconds of a step, by each statistic.
 STATISTICS: Dict[str, Callable[[Sequence[float]], float]] = {
-    "lower_quartile": lambda seconds: percentile(sorted(seconds), 0.25),
+    "lower_quartile": lambda seconds: nearest_rank(sorted(seconds), 0.25),
     "median": statistics.median,
     "minimum": min,
     "mean": statistics.fmean,
-    "p90": lambda seconds: percentile(sorted(seconds), 0.9),
+    "p90": lambda seconds: nearest_rank(sorted(seconds), 0.9),
 }
 # The one by which a rate is compared: that of the steps which nothing delayed.
 RATE = "lower_quartile"

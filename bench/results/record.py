@@ -7,6 +7,7 @@ of the backend, keys that start with `device_` facts of the device.
 from __future__ import annotations
 
 import math
+import statistics
 from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 
 from bench.cache import fingerprint
@@ -36,14 +37,24 @@ def build(
     measurement = Measurement(case, settings, graph, step, samples)
     axes = case.plain()
     record: Record = {name: field.value(measurement) if field.value else None for name, field in FIELDS.items()}
+    record["invalid_reasons"] = []
     record.update(settings.recorded(axes))
     record.update(protocol.rates(settings.protocol, case, measurement.batches, samples.seconds))
     record.update(notes)
     tuned = {key: value for key, value in record.items() if key.startswith("tuned_")}
     record["settings"] = fingerprint({**settings.matched(axes), **tuned})
     if record["source"] != "measured":
+        # No time of a simulation is shown, so none is wrong.
+        record["invalid_reasons"] = []
+    record["validity"] = "INVALID" if record["invalid_reasons"] else "VALID"
+    if record["source"] != "measured" or not is_valid(record):
         record.update({name: None for name, field in FIELDS.items() if field.rate})
     return record
+
+
+def is_valid(record: Record) -> bool:
+    """Whether the time is what a record says. Records of earlier versions had to be, to be stored."""
+    return record.get("validity") != "INVALID"
 
 
 def upgraded(stored: Any) -> Optional[Record]:
@@ -63,9 +74,12 @@ def latency(seconds: Sequence[float], single: bool, step: Step, settings: Settin
     seconds   the times of batches if `single`, else of samples, which are used only if a step is one batch
     """
     known = bool(seconds) and (single or (step.iterations == 1 and settings.recipe.gradient_accumulation == 1))
-    ordered = sorted(seconds) or [0.0]
-    shares = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
-    return {f"latency_{name}_s": percentile(ordered, share) if known else None for name, share in shares.items()}
+    ordered = sorted(seconds) if known else []
+    shares = {"p90": 0.9, "p99": 0.99, "p999": 0.999}
+    return {
+        "latency_p50_s": statistics.median_low(ordered) if known else None,
+        **{f"latency_{name}_s": percentile(ordered, share) for name, share in shares.items()},
+    }
 
 
 def with_peak(record: Record, peak: Mapping[str, Any], raised: bool = False) -> Record:

@@ -17,7 +17,7 @@ from bench.clock.protocol import PROGRAMS
 from bench.results import fingerprints
 from bench.results.comparison import CaseVerdict
 from bench.results.fields import FIELDS, Field
-from bench.results.record import Record
+from bench.results.record import Record, is_valid
 from bench.results.verdict import CHANGED, Verdict, percent
 
 WIDTH = 100
@@ -147,7 +147,8 @@ def _lines(rows: Sequence[Row], axes: Sequence[str], color: bool) -> List[str]:
         table.add_column(head, justify="left" if head == "item" else "right", no_wrap=True)
     for record, verdict in rows:
         cells = [_value(record, axis) for axis in axes] + [cell(record, verdict) for _, cell in columns]
-        table.add_row(*cells, style="red" if verdict and verdict.kind == "slower" else None)
+        failed = not is_valid(record) or (verdict and verdict.kind == "slower")
+        table.add_row(*cells, style="red" if failed else None)
     return _printed(table, color)
 
 
@@ -189,6 +190,10 @@ def _change(record: Record, verdict: Optional[Verdict]) -> str:
     return f"{change}{verdict.kind}"
 
 
+def _rate_of_case(record: Record, verdict: Optional[Verdict]) -> str:
+    return rate(record["items_per_s"]) if is_valid(record) else "INVALID"
+
+
 def _noise(record: Record, verdict: Optional[Verdict]) -> str:
     noise = record["noise_percent"]
     return ("" if noise is None else f"{noise:.1f}%") + ("!" if record["disturbed"] else "")
@@ -208,6 +213,8 @@ def _notes(rows: Sequence[Row]) -> List[str]:
     for record, _ in rows:
         if record["source"] != "measured":
             notes.append(f"{record['id']}: {SOURCES[record['source']]}")
+        if not is_valid(record):
+            notes += [f"{record['id']} is INVALID, so it has no rate:", *_indented(record["invalid_reasons"])]
         notes += _protocol_notes(record)
         if record["loss_last"] is not None:
             notes.append(
@@ -249,6 +256,10 @@ def _confounded(rows: Sequence[Row]) -> List[str]:
             what = "changed, so not compared" if verdict.kind == CHANGED else "compared, and a change can come from it"
             cases.setdefault(f"{what}: {', '.join(verdict.confounded)}:", []).append(f"  {record['id']}")
     return [line for reason, names in cases.items() for line in (reason, *names)]
+
+
+def _indented(sentences: Sequence[str]) -> List[str]:
+    return [textwrap.fill(f"  {sentence}", WIDTH, subsequent_indent="    ") for sentence in sentences]
 
 
 def _of_section(record: Record) -> List[str]:
@@ -339,7 +350,7 @@ Cell = Callable[[Record, Optional[Verdict]], str]
 # The format of a value, by its unit. The cell of a null is empty, except for a rate.
 FORMATS: Dict[str, Callable[[Any], str]] = {"items/s": rate, "s": seconds, "%": _percent}
 # Cells with more than the value of one field.
-CELLS: Dict[str, Cell] = {"noise": _noise}
+CELLS: Dict[str, Cell] = {"items/s": _rate_of_case, "noise": _noise}
 # Columns of every table, and columns with a condition. Other columns are shown if a record has a value for them.
 ALWAYS = ("items/s", "item", "step", "noise", "of peak")
 SOMETIMES: Dict[str, Callable[[Sequence[Row]], bool]] = {

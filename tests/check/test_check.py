@@ -258,7 +258,7 @@ def test_a_large_batch_is_checked_on_its_first_rows_where_a_wrong_one_is_found(m
 @pytest.mark.parametrize("expected", [np.nan, np.inf])
 def test_a_reference_that_is_not_finite_proves_nothing(expected):
     with pytest.raises(Wrong, match="reference"):
-        check._require_close("output", np.zeros(3), np.array([1.0, expected, 2.0]), 5e-5)
+        check.require_close("output", np.zeros(3), np.array([1.0, expected, 2.0]), 5e-5)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

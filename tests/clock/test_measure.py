@@ -8,6 +8,7 @@ import itertools
 import pytest
 
 from bench.cases.case import Settings
+from bench.cases.errors import Invalid
 from bench.clock.sampling import QUIET_PERCENT, measure, measure_blocks, noise_percent
 from bench.program import Step, repeat, throughput
 
@@ -159,17 +160,17 @@ def test_a_program_that_the_suite_re_creates_gets_no_step_more_than_it_made():
 
 @pytest.mark.parametrize("settings", [{"steps": 5}, {}])
 def test_a_clock_that_does_not_move_is_an_error(settings):
-    with pytest.raises(ValueError, match="the clock did not move"):
+    with pytest.raises(Invalid, match="the clock did not move"):
         Scripted(constant(0.0)).measured(**settings)
 
 
 def test_a_clock_that_stops_after_the_warm_up_is_an_error():
-    with pytest.raises(ValueError, match=r"a step took 0.0 s; the clock did not move"):
+    with pytest.raises(Invalid, match=r"a step took 0.0 s; the clock did not move"):
         Scripted(slow_start(0.1, 3, 0.0)).measured(steps=4)
 
 
 def test_a_clock_that_goes_backward_is_an_error():
-    with pytest.raises(ValueError, match="the clock did not move"):
+    with pytest.raises(Invalid, match="the clock did not move"):
         Scripted(slow_start(0.1, 4, -0.05)).measured(steps=4)
 
 
@@ -354,5 +355,5 @@ def test_several_short_steps_share_a_sample_of_a_block():
 def test_a_side_without_a_turn_has_no_samples():
     scripted = Scripted(constant(0.01))
 
-    with pytest.raises(ValueError, match="the clock did not move"):
+    with pytest.raises(Invalid, match="the clock did not move"):
         measure_blocks(scripted.run, Settings(), Turns(), scripted.clock)

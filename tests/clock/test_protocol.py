@@ -9,6 +9,7 @@ from test_measure import Scripted
 
 from bench import workloads
 from bench.cases.case import Case
+from bench.cases.errors import Invalid
 from bench.clock import protocol
 from bench.clock.protocol import FIELDS
 
@@ -101,5 +102,5 @@ def test_one_call_more_is_timed_than_is_dropped(name, least):
 
 @pytest.mark.parametrize("name", protocol.PROGRAMS)
 def test_a_clock_that_stands_still_is_refused(name):
-    with pytest.raises(ValueError, match="the clock did not move"):
+    with pytest.raises(Invalid, match="the clock did not move"):
         Scripted(lambda call: 0.0).measured(protocol=name, steps=3)

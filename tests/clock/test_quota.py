@@ -140,16 +140,13 @@ STOPPED = """
 import sys, time
 from pathlib import Path
 from bench.cases.case import Settings
-from bench.cases.errors import Invalid
 from bench.clock import conditions
 Path(sys.argv[1]).write_text("0")
-try:
-    with conditions.required(Settings(), decoding=False):
-        end = time.perf_counter() + 1
-        while time.perf_counter() < end:
-            pass
-except Invalid as error:
-    print(error)
+with conditions.watched(Settings(), decoding=False) as watch:
+    end = time.perf_counter() + 1
+    while time.perf_counter() < end:
+        pass
+print(*watch.reasons)
 """
 
 

@@ -137,6 +137,12 @@ def test_a_side_with_a_disturbed_canary_disturbs_the_pair():
     assert found.reason == "a canary (level2) was 1.4 times slower than known"
 
 
+def test_an_invalid_time_of_a_side_disturbs_the_pair():
+    found, _ = measured(candidate={"reply": {"kind": "invalid", "text": "it swapped", "record": None}})
+
+    assert (found.outcome, found.reason) == ("disturbed", "candidate: it swapped")
+
+
 @pytest.mark.parametrize("own_s, outcome", [(4.0, "counted"), (2.0, "disturbed")])
 def test_the_time_of_the_other_side_is_no_disturbance(own_s, outcome):
     """Of 10 s the core was busy for 8.5: each side's own time, and what is left is somebody else's."""

@@ -18,7 +18,7 @@ FLOORS = (
     ("program", "job"),
     ("check", "devices", "workloads"),
     ("backends", "clock", "machine"),
-    ("results", "selection"),
+    ("results", "selection", "recheck"),
     ("real_data", "calibration"),
     ("run",),
     ("processes",),

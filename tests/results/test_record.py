@@ -38,7 +38,8 @@ LATER = set(
     """
     weights_note processes revision tolerance gradient_error checked_size memory_peak_bytes memory_case_bytes
     environment removed_variables not_compiled
-    latency_p50_s latency_p90_s latency_p99_s latency_p999_s
+    step_p90_s step_p99_s latency_p50_s latency_p90_s latency_p99_s latency_p999_s
+    rechecked rechecked_error autocorrelation
     percent_of_peak peak_tflops peak_gbytes_per_s peak_library peak_raised
     data_dir images_skipped pipeline_items_per_s transfer_s_per_item compute_s_per_item bound_by
     top1_percent top5_percent images_scored epochs loss_first loss_last
@@ -102,9 +103,10 @@ def test_a_mean_and_percentiles_are_of_the_samples():
 
 
 @pytest.mark.parametrize(
-    "count, p90, p99", [(1, 1, 1), (2, 2, 2), (5, 5, 5), (10, 9, 10), (11, 10, 11), (1000, 900, 990)]
+    "count, p90, p99",
+    [(1, None, None), (9, None, None), (10, 9, None), (11, 10, None), (99, 90, None), (100, 90, 99), (1000, 900, 990)],
 )
-def test_a_percentile_is_the_nearest_rank(count, p90, p99):
+def test_a_percentile_is_the_nearest_rank_and_null_where_that_is_the_largest(count, p90, p99):
     made = built(case_of(), [float(i) for i in range(1, count + 1)])
 
     assert (made["step_p90_s"], made["step_p99_s"]) == (p90, p99)
@@ -115,7 +117,7 @@ def test_a_percentile_has_no_rounding_error_of_its_own(share, percent):
     """Nearest rank in integers: ceil(percent x count / 100)."""
     wrong = [
         count
-        for count in range(1, 3000)
+        for count in range(100, 3000)
         if fields.percentile(list(range(1, count + 1)), share) != -(-percent * count // 100)
     ]
 
@@ -274,7 +276,7 @@ RATES = """
     items_per_s section_items_per_s replica_items_per_s scaling_percent all_reduce_percent noise_percent
     step_median_s step_mean_s step_p90_s step_p99_s latency_p50_s latency_p90_s latency_p99_s latency_p999_s
     protocol_items_per_s protocol_min_items_per_s protocol_max_items_per_s protocol_std_items_per_s
-    tflops gbytes_per_s percent_of_peak sdk_latency_s
+    tflops gbytes_per_s percent_of_peak sdk_latency_s drift_percent autocorrelation
     pipeline_items_per_s transfer_s_per_item compute_s_per_item bound_by
 """.split()
 
@@ -287,6 +289,30 @@ def test_what_was_not_measured_has_no_rate_and_no_share_of_a_peak(source):
 
     assert made["source"] == source
     assert {name for name in RATES if made[name] is not None} == set()
+
+
+def test_an_invalid_record_has_its_reasons_and_no_rate():
+    reasons = ["a hypervisor took 30 % of its cores' time (steal)", "it was compiled 2 times while it was timed"]
+
+    made = record.with_peak(built(case_of(), invalid_reasons=reasons, **dict.fromkeys(RATES, 1.0)), PEAK)
+
+    assert (made["validity"], made["invalid_reasons"]) == ("INVALID", reasons)
+    assert {name for name in RATES if made[name] is not None} == set()
+    assert {name for name, field in fields.FIELDS.items() if field.rate} == set(RATES)
+
+
+def test_a_valid_record_has_no_reasons():
+    made = built(case_of())
+
+    assert (made["validity"], made["invalid_reasons"]) == ("VALID", [])
+    assert made["items_per_s"] == 64
+
+
+@pytest.mark.parametrize("source", ["ipu_model", "fake"])
+def test_what_was_not_measured_has_no_time_that_could_be_invalid(source):
+    made = built(case_of(), source=source, invalid_reasons=["others took 90 % of its cores' time"])
+
+    assert (made["validity"], made["invalid_reasons"]) == ("VALID", [])
 
 
 # An input pipeline.
@@ -307,7 +333,8 @@ def test_what_computes_nothing_has_no_cost_and_no_check_and_no_share_of_a_peak(m
 
     costs = {"parameters", "flops_per_item", "bytes_per_item", "tflops", "gbytes_per_s"}
     checks = {"relative_error", "gradient_error", "tolerance", "checked_rows", "checked_size", "compile_s"}
-    assert {name for name, value in made.items() if value is None} == (LATER | costs | checks | {"noise_percent"})
+    few = {"noise_percent", "drift_percent"}
+    assert {name for name, value in made.items() if value is None} == LATER | costs | checks | few
     assert made["items_per_s"] == 8
 
 

@@ -101,12 +101,12 @@ def test_our_protocol_warms_up_and_has_no_rate_of_another_program(median: Dict[s
 
 
 def test_the_latency_of_single_batches_is_that_of_the_samples(median: Dict[str, Any]) -> None:
-    """Nearest ranks of seven: the 4th, and for 90 % and more the 7th."""
+    """The nearest rank of seven is the 4th. Seven are too few for 90 %."""
     ordered = sorted(median["stats"]["data"])
 
     found = [median["extra_info"][f"latency_{name}_s"] for name in ("p50", "p90", "p99", "p999")]
 
-    assert found == pytest.approx([ordered[3], ordered[6], ordered[6], ordered[6]], rel=1e-12)
+    assert found == [pytest.approx(ordered[3], rel=1e-12), None, None, None]
     assert " p99 " in median["text"]
 
 
@@ -154,8 +154,9 @@ def test_zeros_are_timed_and_not_what_is_checked(suite: Suite, args: List[str], 
     result = suite.run(*NETWORK, "--backend=seen", "--use-zero-values", "--steps=2", STORED, *args)
 
     assert entry_of(suite, result)["extra_info"]["zero_values"] is True
-    checked, timed = (suite.root / "inputs.txt").read_text().splitlines()
+    checked, timed, *again = (suite.root / "inputs.txt").read_text().splitlines()
     assert (checked, timed) == (f"{dtype} 1", f"{dtype} 0")
+    assert set(again) == {f"{dtype} 1"}
 
 
 # Baselines.

@@ -162,6 +162,7 @@ def test_junit_says_rate_and_verdict_of_a_passing_case(
         "noise_percent": str(record["noise_percent"]),
         "disturbed": str(record["disturbed"]),
         "processes": "3",
+        "validity": "VALID",
         "verdict": "same",
     }
 
@@ -170,7 +171,8 @@ def test_junit_says_what_there_is_without_a_baseline(suite: Suite) -> None:
     result = suite.run(*SMALL, "--junitxml=junit.xml")
 
     assert result.returncode == 0, result.text
-    assert set(properties(suite)) == {"id", "items_per_s", "item", "noise_percent", "disturbed", "processes"}
+    expected = {"id", "items_per_s", "item", "validity", "noise_percent", "disturbed", "processes"}
+    assert set(properties(suite)) == expected
 
 
 def test_junit_says_the_verdict_of_a_failing_case_too(suite: Suite, stored: Dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ import math
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple
 
 import jax
+import jax.monitoring
 import jax.numpy as jnp
 import numpy as np
 
@@ -18,6 +19,16 @@ from bench.program import Arrays, Program
 
 Array = Any
 DRAWING = frozenset(("random", "dropout"))
+# The events of XLA's compiler in this process.
+_compiled: List[str] = []
+
+
+def _note(event: str, seconds: float, **kwargs: Any) -> None:
+    if event.endswith("backend_compile_duration"):
+        _compiled.append(event)
+
+
+jax.monitoring.register_event_duration_secs_listener(_note)
 
 
 class Inference(Program):
@@ -73,7 +84,9 @@ class Inference(Program):
 
     def keep(self, batches: Iterable[Arrays]) -> None:
         # Copies: JAX may use the memory of a numpy array, to which the caller may write.
-        self.slots = [jax.device_put(batch, self.device, may_alias=False) for batch in batches]
+        slots = [jax.device_put(batch, self.device, may_alias=False) for batch in batches]
+        # Copied now, not in the next step.
+        self.slots = jax.block_until_ready(slots)
 
     def move_in(self, batches: Iterable[Arrays]) -> None:
         self.slots = [jax.device_put(batch, self.device) for batch in batches]
@@ -96,6 +109,9 @@ class Inference(Program):
 
     def weights(self) -> Arrays:
         return {name: lowering.canonical_weight(array) for name, array in self.held.items()}
+
+    def compiles(self) -> int:
+        return len(_compiled)
 
     def load(self, weights: Mapping[str, Any]) -> None:
         native = {w.name: np.array(lowering.native_weight(weights[w.name]), self.stored) for w in self.graph.weights}

@@ -23,6 +23,7 @@ class Inference(Program):
 
     slots   the tensors of each batch of a run, in the order of the graph's inputs
     calls   the traced function for each batch
+    functions  what has been traced
     """
 
     def __init__(self, graph: Graph, weights: Mapping[str, Any], case: Case, settings: Settings, group: Group) -> None:
@@ -43,6 +44,7 @@ class Inference(Program):
         self.wait = tf.test.experimental.sync_devices if case.device == "cuda" else None
         self.slots: List[List[Any]] = []
         self.calls: List[Any] = []
+        self.functions: List[Any] = []
         self.predictor: Any = None
         self.output: Any = None
         self.loss: Any = None
@@ -59,6 +61,7 @@ class Inference(Program):
         """`function`, traced for the shapes and types of `arrays`."""
         with tf.device(self.place):
             traced = tf.function(function, jit_compile=jit or None, autograph=False)
+            self.functions.append(traced)
             return traced.get_concrete_function(*[tf.TensorSpec(array.shape, array.dtype) for array in arrays])
 
     def forward(self, *args: Any) -> Any:
@@ -108,6 +111,9 @@ class Inference(Program):
     def dtypes(self) -> Tuple[str, str]:
         stored = {variable.dtype.name for variable, _ in self.lowered.variables()}
         return self.output.dtype.name, ",".join(sorted(stored)) or PRECISIONS[self.case.precision].weights
+
+    def compiles(self) -> int:
+        return sum(function.experimental_get_tracing_count() for function in self.functions)
 
     def load(self, weights: Mapping[str, Any]) -> None:
         self.lowered.load(weights)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Sequence, Tuple
 
 import torch
@@ -143,6 +144,11 @@ class Inference(Program):
         if self.mixed and ran != PRECISIONS[self.case.precision].compute:
             raise Unavailable(f"not supported: autocast leaves {self.case.workload} in {ran} on {self.case.device}")
         return ran, _name(next((p.dtype for p in self.lowered.parameters.values()), self.stored))
+
+    def compiles(self) -> int:
+        # Eager programs do not load dynamo.
+        dynamo = sys.modules.get("torch._dynamo.utils")
+        return 0 if dynamo is None else int(dynamo.counters["stats"]["unique_graphs"])
 
     def load(self, weights: Mapping[str, Any]) -> None:
         self.lowered.load(weights)
