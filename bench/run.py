@@ -16,7 +16,7 @@ from bench.cases.case import Case, Settings
 from bench.cases.errors import Broken, Refused, Unavailable, Wrong
 from bench.cases.precision import PRECISIONS
 from bench.cases.recipe import DEFAULT_RECIPE
-from bench.clock import conditions, memory, surroundings, turn
+from bench.clock import conditions, memory, slowdown, surroundings, turn
 from bench.clock.sampling import Samples, measure, measure_blocks
 from bench.graph import Graph, draws, weight_files
 from bench.group import ALONE, Group
@@ -217,7 +217,7 @@ def _timed_record(
     working_set = _working_set(program.graph, case)
     runs = 1 if program.device_loop else program.batches_per_step
     step = Step(
-        repeat(surroundings.noting(program, latencies), runs),
+        repeat(slowdown.slowed(surroundings.noting(program, latencies)), runs),
         batch_items=workloads.items(case) * settings.recipe.batches_per_update(case.mode),
         replicas=case.replicas,
         iterations=program.batches_per_step * program.batches_in_flight,

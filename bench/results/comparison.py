@@ -5,21 +5,40 @@ Its state is the pairs alone, so that a run that was interrupted goes on from th
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import dataclass, field
 from typing import Dict, List, Mapping, Optional, Sequence
 
 from bench.results import pairs
-from bench.results.pair import COUNTED, DISTURBED, METRICS, Pair
-from bench.results.pairs import Comparison
+from bench.results.pair import COUNTED, DISTURBED, METRICS, Pair, spread_of_units
+from bench.results.pairs import STORE_LOOK, Comparison
 from bench.results.verdict import FASTER, SAME, SLOWER, UNDECIDED, Verdict
 
 BROKEN = "broken"
+# Pairs that are noisier than those of the store by this factor are not held against it.
+NOISIER = 1.5
 # A disturbed pair is repeated so often, and one in which a process died.
 DISTURBED_REPEATS, DIED_REPEATS = 3, 1
 # Replies after which a repetition may succeed.
 PASSING = ("died", "lost")
 # A change of the tail of the steps alone does not move the rate. It is slower if this one is, and decides nothing else.
 TAIL = "mean_rate"
+
+
+@dataclass(frozen=True)
+class Store:
+    """Pairs of a case that were measured on this machine without a change.
+
+    ratios   the log ratios of the rate
+    spread   the median spread of the units of a pair
+    """
+
+    ratios: Sequence[float]
+    spread: float
+
+    @classmethod
+    def of(cls, unchanged: Sequence[Pair]) -> Store:
+        return cls([pair.log_ratios["rate"] for pair in unchanged], statistics.median(map(spread_of_units, unchanged)))
 
 
 @dataclass(frozen=True)
@@ -41,14 +60,14 @@ class Comparisons:
 
     budgets   by case id, the accepted loss in percent of each metric that is judged; `rate` is always one
     last      the number of pairs at the last look
-    stores    A/A log ratios of the rate of each case on this machine, by case id; see `pairs.recent`
+    stores    pairs of each case without a change, by case id, for the look at three pairs
     """
 
     def __init__(
         self,
         budgets: Mapping[str, Mapping[str, float]],
         last: int = pairs.LAST,
-        stores: Optional[Mapping[str, Sequence[float]]] = None,
+        stores: Optional[Mapping[str, Store]] = None,
     ) -> None:
         self.budgets, self.last, self.stores = budgets, last, stores or {}
         self.pairs: Dict[str, List[Pair]] = {case: [] for case in budgets}
@@ -91,7 +110,7 @@ class Comparisons:
                 values,
                 self.budgets[case][metric],
                 METRICS[metric].higher_is_better,
-                self.stores.get(case, ()) if metric == "rate" else (),
+                self._store(case) if metric == "rate" else (),
             )
             for (case, metric), values in ratios.items()
         }
@@ -100,6 +119,14 @@ class Comparisons:
         for case, metric in ratios:
             found[case][metric] = judged[f"{case} {metric}"]
         return found
+
+    def _store(self, case: str) -> Sequence[float]:
+        """The stored log ratios of a case; none if its first pairs were noisier than those of the store."""
+        store, first = self.stores.get(case), self.counted(case)[:STORE_LOOK]
+        if store is None or not first:
+            return ()
+        noisy = statistics.median(map(spread_of_units, first)) > NOISIER * store.spread
+        return () if noisy else store.ratios
 
     def _undecided(self, case: str, verdicts: Mapping[str, Mapping[str, Verdict]]) -> bool:
         """Whether a case waits for its next look."""

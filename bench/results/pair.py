@@ -77,6 +77,7 @@ class Pair:
     log_ratios ln(candidate / base) by metric; those without a value on both sides are missing
     records    by side; empty if it failed
     started_s, seconds   when it started, and how long it took with both compilations
+    slowdown, comparison   of a self-check: percent by which the candidate was slowed down, and index of the comparison
     """
 
     case: str
@@ -91,9 +92,17 @@ class Pair:
     records: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     started_s: float = 0.0
     seconds: float = 0.0
+    slowdown: float = 0.0
+    comparison: int = 0
 
     def plain(self) -> Dict[str, Any]:
         return dict(vars(self))
+
+
+def spread_of_units(pair: Pair) -> float:
+    """Standard deviation of the log ratios of the units of a pair: how noisy it was in itself."""
+    ratios = [Unit(each["order"], each["blocks"]).log_ratio(RATE) for each in pair.units]
+    return statistics.stdev(ratios) if len(ratios) > 1 else 0.0
 
 
 def unit(order: str, seconds: Sequence[Sequence[float]]) -> Unit:

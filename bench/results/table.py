@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import textwrap
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -18,6 +18,7 @@ from bench.results import fingerprints
 from bench.results.comparison import CaseVerdict
 from bench.results.fields import FIELDS, Field
 from bench.results.record import Record, is_valid
+from bench.results.self_check import SLOWDOWNS, highest_rate
 from bench.results.verdict import CHANGED, Verdict, percent
 
 WIDTH = 100
@@ -100,6 +101,44 @@ def of_sides(rows: Sequence[Tuple[str, CaseVerdict]], color: bool = False) -> st
         span = " to ".join(dict.fromkeys(f"{100 * confidence:.3g}" for confidence in (known[0], known[-1])))
         notes.insert(0, f"interval: holds the true change in {span} %; would see: the smallest loss seen 9 times in 10")
     return "\n".join([*_printed(table, color), *notes])
+
+
+def of_self_check(found: Mapping[str, Any], color: bool = False) -> str:
+    """Return a table of a self-check: a line for each case, with the verdicts without a change and with slow-downs."""
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
+    slowdowns = [f"{slowdown:g}" for slowdown in SLOWDOWNS]
+    for head in ("unchanged", "false", "undecided", *(f"{slowdown} %" for slowdown in slowdowns)):
+        table.add_column(head, justify="right", no_wrap=True)
+    for head in ("spread", "would see", "verdict"):
+        table.add_column(head, justify="right", no_wrap=True)
+    table.add_column("case", no_wrap=True)
+    for case, facts in sorted(found["cases"].items()):
+        counts = facts["counts"]
+        unchanged = counts["0"]
+        seen = [f"{counts[name]['slower']}/{counts[name]['comparisons']}" for name in slowdowns]
+        false = unchanged["slower"] + unchanged["faster"]
+        table.add_row(
+            str(unchanged["comparisons"]),
+            str(false),
+            str(unchanged["undecided"]),
+            *seen,
+            f"{100 * facts['spread']:.2g} %",
+            f"-{facts['smallest_percent']:.2g} %",
+            seconds(unchanged["seconds"]),
+            case,
+            style="red" if false else None,
+        )
+    most = 100 * highest_rate(found["false"], found["comparisons"]) if found["comparisons"] else 100.0
+    return "\n".join(
+        [
+            f"layerbench: self-check, false verdicts: {found['false']} of {found['comparisons']} comparisons without a"
+            f" change (at most {most:.2g} %),",
+            f"  {found['false_runs']} of {found['runs']} runs of all cases",
+            *_printed(table, color),
+            "2 to 20 %: slow-downs that were called slower; spread: of pairs without a change; would see: the smallest",
+            "loss seen 9 times in 10; verdict: seconds of the pairs of one, the median",
+        ]
+    )
 
 
 def _of_verdict(verdict: Verdict) -> List[str]:
