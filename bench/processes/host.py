@@ -320,7 +320,9 @@ def _started_with(variables: Mapping[str, str], python: str) -> str:
 
 def _archive_of(root: Path, revision: str) -> bytes:
     """The suite's code at a commit, as a zip file. Raises ValueError if git does not know it."""
-    git = ["git", "-C", str(root), "archive", "--format=zip", f"{revision}:./", "bench"]
+    if revision.startswith("-"):
+        raise ValueError(f"no code of revision {revision}: it is no name of a commit")
+    git = ["git", "-C", str(root), "archive", "--format=zip", revision, "bench"]
     done = subprocess.run(git, capture_output=True)
     if done.returncode != 0:
         reason = done.stderr.decode(errors="replace").strip().splitlines()

@@ -28,9 +28,8 @@ class Failed(Exception):
 class Side:
     """The workers of one side of a pair. They are new, and end with `close`.
 
-    hosts      where they run
+    hosts      where they run. These have an agent: on the local host, a worker would end with the thread of its case
     variables  of the environment in which they start
-    settings   of every case
     timeout_s  the longest time that a case may take, without its waits
     pinned     the cores that the user has chosen; see `dispatch.send`
     """

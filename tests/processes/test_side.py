@@ -1,0 +1,147 @@
+"""The two sides of a comparison: their code, the environment in which they start, and a side that is open."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+import zipfile
+from dataclasses import replace
+
+import pytest
+from suite import ROOT
+
+from bench.cases.case import Case, Settings
+from bench.processes.host import LocalHost, RemoteHost, _archive_of
+from bench.processes.hosts import Hosts
+from bench.processes.side import Failed, Side
+
+CASE = Case("dense", "u8", {"units": 8, "activation": "none"}, "inference", 2, "fp32", 1, "numpy", "cpu")
+ENVIRONMENT = "channel.send(open('/proc/self/environ').read())"
+needs_proc = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc is Linux's")
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """A repository with two commits of one file."""
+
+    def git(*words):
+        subprocess.run(["git", "-C", str(tmp_path), *words], check=True, capture_output=True)
+
+    git("init", "-q")
+    git("config", "user.email", "a@example.com")
+    git("config", "user.name", "a")
+    (tmp_path / "bench").mkdir()
+    for text in ("first", "second"):
+        (tmp_path / "bench" / "case.py").write_text(text)
+        (tmp_path / "other.py").write_text(text)
+        git("add", ".")
+        git("commit", "-q", "-m", text)
+    (tmp_path / "bench" / "case.py").write_text("not committed")
+    return tmp_path
+
+
+@pytest.mark.parametrize("revision, text", [("HEAD", b"second"), ("HEAD~1", b"first")])
+def test_the_code_of_a_revision_is_that_of_its_commit(repository, revision, text):
+    with zipfile.ZipFile(io.BytesIO(_archive_of(repository, revision))) as archive:
+        files = {name: archive.read(name) for name in archive.namelist() if not name.endswith("/")}
+
+    assert files == {"bench/case.py": text}
+
+
+def test_the_code_of_a_folder_within_a_repository_is_found(repository):
+    (repository / "inside").mkdir()
+    (repository / "bench").rename(repository / "inside" / "bench")
+    subprocess.run(["git", "-C", str(repository), "add", "."], check=True)
+    subprocess.run(["git", "-C", str(repository), "commit", "-qm", "moved"], check=True)
+
+    with zipfile.ZipFile(io.BytesIO(_archive_of(repository / "inside", "HEAD"))) as archive:
+        assert archive.read("bench/case.py") == b"not committed"
+
+
+@pytest.mark.parametrize("revision", ["no-such-commit", "HEAD~9", "--output=x"])
+def test_a_revision_that_git_does_not_know_is_one_line(repository, revision):
+    with pytest.raises(ValueError, match="no code of revision") as error:
+        _archive_of(repository, revision)
+
+    assert "\n" not in str(error.value)
+    assert not (repository / "x").exists()
+
+
+@needs_proc
+@pytest.mark.parametrize("make", [LocalHost, lambda root: RemoteHost("popen", root)], ids=["here", "agent"])
+def test_a_worker_starts_with_its_variables(make):
+    """The first environment of a process: what the loader has seen."""
+    host = make(ROOT)
+    try:
+        found = host.gateway({"A": "b c", "QUOTED": "it's"}).remote_exec(ENVIRONMENT).receive(60).split("\0")
+        none = host.gateway({}).remote_exec(ENVIRONMENT).receive(60).split("\0")
+    finally:
+        host.close()
+
+    assert {"A=b c", "QUOTED=it's"} <= set(found)
+    assert not {"A=b c"} & set(none)
+
+
+@pytest.fixture
+def side():
+    hosts = Hosts(["popen"], ROOT, ["cpu"], ["numpy"])
+    opened = Side(hosts, {}, 60.0)
+    yield opened
+    opened.end_workers()
+    hosts.lose()
+
+
+def open_case(side, case=CASE):
+    return side.open(case, Settings(), None, lambda phase: None)
+
+
+def test_a_side_compiles_takes_its_turns_and_gives_a_record(side):
+    step_s = open_case(side)
+    blocks = [side.block(3), side.block(5)]
+    reply = side.end()
+
+    assert step_s > 0
+    assert [len(block) for block in blocks] == [3, 5]
+    assert (reply["kind"], reply["record"]["id"]) == ("record", CASE.id)
+    assert reply["samples"] == [seconds for block in blocks for seconds in block]
+    assert reply["use"] is None or len(reply["use"]) == 3
+
+
+def test_the_cases_of_a_side_share_its_worker_until_that_ends(side):
+    open_case(side)
+    side.block(3)
+    side.end()
+    (first,) = [worker.pid for worker in side._pool.workers.values()]
+    open_case(side, replace(CASE, batch_size=3))
+    (again,) = [worker.pid for worker in side._pool.workers.values()]
+    side.end_workers()
+    open_case(side)
+    (fresh,) = [worker.pid for worker in side._pool.workers.values()]
+
+    assert first == again != fresh
+
+
+def test_a_stopped_side_takes_its_turn_after_it_goes_on(side):
+    open_case(side)
+    side.pause(True)
+    side.pause(False)
+
+    assert len(side.block(3)) == 3
+
+
+def test_a_case_that_fails_before_its_turns_says_how(side):
+    with pytest.raises(Failed) as failed:
+        open_case(side, replace(CASE, dimensions={"units": 8, "activation": "none", "unknown": 1}))
+
+    assert failed.value.reply["kind"] == "error"
+
+
+def test_a_worker_that_is_killed_in_its_turn_has_died(side):
+    open_case(side)
+    (worker,) = side._pool.workers.values()
+    worker.host.machine.end(worker.pid)
+
+    with pytest.raises(Failed, match="SIGKILL") as failed:
+        side.block(3)
+    assert failed.value.reply["kind"] == "died"
