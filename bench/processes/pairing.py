@@ -6,13 +6,16 @@ import contextlib
 import math
 import time
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, TypeVar
 
 from bench.cases.case import Case, Settings
 from bench.clock import neighbours
+from bench.processes.pool import Reply
 from bench.processes.side import Failed, Side
 from bench.results import coins, pair
-from bench.results.pair import BASE, CANDIDATE, COUNTED, DISTURBED, FAILED, LETTERS, SIDES, Pair
+from bench.results.pair import BASE, CANDIDATE, COUNTED, DISTURBED, FAILED, LETTERS, SIDES, Pair, Unit
+
+T = TypeVar("T")
 
 # A block is as long as this or has LEAST_SAMPLES, whichever is longer.
 BLOCK_S = 0.02
@@ -28,13 +31,11 @@ class Plan:
     seed      of the coins
     time_s    what both sides together are timed for, roughly
     canary_s  seconds of each kind of canary on this machine when it is quiet; None: not known
-    stopping  the side that waits is stopped
     """
 
     seed: int
     time_s: float
     canary_s: Optional[Mapping[str, float]] = None
-    stopping: bool = True
 
 
 def measure(
@@ -50,39 +51,19 @@ def measure(
 
     sides, settings   by name: base and candidate
     """
+    turns = _Turns(case, index, attempt, sides, settings, plan, tell)
     started_s, start = time.time(), time.monotonic()
 
     def outcome(name: str, **fields: Any) -> Pair:
         return Pair(case.id, index, attempt, name, started_s=started_s, seconds=time.monotonic() - start, **fields)
 
-    roles = coins.roles(plan.seed, index, attempt)
-    open_first = (CANDIDATE, BASE) if roles.candidate_first else (BASE, CANDIDATE)
-    replies: Dict[str, Dict[str, Any]] = {}
-    with contextlib.ExitStack() as stack:
-        name = ""
-        try:
-            steps_s = []
-            for name in open_first:
-                steps_s.append(sides[name].open(case, settings[name], plan.canary_s, lambda phase: tell(phase)))
-                stack.enter_context(_stopped(sides[name], plan.stopping))
-            tell("timing")
-            units = []
-            samples, count = _sizes(steps_s, plan.time_s)
-            for order in coins.units(plan.seed, index, case.id, count, attempt):
-                blocks = []
-                for name in (LETTERS[letter] for letter in order):
-                    with _going(sides[name], plan.stopping):
-                        blocks.append(sides[name].block(samples))
-                units.append(pair.unit(order, blocks))
-            for name in open_first:
-                with _going(sides[name], plan.stopping):
-                    replies[name] = sides[name].end()
-                if replies[name]["kind"] == "invalid":
-                    return outcome(DISTURBED, reason=f"{name}: {replies[name]['text']}")
-                if replies[name]["kind"] != "record":
-                    raise Failed(replies[name])
-        except Failed as failed:
-            return outcome(FAILED, side=name, kind=failed.reply["kind"], reason=str(failed))
+    try:
+        units, replies = turns.measure()
+    except Failed as failed:
+        kind, side = failed.reply["kind"], turns.side
+        if kind == "invalid":
+            return outcome(DISTURBED, reason=f"{side}: {failed}")
+        return outcome(FAILED, side=side, kind=kind, reason=str(failed))
     records = {name: replies[name]["record"] for name in SIDES}
     reason = _disturbance(replies)
     return outcome(
@@ -94,33 +75,63 @@ def measure(
     )
 
 
+@dataclass
+class _Turns:
+    """The turns of both sides. `side` is the one whose turn it is, or was when it failed."""
+
+    case: Case
+    index: int
+    attempt: int
+    sides: Mapping[str, Side]
+    settings: Mapping[str, Settings]
+    plan: Plan
+    tell: Callable[[str], None]
+    side: str = ""
+
+    def measure(self) -> Tuple[List[Unit], Dict[str, Reply]]:
+        """The units, and the reply of each side. Raises Failed, and HostLost."""
+        first = coins.roles(self.plan.seed, self.index, self.attempt).candidate_first
+        started = (CANDIDATE, BASE) if first else (BASE, CANDIDATE)
+        with contextlib.ExitStack() as stopped:
+            steps_s = [self._open(name, stopped) for name in started]
+            self.tell("timing")
+            samples, count = _sizes(steps_s, self.plan.time_s)
+            orders = coins.units(self.plan.seed, self.index, self.case.id, count, self.attempt)
+            units = [self._unit(order, samples) for order in orders]
+            return units, {name: self._end(name) for name in started}
+
+    def _open(self, name: str, stopped: contextlib.ExitStack) -> float:
+        """Compile and warm up a side. Then it is stopped, but for its turns, until `stopped` ends."""
+        self.side = name
+        step_s = self.sides[name].open(self.case, self.settings[name], self.plan.canary_s, self.tell)
+        stopped.callback(self.sides[name].pause, False)
+        self.sides[name].pause(True)
+        return step_s
+
+    def _unit(self, order: str, samples: int) -> Unit:
+        return pair.unit(order, [self._turn(LETTERS[letter], lambda side: side.block(samples)) for letter in order])
+
+    def _end(self, name: str) -> Reply:
+        """The reply of a side, which is checked and ends. Raises Failed if it is no record."""
+        reply = self._turn(name, lambda side: side.end())
+        if reply["kind"] != "record":
+            raise Failed(reply)
+        return reply
+
+    def _turn(self, name: str, act: Callable[[Side], T]) -> T:
+        """Let a side go on for its turn. The other is stopped: thread pools spin for a while after their last work."""
+        self.side = name
+        self.sides[name].pause(False)
+        result = act(self.sides[name])
+        self.sides[name].pause(True)
+        return result
+
+
 def _sizes(steps_s: List[float], time_s: float) -> Tuple[int, int]:
     """The samples of a block, the same on both sides, and the number of units."""
     samples = max(LEAST_SAMPLES, math.ceil(BLOCK_S / max(min(steps_s), 1e-9)))
     unit_s = 2 * samples * sum(steps_s)
     return samples, max(FEWEST_UNITS, min(MOST_UNITS, round(time_s / unit_s)))
-
-
-@contextlib.contextmanager
-def _stopped(side: Side, stopping: bool) -> Iterator[None]:
-    """Stop a side while it waits: thread pools go on spinning for a while after their last work."""
-    if stopping:
-        side.pause(True)
-    try:
-        yield
-    finally:
-        if stopping:
-            side.pause(False)
-
-
-@contextlib.contextmanager
-def _going(side: Side, stopping: bool) -> Iterator[None]:
-    """Let a stopped side go on for its turn."""
-    if stopping:
-        side.pause(False)
-    yield
-    if stopping:
-        side.pause(True)
 
 
 def _disturbance(replies: Mapping[str, Mapping[str, Any]]) -> str:
