@@ -1,0 +1,150 @@
+"""What the pairs of a self-check say of several gates: `python -m scripts.trust PAIRS [--csv FILE]`.
+
+PAIRS is the file that a run with --self-check names. The gates of other tools hold one process against another: this
+side's of one pair against the other side's of another pair, as two runs one after the other would.
+
+min:5%, median:5%   of pytest-benchmark's --benchmark-compare-fail: the minimum or median is more than 5 % longer
+Mann-Whitney        p below 0.05, one-sided, over the medians of the blocks of each process; needs scipy
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import itertools
+import statistics
+import sys
+from pathlib import Path
+from typing import Callable, Dict, Iterator, List, Sequence, Tuple
+
+ROOT = Path(__file__).resolve().parent.parent
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+from bench.results import pair_file, self_check  # noqa: E402
+from bench.results.comparison import Comparisons  # noqa: E402
+from bench.results.pair import BASE, CANDIDATE, COUNTED, STATISTICS, Pair, Unit  # noqa: E402
+from bench.results.verdict import FASTER, SLOWER  # noqa: E402
+
+SLOWDOWNS = (0.0, *self_check.SLOWDOWNS)
+Blocks = Dict[str, List[float]]
+Gate = Callable[[Blocks, Blocks], bool]
+
+
+def of_process(pair: Pair, side: str) -> Blocks:
+    """The blocks of a process, by statistic."""
+    return {
+        name: [value for unit in pair.units for value in unit["blocks"][side][name]] for name in ("minimum", "median")
+    }
+
+
+def minimum(base: Blocks, now: Blocks) -> bool:
+    return min(now["minimum"]) > 1.05 * min(base["minimum"])
+
+
+def median(base: Blocks, now: Blocks) -> bool:
+    return statistics.median(now["median"]) > 1.05 * statistics.median(base["median"])
+
+
+def mann_whitney(base: Blocks, now: Blocks) -> bool:
+    from scipy.stats import mannwhitneyu
+
+    return bool(mannwhitneyu(now["median"], base["median"], alternative="greater").pvalue < 0.05)
+
+
+GATES: Dict[str, Gate] = {"min:5%": minimum, "median:5%": median, "Mann-Whitney": mann_whitney}
+
+
+def processes(pairs: Sequence[Pair], slowdown: float) -> Iterator[Tuple[Blocks, Blocks]]:
+    """A process without a change and one with this slow-down, of the same case and of two pairs."""
+    bases = [(pair, of_process(pair, BASE)) for pair in pairs]
+    slowed = [(pair, of_process(pair, CANDIDATE)) for pair in pairs if pair.slowdown == slowdown]
+    for (one, base), (other, now) in itertools.product(bases, slowed):
+        if one is not other:
+            yield base, now
+
+
+def fired(gate: Gate, by_case: Sequence[Sequence[Pair]], slowdown: float) -> str:
+    """How often a gate fires, in percent of the pairs of processes."""
+    results = [gate(base, now) for pairs in by_case for base, now in processes(pairs, slowdown)]
+    return f"{100 * sum(results) / len(results):.1f} %" if results else "-"
+
+
+def judged(pairs: Sequence[Pair], budgets: Dict[str, Dict[str, float]], last: int) -> List[Tuple[str, float, str]]:
+    """Case, slow-down and verdict of each comparison that has ended."""
+    found = []
+    for part in sorted({self_check.Part(pair.slowdown, pair.comparison) for pair in pairs}):
+        comparisons = Comparisons(budgets, last, self_check.store(pairs, part.before))
+        for pair in self_check.of_part(pairs, part):
+            comparisons.add(pair)
+        wanting = comparisons.wanting()
+        found += [
+            (case, part.slowdown, verdict.kind)
+            for case, verdict in comparisons.verdicts().items()
+            if case not in wanting and comparisons.pairs[case]
+        ]
+    return found
+
+
+def ours(verdicts: Sequence[Tuple[str, float, str]], slowdown: float) -> str:
+    """The share of comparisons with a wrong verdict or, with a slow-down, of those that found it."""
+    kinds = [kind for _, of, kind in verdicts if of == slowdown]
+    hits = sum(kind == SLOWER or (not slowdown and kind == FASTER) for kind in kinds)
+    return f"{100 * hits / len(kinds):.1f} % ({hits} of {len(kinds)})" if kinds else "-"
+
+
+def gates(pairs: Sequence[Pair], budgets: Dict[str, Dict[str, float]], last: int) -> str:
+    """A table: how often each gate fires without a change, and with each slow-down."""
+    by_case = [[pair for pair in pairs if pair.case == case] for case in sorted({pair.case for pair in pairs})]
+    verdicts = judged(pairs, budgets, last)
+    lines = [f"| gate | unchanged | {' | '.join(f'+{slowdown:g} %' for slowdown in SLOWDOWNS[1:])} |"]
+    lines.append("|---" * (len(SLOWDOWNS) + 1) + "|")
+    lines.append(f"| `--against` | {' | '.join(ours(verdicts, slowdown) for slowdown in SLOWDOWNS)} |")
+    for name, gate in GATES.items():
+        lines.append(f"| {name} | {' | '.join(fired(gate, by_case, slowdown) for slowdown in SLOWDOWNS)} |")
+    return "\n".join(lines)
+
+
+def spreads(pairs: Sequence[Pair]) -> str:
+    """A table: the standard deviation over the pairs without a change, by the statistic of a block."""
+    lines = [f"| case | pairs | {' | '.join(name.replace('_', ' ') for name in STATISTICS)} |"]
+    lines.append("|---" * (len(STATISTICS) + 2) + "|")
+    unchanged = [pair for pair in pairs if not pair.slowdown]
+    for case in sorted({pair.case for pair in unchanged}):
+        units = [[Unit(**unit) for unit in pair.units] for pair in unchanged if pair.case == case]
+        cells = [
+            f"{100 * statistics.stdev(statistics.median(u.log_ratio(name) for u in pair) for pair in units):.2f} %"
+            for name in STATISTICS
+        ]
+        lines.append(f"| {case} | {len(units)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def write_csv(path: Path, pairs: Sequence[Pair]) -> None:
+    with path.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["case", "slowdown_percent", "comparison", "pair", "rate", "mean_rate", "seconds"])
+        for pair in pairs:
+            ratios = [f"{pair.log_ratios[name]:.5f}" for name in ("rate", "mean_rate")]
+            rows.writerow([pair.case, f"{pair.slowdown:g}", pair.comparison, pair.pair, *ratios, f"{pair.seconds:.2f}"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pairs", type=Path)
+    parser.add_argument("--csv", type=Path, help="write the log ratios of the pairs to this file")
+    arguments = parser.parse_args()
+    head = pair_file.head(arguments.pairs)
+    if not head.get("self_check"):
+        parser.error(f"{arguments.pairs}: not the file of a self-check")
+    every = pair_file.load(arguments.pairs)
+    pairs = [pair for pair in every if pair.outcome == COUNTED]
+    print(f"{len(pairs)} pairs; {len(every) - len(pairs)} others were disturbed or failed\n")
+    print(gates(pairs, head["budgets"], head["pairs"]), "\n")
+    print(spreads(pairs))
+    if arguments.csv:
+        write_csv(arguments.csv, pairs)
+
+
+if __name__ == "__main__":
+    main()
