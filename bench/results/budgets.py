@@ -13,6 +13,7 @@ Of several patterns that fit a case, the last one counts, for each metric by its
 
 from __future__ import annotations
 
+import re
 import sys
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -28,7 +29,8 @@ Table = List[Tuple[str, Dict[str, float]]]
 def percent(text: Any) -> float:
     """A budget in percent: 5, "5" or "5%". Raises ValueError if it is not above 0 and below 100."""
     try:
-        value = float(str(text).strip().rstrip("%")) if not isinstance(text, bool) else 0.0
+        number = re.sub(r"\s*%$", "", str(text).strip())
+        value = float(number) if not isinstance(text, bool) else 0.0
     except ValueError:
         value = 0.0
     if not 0 < value < 100:

@@ -128,10 +128,14 @@ def test_a_worker_that_died_is_replaced(faulty: Tuple[Suite, Result], name: str)
     assert set(seen[case_id(name, 1)]).isdisjoint(seen[case_id(name, 2)])
 
 
-@pytest.mark.parametrize("name", sorted(LIES))
-def test_a_worker_that_only_lied_is_kept_warm(faulty: Tuple[Suite, Result], name: str) -> None:
-    seen = faulty[0].workers()
+def test_a_worker_that_only_lied_is_kept_warm(suite: Suite) -> None:
+    name, lie = sorted(LIES.items())[0]
+    suite.add_backend(name, "if case.batch_size == 1:\n" + "\n".join("    " + each for each in lie.splitlines()))
 
+    result = suite.run(*SMALL, f"--backend={name}", "--batch-size=1,2")
+
+    seen = suite.workers()
+    assert result.returncode == 1
     assert seen[case_id(name, 1)] == seen[case_id(name, 2)]
 
 
