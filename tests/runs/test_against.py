@@ -141,14 +141,14 @@ def test_a_decided_case_gets_no_further_pair(compared):
 
 
 def test_two_processes_of_pytest_share_one_comparison(sleeper):
-    result = sleeper.run(*ARGUMENTS, "--batch-size=2,3", FASTER_BASE, *TWO, "-rA")
+    result = sleeper.run(*ARGUMENTS, "--batch-size=2,3", "--against=same", *TWO, "-rA")
 
-    assert result.outcomes() == {name(2): "FAILED", name(3): "PASSED"}, result.text
-    assert len(records(sleeper)) == 1 + 9 + 6
+    assert result.outcomes() == {name(2): "PASSED", name(3): "PASSED"}, result.text
+    assert len(records(sleeper)) == 1 + 6 + 6
 
 
 def test_a_run_that_was_killed_goes_on_from_its_pairs(sleeper):
-    arguments = (*ARGUMENTS, "--batch-size=2", FASTER_BASE)
+    arguments = (*ARGUMENTS, "--batch-size=2", "--against=same")
     with sleeper.start(*arguments) as process:
         until(lambda: len(list((sleeper.cache / "comparisons").glob("*.jsonl"))) and len(records(sleeper)) > 3)
         os.kill(process.pid, signal.SIGKILL)
@@ -159,9 +159,9 @@ def test_a_run_that_was_killed_goes_on_from_its_pairs(sleeper):
     result = sleeper.run(*arguments, "--resume")
 
     after = records(sleeper)
-    assert result.returncode == 1, result.text
+    assert result.returncode == 0, result.text
     assert after[: len(before)] == before
-    assert [line["pair"] for line in after[1:]] == list(range(9))
+    assert [line["pair"] for line in after[1:]] == list(range(6))
 
 
 def test_nothing_to_resume_is_one_line(sleeper):
@@ -184,15 +184,15 @@ def test_ctrl_c_ends_all_processes_and_gives_no_verdict(sleeper):
 
 
 def test_a_worker_that_is_killed_costs_a_repetition_and_no_verdict(sleeper):
-    with sleeper.start(*ARGUMENTS, "--batch-size=2", FASTER_BASE, "-rA") as process:
+    with sleeper.start(*ARGUMENTS, "--batch-size=2", "--against=same", "-rA") as process:
         until(lambda: list((sleeper.cache / "comparisons").glob("*.jsonl")) and len(records(sleeper)) == 3)
         pids = until(lambda: [pid for pids in sleeper.workers().values() for pid in pids if alive(pid)])
         os.kill(pids[0], signal.SIGKILL)
         result = finished(process)
 
     outcomes = [(line["outcome"], line["kind"]) for line in records(sleeper)[1:]]
-    assert result.outcomes() == {name(2): "FAILED"}, result.text
-    assert outcomes.count(("counted", "")) == 9
+    assert result.outcomes() == {name(2): "PASSED"}, result.text
+    assert outcomes.count(("counted", "")) == 6
     assert set(outcomes) <= {("counted", ""), ("failed", "died")}
 
 
