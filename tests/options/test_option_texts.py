@@ -109,7 +109,7 @@ def test_a_text_says_the_default(option: str) -> None:
         ("--case-timeout", "600"),
         ("--min-latency", "off"),
         ("--budget", "5"),
-        ("--undecided", "warn"),
+        ("--undecided", "fail with --against, else warn"),
         ("--optimiser", "sgd"),
         ("--momentum", "0.9"),
         ("--gradient-accumulation", "1"),
