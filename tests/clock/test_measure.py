@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import itertools
+import statistics
+import time
 
 import pytest
 
@@ -357,3 +359,24 @@ def test_a_side_without_a_turn_has_no_samples():
 
     with pytest.raises(Invalid, match="the clock did not move"):
         measure_blocks(scripted.run, Settings(), Turns(), scripted.clock)
+
+
+def test_the_clock_agrees_with_steps_of_known_length():
+    """Steps that end by another clock, of 0.5 to 4 ms: a straight line of slope 1 through their medians."""
+    lengths_s = [0.0005, 0.001, 0.002, 0.004]
+
+    def of_length(length_s):
+        def step():
+            end = time.monotonic() + length_s
+            while time.monotonic() < end:
+                pass
+
+        return step
+
+    # The shortest sample is the one that nothing delayed.
+    found_s = [min(measure(of_length(length_s), Settings(steps=40)).seconds) for length_s in lengths_s]
+
+    mean, found = statistics.fmean(lengths_s), statistics.fmean(found_s)
+    slope = sum((x - mean) * (y - found) for x, y in zip(lengths_s, found_s)) / sum((x - mean) ** 2 for x in lengths_s)
+    assert slope == pytest.approx(1, abs=0.01)
+    assert found - slope * mean == pytest.approx(0, abs=2e-5)
