@@ -82,25 +82,25 @@ def of_sides(rows: Sequence[Tuple[str, CaseVerdict]], color: bool = False) -> st
     table.add_column("verdict", no_wrap=True)
     for head in ("change", "interval", "pairs", "would see"):
         table.add_column(head, justify="right", no_wrap=True)
-    table.add_column("case", no_wrap=True)
-    confidences, notes = set(), []
+    confidences, notes, names = set(), [], []
     for case, judged in rows:
         for metric, verdict in judged.metrics.items():
             if metric != "rate" and verdict.kind != "slower":
                 continue
-            name = case if metric == "rate" else f"{case} ({metric})"
+            names.append(case if metric == "rate" else f"{case} ({metric})")
             cells = _of_verdict(verdict)
             confidences.add(verdict.confidence if verdict.interval else 0.0)
-            table.add_row(verdict.kind, *cells, name, style="red" if verdict.kind == "slower" else None)
+            table.add_row(verdict.kind, *cells, style="red" if verdict.kind == "slower" else None)
         if not judged.metrics:
-            table.add_row(judged.kind, "", "", "", "", case, style="red")
+            names.append(case)
+            table.add_row(judged.kind, "", "", "", "", style="red")
         if judged.kind == "undecided":
             notes.append(judged.text)
     known = sorted(confidence for confidence in confidences if confidence)
     if known:
         span = " to ".join(dict.fromkeys(f"{100 * confidence:.3g}" for confidence in (known[0], known[-1])))
         notes.insert(0, f"interval: holds the true change in {span} %; would see: the smallest loss seen 9 times in 10")
-    return "\n".join([*_printed(table, color), *notes])
+    return "\n".join([*_below_names(table, names, color), *notes])
 
 
 def of_self_check(found: Mapping[str, Any], color: bool = False) -> str:
@@ -111,8 +111,7 @@ def of_self_check(found: Mapping[str, Any], color: bool = False) -> str:
         table.add_column(head, justify="right", no_wrap=True)
     for head in ("spread", "would see", "verdict"):
         table.add_column(head, justify="right", no_wrap=True)
-    table.add_column("case", no_wrap=True)
-    for case, facts in sorted(found["cases"].items()):
+    for _, facts in sorted(found["cases"].items()):
         counts = facts["counts"]
         unchanged = counts["0"]
         seen = [f"{counts[name]['slower']}/{counts[name]['comparisons']}" for name in slowdowns]
@@ -125,7 +124,6 @@ def of_self_check(found: Mapping[str, Any], color: bool = False) -> str:
             f"{100 * facts['spread']:.2g} %",
             f"-{facts['smallest_percent']:.2g} %",
             seconds(unchanged["seconds"]),
-            case,
             style="red" if false else None,
         )
     most = 100 * highest_rate(found["false"], found["comparisons"]) if found["comparisons"] else 100.0
@@ -134,11 +132,19 @@ def of_self_check(found: Mapping[str, Any], color: bool = False) -> str:
             f"layerbench: self-check, false verdicts: {found['false']} of {found['comparisons']} comparisons without a"
             f" change (at most {most:.2g} %),",
             f"  {found['false_runs']} of {found['runs']} runs of all cases",
-            *_printed(table, color),
+            *_below_names(table, sorted(found["cases"]), color),
             "2 to 20 %: slow-downs that were called slower; spread: of pairs without a change; would see: the smallest",
             "loss seen 9 times in 10; verdict: seconds of the pairs of one, the median",
         ]
     )
+
+
+def _below_names(table: Table, names: Sequence[str], color: bool) -> List[str]:
+    """The table as lines, with a line above each row that names it: ids of cases are too long for a column."""
+    lines = _printed(table, color)
+    header = len(lines) - len(names)
+    named = [line for name, row in zip(names, lines[header:]) for line in (name, f"  {row}")]
+    return [*(f"  {line}" for line in lines[:header]), *named]
 
 
 def _of_verdict(verdict: Verdict) -> List[str]:
