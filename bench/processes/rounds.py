@@ -74,7 +74,14 @@ class Rounds:
                 comparisons.stopped = stop()
                 if comparisons.stopped:
                     return
-                self._of_backend(comparisons, seed, index, device, names, note, tell)
+                before = {name: len(comparisons.pairs[name]) for name in names}
+                try:
+                    self._of_backend(comparisons, seed, index, device, names, note, tell)
+                except HostLost as error:
+                    left = [name for name in names if len(comparisons.pairs[name]) == before[name]]
+                    for pair in self._lost(comparisons, index, left, error):
+                        note(pair)
+                        comparisons.add(pair)
 
     def _by_backend(self, ordered: Sequence[str]) -> List[Tuple[str, List[str]]]:
         """Devices and cases, a group for each backend."""
@@ -126,9 +133,16 @@ class Rounds:
         try:
             return pairing.measure(self.cases[name], index, attempt, sides, self.settings[name], plan, say)
         except HostLost as error:
-            for hosts in self.hosts.values():
-                hosts.lose()
-            return Pair(name, index, attempt, FAILED, reason=str(error), kind="lost")
+            return self._lost(comparisons, index, [name], error)[0]
+
+    def _lost(self, comparisons: Comparisons, index: int, names: Sequence[str], error: HostLost) -> List[Pair]:
+        """What became of cases whose host was lost. The next pair connects to it again."""
+        for hosts in self.hosts.values():
+            hosts.lose()
+        return [
+            Pair(name, index, comparisons.attempt(name, index), FAILED, reason=str(error), kind="lost")
+            for name in names
+        ]
 
     def _end(self, sides: Mapping[str, Side]) -> None:
         for side in sides.values():

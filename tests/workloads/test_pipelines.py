@@ -55,9 +55,9 @@ def test_images_as_bytes_give_the_same_fields(pair: Any) -> None:
     floats, integers = pair[0]
 
     assert integers.keys() == floats.keys()
-    assert {key for key, value in integers.items() if value is None} == {
-        key for key, value in floats.items() if value is None
-    }
+    # A percentile is null if there are few samples.
+    nulls = [{key for key, value in fields.items() if value is None and "_p9" not in key} for fields in pair[0]]
+    assert nulls[0] == nulls[1]
     assert integers["size"] == "i16_uint8"
 
 
