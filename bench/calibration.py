@@ -12,7 +12,7 @@ import time
 from time import perf_counter
 from typing import Any, Callable, Dict, Iterator, List, Tuple
 
-from bench import backends, cache, devices, selection, workloads
+from bench import backends, cache, devices, machine, selection, workloads
 from bench.cache import fingerprint
 from bench.cases import dimension
 from bench.cases.case import Case, Settings
@@ -56,7 +56,10 @@ def wanting(device: str, precision: str, threads: int, cores: List[int]) -> List
         times = occasions.get(_versioned(library), [])
         return not times or (len(times) < OCCASIONS and now - times[-1] > APART_S)
 
-    return [library for library in _libraries(device) if wants(library)]
+    libraries = _libraries(device)
+    wanted = [library for library in libraries if wants(library)]
+    # The canaries are numpy's, so another numpy has other times. Any library measures them as well.
+    return wanted if wanted or _canaries(threads, cores) else libraries[:1]
 
 
 def measure(
@@ -132,7 +135,8 @@ def _name(device: str, precision: str, threads: int, cores: List[int]) -> str:
 
 
 def _canary_name(threads: int, cores: List[int]) -> str:
-    return f"canary-t{threads}-{fingerprint({'device': devices.load('cpu').describe(), 'cores': cores})}"
+    what = {"device": devices.load("cpu").describe(), "cores": cores, **machine.libraries(())}
+    return f"canary-t{threads}-{fingerprint(what)}"
 
 
 def reached(library: str, device: str, precision: str, threads: int) -> Roofline:

@@ -40,7 +40,27 @@ def send(
         return {"kind": "died", "text": str(error)}
 
 
-def calibrate(
+# A library measures the roofline in this time at most.
+CALIBRATION_TIMEOUT_S = 600.0
+
+
+def calibrated(
+    pool: Pool, case: Case, settings: Settings, timeout_s: float, tell: Callable[[str], None]
+) -> Dict[str, Any]:
+    """The calibration of the pool's host for a case. Libraries that have not measured it yet do that first.
+
+    timeout_s   the longest time that a case may take; a library may take longer
+    """
+    machine = pool.hosts.now().machine
+    where = (case.device, case.precision, settings.threads, settings.cores)
+    for library in machine.uncalibrated(*where):
+        what = dict(zip(("library", "device", "precision", "threads", "cores"), (library, *where)))
+        # The roofline has no rates of a library that fails. Cases of that library report the error.
+        _calibrate(pool, what, settings, max(timeout_s, CALIBRATION_TIMEOUT_S), tell)
+    return dict(machine.known_calibration(*where))
+
+
+def _calibrate(
     pool: Pool, what: Mapping[str, Any], settings: Settings, timeout_s: float, tell: Callable[[str], None]
 ) -> Reply:
     """Let a library measure the roofline, in a process of its own."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, TypeVar
 
 from bench.cases.case import Case, Settings
@@ -30,12 +30,12 @@ class Plan:
 
     seed      of the coins
     time_s    what both sides together are timed for, roughly
-    canary_s  seconds of each kind of canary on this machine when it is quiet; None: not known
+    canary_s  of each side, seconds of each kind of canary when the machine is quiet; missing: not known
     """
 
     seed: int
     time_s: float
-    canary_s: Optional[Mapping[str, float]] = None
+    canary_s: Mapping[str, Optional[Mapping[str, float]]] = field(default_factory=dict)
 
 
 def measure(
@@ -103,7 +103,7 @@ class _Turns:
     def _open(self, name: str, stopped: contextlib.ExitStack) -> float:
         """Compile and warm up a side. Then it is stopped, but for its turns, until `stopped` ends."""
         self.side = name
-        step_s = self.sides[name].open(self.case, self.settings[name], self.plan.canary_s, self.tell)
+        step_s = self.sides[name].open(self.case, self.settings[name], self.plan.canary_s.get(name), self.tell)
         stopped.callback(self.sides[name].pause, False)
         self.sides[name].pause(True)
         return step_s

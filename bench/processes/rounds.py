@@ -33,7 +33,7 @@ class Rounds:
     settings   of each case on each side, by id and side
     hosts      of each side
     variables  of the environment of each side
-    canaries   seconds of each kind of canary on the quiet machine, by case id
+    canaries   seconds of each kind of canary on the quiet machine, by side and case id
     time_s     what both sides of a pair are timed for, roughly
     timeout_s, pinned   see Side
     """
@@ -41,7 +41,7 @@ class Rounds:
     cases: Mapping[str, Case]
     settings: Mapping[str, Mapping[str, Settings]]
     hosts: Mapping[str, Hosts]
-    canaries: Mapping[str, Mapping[str, float]]
+    canaries: Mapping[str, Mapping[str, Optional[Mapping[str, float]]]]
     time_s: float
     timeout_s: float
     pinned: Optional[Sequence[int]] = None
@@ -127,7 +127,7 @@ class Rounds:
         self, comparisons: Comparisons, seed: int, index: int, name: str, sides: Mapping[str, Side], tell: Tell
     ) -> Pair:
         attempt = comparisons.attempt(name, index)
-        plan = pairing.Plan(seed, self.time_s, self.canaries[name])
+        plan = pairing.Plan(seed, self.time_s, {side: self.canaries[side][name] for side in SIDES})
         head = f"pair {index + 1} of at most {comparisons.last}, {name}"
         say = _prefixed(tell, head, left_s(comparisons))
         try:

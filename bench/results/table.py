@@ -152,9 +152,10 @@ def _of_verdict(verdict: Verdict) -> List[str]:
     if verdict.estimate is None or verdict.interval is None:
         return ["", "", str(verdict.count), ""]
     low, high = map(percent, verdict.interval)
+    interval = f"{low:+.1f} to {high:+.1f} %" if verdict.confidence else ""
     smallest = "" if verdict.smallest is None else f"{percent(verdict.smallest):+.1f} %"
     change = f"{percent(verdict.estimate):+.1f} %"
-    return [change, f"{low:+.1f} to {high:+.1f} %", str(verdict.count), smallest]
+    return [change, interval, str(verdict.count), smallest]
 
 
 def _printed(table: Table, color: bool) -> List[str]:

@@ -59,10 +59,8 @@ class Verdict:
         if self.estimate is None or self.interval is None:
             return f"{self.kind}: {self.reason}{self._also()}"
         low, high = map(percent, self.interval)
-        parts = [
-            f"{self.kind}: {percent(self.estimate):+.1f} %",
-            f"({100 * self.confidence:.3g} % interval {low:+.1f} to {high:+.1f} %, {self.count} {self.unit})",
-        ]
+        interval = f"{100 * self.confidence:.3g} % interval {low:+.1f} to {high:+.1f} %, " if self.confidence else ""
+        parts = [f"{self.kind}: {percent(self.estimate):+.1f} %", f"({interval}{self.count} {self.unit})"]
         text = " ".join(parts)
         if self.smallest is not None:
             text += f"; smallest change seen {percent(self.smallest):+.1f} %"

@@ -54,7 +54,7 @@ def test_a_host_that_is_lost_before_a_pair_is_tried_again_once(monkeypatch, lost
     comparisons = Comparisons({CASE.id: {"rate": 5.0, "mean_rate": 5.0}})
     noted: List[Pair] = []
 
-    Rounds({CASE.id: CASE}, settings, both, {CASE.id: {}}, 0.1, 1.0).run(
+    Rounds({CASE.id: CASE}, settings, both, {BASE: {CASE.id: {}}, CANDIDATE: {CASE.id: {}}}, 0.1, 1.0).run(
         comparisons, 1, noted.append, lambda phase: None
     )
 

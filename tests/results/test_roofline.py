@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from records import PEAK
 
+from bench import calibration
 from bench.cases.errors import Wrong
-from bench.clock import roofline
+from bench.clock import canary, roofline
 from bench.results import record
 
 
@@ -119,3 +122,18 @@ def test_where_no_limit_is_known_a_case_may_at_most_double_the_peak():
     record.require_possible(shared(1.9e12, 1e9, 0.01), peak)
     with pytest.raises(Wrong, match="more than this device can do"):
         record.require_possible(shared(2.1e12, 1e9, 0.01), peak)
+
+
+def test_another_numpy_has_canaries_of_its_own_and_they_are_measured(tmp_path, monkeypatch):
+    """numpy computes them: 1.26's arithmetic takes 1.3 times as long as 2.4's."""
+    monkeypatch.setenv("LAYERBENCH_CACHE", str(tmp_path))
+    where = ("cpu", "fp32", 1, [0])
+    calibration.keep_canary(1, [0], dict.fromkeys(canary.KINDS, 1.0))
+    libraries = {calibration._versioned(name): [time.time()] for name in calibration._libraries("cpu")}
+    calibration._keep(where, {**roofline.empty(), "libraries": libraries, "clock_hz": None})
+    assert calibration.wanting(*where) == []
+
+    monkeypatch.setattr(calibration.machine, "libraries", lambda names: {"numpy": "1.0"})
+
+    assert calibration.known(*where)["canary_s"] is None
+    assert calibration.wanting(*where) == calibration._libraries("cpu")[:1]

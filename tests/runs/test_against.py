@@ -242,3 +242,27 @@ def test_collecting_starts_no_other_side(sleeper):
     result = sleeper.run(*SMALL, "--backend=sleeper", "--against=python=/no/python", "--collect-only", "-q")
 
     assert result.returncode == 0, result.text
+
+
+@pytest.mark.parametrize(
+    "against, said",
+    [
+        ("option=--foo 1,option=--tuning default", "--foo is no option of the suite"),
+        ("option=--budget 7", "--budget changes nothing that is timed"),
+        ("option=--tuning best", "--tuning changes nothing that is timed"),
+    ],
+)
+def test_an_option_of_the_other_side_that_does_nothing_is_refused(sleeper, against, said):
+    result = sleeper.run(*ARGUMENTS, f"--against={against}")
+
+    assert result.returncode == 4, result.text
+    assert said in result.errors[0]
+
+
+def test_a_pattern_of_budgets_that_fits_no_case_is_refused(sleeper):
+    sleeper.suite.add("budgets.toml", "['*']\nrate = 5\n['lstn*']\nrate = 3\n")
+
+    result = sleeper.run(*ARGUMENTS, "--against=same", "--budgets=budgets.toml")
+
+    assert result.returncode == 4, result.text
+    assert "--budgets: 'lstn*' fits no selected case" in result.text
