@@ -24,16 +24,22 @@ class Paper:
         self.name, self.said, self.step_s = name, said, step_s
         self.reply = reply or {"kind": "record", "record": dict(QUIET), "use": [1.0, 0.5, 10.0]}
         self.fails_at, self.blocks, self.paused = fails_at, 0, False
+        self.opened, self.other = False, None
 
     def open(self, case, settings, canary_s, tell):
-        assert not self.paused
+        self._require_turn()
         self.said.append((self.name, "open"))
         if self.fails_at == "open":
             raise Failed({"kind": "wrong", "text": "wrong result"})
+        self.opened = True
         return self.step_s
 
-    def block(self, samples):
+    def _require_turn(self):
         assert not self.paused, "a stopped side has no turn"
+        assert self.other.paused or not self.other.opened, "the other side is not stopped"
+
+    def block(self, samples):
+        self._require_turn()
         self.said.append((self.name, samples))
         self.blocks += 1
         if self.fails_at == self.blocks:
@@ -41,7 +47,7 @@ class Paper:
         return [self.step_s] * samples
 
     def end(self):
-        assert not self.paused
+        self._require_turn()
         self.said.append((self.name, "end"))
         return self.reply
 
@@ -52,6 +58,7 @@ class Paper:
 def measured(said=None, time_s=0.0, base=None, candidate=None, index=0):
     said = [] if said is None else said
     sides = {BASE: Paper(BASE, said, **(base or {})), CANDIDATE: Paper(CANDIDATE, said, **(candidate or {}))}
+    sides[BASE].other, sides[CANDIDATE].other = sides[CANDIDATE], sides[BASE]
     settings = {BASE: Settings(), CANDIDATE: Settings()}
     found = pairing.measure(CASE, index, 0, sides, settings, Plan(seed=1, time_s=time_s), lambda phase: None)
     return found, sides
