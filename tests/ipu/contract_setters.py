@@ -33,7 +33,7 @@ SETS: Dict[str, Dict[str, Dict[str, Any]]] = {
         "popart": {"syntheticDataMode": "SyntheticDataMode.RandomNormal"},
     },
     "zeros": {
-        "poptorch": {"enableSyntheticData": True},
+        "poptorch": {"enableSyntheticData": True, "_Popart.syntheticDataMode": 1},
         "popart": {"syntheticDataMode": "SyntheticDataMode.Zeros"},
     },
     "synthetic training": {
@@ -59,7 +59,10 @@ SETS: Dict[str, Dict[str, Dict[str, Any]]] = {
         "tensorflow_ipu": {"auto_select_ipus": 2},
     },
     "--available-memory-proportion": {
-        "poptorch": {"setAvailableMemoryProportion": {"IPU0": 0.3}},
+        "poptorch": {
+            "setAvailableMemoryProportion": {"IPU0": 0.3},
+            "_Popart.lstmOptions": {"availableMemoryProportion": "0.3"},
+        },
         "popart": {
             "convolutionOptions": {"availableMemoryProportion": "0.3"},
             "matmulOptions": {"availableMemoryProportion": "0.3"},
@@ -74,6 +77,7 @@ SETS: Dict[str, Dict[str, Dict[str, Any]]] = {
         "poptorch": {
             "Training.gradientAccumulation": 3,
             "setAvailableMemoryProportion": {"IPU0": 0.2, "IPU1": 0.4},
+            "_Popart.lstmOptions": {"availableMemoryProportion": "0.2"},
             "setExecutionStrategy": "poptorch.PipelinedExecution#1",
         },
         "popart": {
@@ -85,7 +89,7 @@ SETS: Dict[str, Dict[str, Dict[str, Any]]] = {
         "tensorflow_ipu": {"auto_select_ipus": 2},
     },
     "--partials-type-matmul": {
-        "poptorch": {"_Popart.partialsTypeMatMuls": "half"},
+        "poptorch": {"_Popart.partialsTypeMatMuls": "half", "_Popart.lstmOptions": {"partialsType": "half"}},
         "popart": {"partialsTypeMatMuls": "half", "lstmOptions": {"partialsType": "half"}},
         "tensorflow_ipu": {"matmuls.poplar_options": {"partialsType": "half"}},
     },
@@ -95,7 +99,11 @@ SETS: Dict[str, Dict[str, Dict[str, Any]]] = {
         "tensorflow_ipu": {"convolutions.poplar_options": {"partialsType": "half"}},
     },
     "--half-partial": {
-        "poptorch": {"_Popart.partialsTypeMatMuls": "half", "_Popart.convolutionOptions": {"partialsType": "half"}},
+        "poptorch": {
+            "_Popart.partialsTypeMatMuls": "half",
+            "_Popart.convolutionOptions": {"partialsType": "half"},
+            "_Popart.lstmOptions": {"partialsType": "half"},
+        },
         "popart": {
             "partialsTypeMatMuls": "half",
             "convolutionOptions": {"partialsType": "half"},
@@ -307,7 +315,10 @@ SETS: Dict[str, Dict[str, Dict[str, Any]]] = {
         "tensorflow_ipu": {"auto_select_ipus": 2},
     },
     "--available-memory-proportion, several without a pipeline": {
-        "poptorch": {"setAvailableMemoryProportion": {"IPU0": 0.1, "IPU1": 0.2}},
+        "poptorch": {
+            "setAvailableMemoryProportion": {"IPU0": 0.1, "IPU1": 0.2},
+            "_Popart.lstmOptions": {"availableMemoryProportion": "0.1"},
+        },
     },
     "--replicated-tensor-sharding without --variable-offloading": {
         "poptorch": {

@@ -18,6 +18,8 @@ ARCHITECTURES = {"ipu1": 1, "ipu2": 2, "ipu21": 21}
 KEEP_ALL, BY_SIZE, BY_STAGE, ALL_BUT_CHECKPOINTS = 0, 1, 3, 4
 # The number of batches that I/O tiles buffer while other tiles compute.
 BUFFERED = 3
+# A value of PopART's SyntheticDataMode: `enableSyntheticData` always draws normal numbers.
+ZEROS = 1
 
 
 def sharded(settings: Settings) -> bool:
@@ -43,6 +45,8 @@ def make(sdk: Any, case: Case, settings: Settings, synthetic: bool) -> Any:
             except (AssertionError, ValueError) as error:
                 raise Refused(f"{name}: PopTorch refuses the value: {error}") from error
     options.enableSyntheticData(synthetic)
+    if synthetic and settings.zero_values:
+        options._Popart.set("syntheticDataMode", ZEROS)
     options.showCompilationProgressBar(False)
     return options
 
@@ -64,7 +68,8 @@ def _replicas(sdk: Any, options: Any, case: Case, settings: Settings) -> Steps:
 
 def _numbers(sdk: Any, options: Any, case: Case, settings: Settings) -> Steps:
     """The options of convolutions are set once, as a whole: setPartialsType and setConvolutionDithering would each
-    replace them."""
+    replace them. A fused LSTM reads its own options only, and no memory proportion of an IPU: PopTorch sets that for
+    operations of one output (`Compiler.cpp`), and an LSTM has two."""
     poplar = settings.poplar
     matmul, conv = _ipu.partials(settings)
     if matmul:
@@ -77,6 +82,13 @@ def _numbers(sdk: Any, options: Any, case: Case, settings: Settings) -> Steps:
     if convolutions:
         name = "--partials-type-conv" if conv else "--conv-dithering"
         yield name, lambda: options._Popart.set("convolutionOptions", convolutions)
+    recurrent = {"partialsType": matmul} if matmul else {}
+    if poplar.available_memory_proportion:
+        # Recurrent layers are in no pipeline: they have no blocks.
+        recurrent["availableMemoryProportion"] = f"{poplar.available_memory_proportion[0]:g}"
+    if recurrent:
+        name = "--partials-type-matmul" if matmul else "--available-memory-proportion"
+        yield name, lambda: options._Popart.set("lstmOptions", recurrent)
     if poplar.stochastic_rounding is not None:
         rounding = poplar.stochastic_rounding
         yield "--stochastic-rounding", lambda: options.Precision.enableStochasticRounding(rounding)
