@@ -168,7 +168,8 @@ def _popnn(kind: str) -> Callable[[Any, Node], Callable[..., Any]]:
             if mixed:
                 for name, variable in held.items():
                     setattr(layer, name, tf.cast(variable, to.compute))
-            return layer(x)
+            # The layer takes Keras's own learning phase, which is a number, for training.
+            return layer(x, training=bool(to.training))
 
         return call
 
