@@ -158,7 +158,8 @@ class Executor(IpuProgram):
 
     def device_facts(self) -> Dict[str, Any]:
         facts: Dict[str, Any] = {}
-        if self.settings.data != "synthetic":
+        # PopTorch computes the latency from the first input to the last output, and fails without inputs.
+        if self.settings.data != "synthetic" and self.graph.inputs:
             facts["sdk_latency_s"] = float(self.executor.getLatency()[2])
         if self.settings.poplar.cycle_count:
             facts["cycles"] = int(self.executor.cycleCount())
