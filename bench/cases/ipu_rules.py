@@ -84,6 +84,8 @@ def _require_simulable(case: Case, poplar: Poplar) -> None:
         raise ValueError("--cycle-count reads a counter of the hardware; --ipu-model has none")
     if poplar.compile_only and poplar.ipu_model:
         raise ValueError("--compile-only needs no device, and no --ipu-model either")
+    if poplar.compile_only and poplar.cycle_count:
+        raise ValueError("--cycle-count reads a counter of the hardware; --compile-only runs nothing")
 
 
 def _require_full_pipeline(case: Case, settings: Settings) -> None:
