@@ -57,6 +57,8 @@ def configure(self: Any, device: str = "cpu") -> None:
     if not free and not simulated:
         text = "Could not find an available device for TensorFlow virtual device /device:IPU:0."
         raise tf.errors.InternalError(None, None, text)
+    System.products, System.convolutions = self.matmuls.poplar_options, self.convolutions.poplar_options
+    System.stable = self.norms.use_stable_statistics
     System.ipus, System.executes = wanted, self.device_connection.type.name != "PRE_COMPILE"
 
 

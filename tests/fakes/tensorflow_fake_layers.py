@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import contract
 import tensorflow as tf
+from tensorflow_fake_run import System
 
 # TensorFlow's CPU kernel for a convolution of groups has no gradient; an IPU's has.
 _true_conv2d = tf.nn.conv2d
 
 
 def _conv2d(input: Any, filters: Any, strides: Any, padding: Any, **more: Any) -> Any:
+    lowered("conv", **System.convolutions)
     groups = input.shape[-1] // filters.shape[2]
     if groups == 1:
         return _true_conv2d(input, filters, strides, padding, **more)
@@ -18,7 +21,32 @@ def _conv2d(input: Any, filters: Any, strides: Any, padding: Any, **more: Any) -
     return tf.concat([_true_conv2d(x, w, strides, padding, **more) for x, w in parts], axis=3)
 
 
+def lowered(kind: str, **options: Any) -> None:
+    """Record the options of an operation of a call. Sources, SDK 3.4: `poplar_util.cc`, `rnn_util.cc`."""
+    if System.run is not None:
+        contract.record("tensorflow.lowered", {kind: [options]})
+
+
+def _recording(true: Any, kind: str, options: Any) -> Any:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        lowered(kind, **options(kwargs))
+        return true(*args, **kwargs)
+
+    return call
+
+
+def _product_options(kwargs: Any) -> Any:
+    return System.products
+
+
+def _norm_options(kwargs: Any) -> Any:
+    return {"stable": System.stable and kwargs.get("is_training", True)}
+
+
 tf.nn.conv2d = _conv2d
+tf.nn.depthwise_conv2d = _recording(tf.nn.depthwise_conv2d, "conv", lambda kwargs: System.convolutions)
+tf.linalg.matmul = tf.matmul = _recording(tf.linalg.matmul, "matmul", _product_options)
+tf.compat.v1.nn.fused_batch_norm = _recording(tf.compat.v1.nn.fused_batch_norm, "norm", _norm_options)
 
 
 class _Recurrent:
@@ -31,6 +59,8 @@ class _Recurrent:
         self.kind = tf.as_dtype(told.get("dtype") or "float32")
         if self.kind not in (tf.float16, tf.float32):
             raise ValueError(f"Only support float16, float32, provided {self.kind}")
+        partials = "half" if told.get("partials_dtype") == tf.float16 else "float"
+        self.options = {**System.products, "partialsType": partials, **(told.get("options") or {})}
         if told.get("partials_dtype", tf.float32) not in (tf.float16, tf.float32):
             raise ValueError("partials_dtype must be float16 or float32")
 
@@ -51,6 +81,9 @@ class _Recurrent:
 
     def call(self, inputs: Any, mask: Any = None, training: Any = None, initial_state: Any = None) -> Any:
         assert inputs.dtype == self.kind, f"inputs of {inputs.dtype} in a layer of {self.kind}"
+        # As addons `rnn.py`: Keras's learning phase is a number, and what is no bool is taken for training.
+        training = training if isinstance(training, bool) else True
+        lowered(type(self).__name__.lower(), training=training, **self.options)
         weights = [tf.convert_to_tensor(one) for one in (self.kernel, self.recurrent_kernel, self.biases)]
         state = [tf.zeros((inputs.shape[0], self.units), self.kind)] * 2
         found = []

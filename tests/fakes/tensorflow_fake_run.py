@@ -13,12 +13,15 @@ from tensorflow import errors
 
 class System:
     """The IPUs of this process; None: none are configured. Whether they run what is compiled; every variable made
-    under a strategy; the present call."""
+    under a strategy; the present call; the options of products, convolutions and norms."""
 
     ipus: Optional[int] = None
     executes = True
     variables: List[Any] = []
     run: Any = None
+    products: Dict[str, str] = {}
+    convolutions: Dict[str, str] = {}
+    stable = False
 
 
 class Ended(BaseException):

@@ -36,6 +36,7 @@ PROGRAMS: Dict[str, Dict[str, Any]] = {
     "zeros": {"data": "synthetic", "zero_values": True, **poplar(output_mode="")},
     "synthetic training": {**TRAINED, "data": "synthetic", **poplar(output_mode="")},
     "a chain that draws": {"workload": "hmc", "data": "synthetic", **poplar(output_mode="")},
+    "a chain that draws, generated": {"workload": "hmc"},
     "mixed precision": {"precision": "fp16m"},
     "16 bits": {**TRAINED, "precision": "fp16"},
     "a scale of the loss": {**TRAINED, "precision": "fp16", "recipe": {"loss_scaling": 64.0}},
@@ -95,6 +96,26 @@ PROGRAMS: Dict[str, Dict[str, Any]] = {
         **TRAINED,
         "replicas": 2,
         **poplar(replicated_tensor_sharding=True, variable_offloading=False),
+    },
+}
+# The kinds of workloads whose operations differ, and the options that operations read, in two programs.
+KINDS: Dict[str, Dict[str, Any]] = {
+    "product": {"workload": "dense"},
+    "convolution": {"workload": "conv"},
+    "grouped convolution": {"workload": "grouped_conv"},
+    **{f"fused {kind}": {"workload": kind} for kind in ("rnn", "lstm", "gru")},
+    **{f"{kind} cell": {"workload": kind, "variant": "rnn_impl=cell"} for kind in ("rnn", "lstm", "gru")},
+    "fused lstm in 16 bits": {"workload": "lstm", "precision": "fp16"},
+    "fused gru in 16 bits": {"workload": "gru", "precision": "fp16"},
+    "network": NETWORK,
+    "trained network": {**NETWORK, **TRAINED},
+    "network with group norms": {**NETWORK, "variant": "group"},
+}
+OPERATIONS: Dict[str, Dict[str, Any]] = {
+    "partials": poplar(partials_type_matmul="half", partials_type_conv="half"),
+    "others": {
+        "half_partial": True,
+        **poplar(available_memory_proportion=(0.3,), conv_dithering=True, stable_norm=True),
     },
 }
 # Injected errors: the mode, the way of contract_worker.WAYS, and the message of the check that detects it.

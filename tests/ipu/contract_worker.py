@@ -302,6 +302,14 @@ def programs(bench):
         yield name, {**bench.seen(case, settings, look, timed=case.workload == "hmc"), **contract_own.marks(bench)}
 
 
+def operations(bench):
+    """The options that reach each kind of operation, for each kind of workload and each option about operations."""
+    for kind, workload in contract_sdks.KINDS.items():
+        for option, change in contract_sdks.OPERATIONS.items():
+            case, settings = bench.made(**{**workload, **change})
+            yield f"{kind}: {option}", bench.seen(case, settings, once)
+
+
 def faults(bench):
     """Exceptions of the SDK in compilation and in a run."""
     case, settings = bench.made("dense", "training", poplar={"available_memory_proportion": (0.3,)})
@@ -480,7 +488,21 @@ def version(bench):
     yield "of the SDK", {"outcome": "passed", "said": bench.engine.version()}
 
 
-QUESTIONS = (numbers, many, wrong, programs, faults, ways_out, devices, feeds, optimisers, runs, under_poprun, version)
+QUESTIONS = (
+    numbers,
+    many,
+    wrong,
+    programs,
+    operations,
+    faults,
+    ways_out,
+    devices,
+    feeds,
+    optimisers,
+    runs,
+    under_poprun,
+    version,
+)
 
 if __name__ == "__main__":
     bench = Bench(sys.argv[1])

@@ -1,4 +1,4 @@
-"""What the three IPU backends share: the batches of a call, the copies of its results, and facts to be recorded.
+"""What the three IPU backends share: the batches of a call, and the copies of its results.
 
 One call to an IPU runs `batches_per_step` batches on each replica, or in training as many weight updates of
 `gradient_accumulation` batches. The host arrays of a call have shape (batches of the call, *shape of the graph).
@@ -68,13 +68,6 @@ def scale_of_loss(graph: Graph, case: Case, settings: Settings) -> float:
     if case.mode != "training":
         return 1.0
     return settings.recipe.loss_scaling or loss_scale(case.precision, max(1, math.prod(graph.output.shape)))
-
-
-def facts(settings: Settings, output_mode: str, scale: float) -> Dict[str, Any]:
-    """The tuning of a program, to be recorded, without the SDK's defaults."""
-    matmul, conv = partials(settings)
-    tuning = {"output_mode": output_mode, "partials_matmul": matmul, "partials_conv": conv}
-    return {**{name: fact for name, fact in tuning.items() if fact}, **({"loss_scale": scale} if scale != 1 else {})}
 
 
 def call_shape(case: Case, settings: Settings) -> Tuple[int, int, int]:

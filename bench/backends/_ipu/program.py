@@ -6,6 +6,7 @@ import itertools
 from typing import Any, ContextManager, Dict, Mapping, Sequence
 
 from bench.backends import _ipu
+from bench.backends._ipu import effects
 from bench.cases.case import Case, Settings
 from bench.graph import Graph
 from bench.program import Batches, Program
@@ -39,7 +40,7 @@ class IpuProgram(Program):
         self.call_shape = _ipu.call_shape(case, settings)
         self.scale = _ipu.scale_of_loss(graph, case, settings)
         self.output_mode = _ipu.output_mode(case, settings)
-        self.facts = _ipu.facts(settings, self.output_mode, self.scale)
+        self.facts = effects.facts(graph, case, settings, self.output_mode, self.scale)
         self.call: Any = None
         self.deterministic = not any(node.op in DRAWING for node in graph.nodes)
         self.deterministic = self.deterministic and not (self.training and settings.batches_per_step > 1)

@@ -12,6 +12,7 @@ import tensorflow as tf
 from tensorflow.python.ipu import ipu_strategy
 
 from bench.backends import _ipu
+from bench.backends._ipu import effects
 from bench.backends._ipu.program import IpuProgram
 from bench.backends.tensorflow import lowering
 from bench.backends.tensorflow_ipu import config
@@ -38,7 +39,8 @@ class Strategy(IpuProgram):
         super().__init__(sdk, graph, case, settings)
         # A graph without inputs needs no infeed.
         self.synthetic = settings.data == "synthetic" or not graph.inputs
-        self.facts = _ipu.facts(settings, "" if self.synthetic else self.output_mode, self.scale)
+        output_mode = "" if self.synthetic else self.output_mode
+        self.facts = effects.facts(graph, case, settings, output_mode, self.scale)
         self.initial = dict(weights)
         self.main: Optional[Call] = None
         self.resident: Optional[Call] = None

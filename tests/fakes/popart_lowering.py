@@ -1,0 +1,44 @@
+"""Which options PopART gives each kind of operation of a model.
+
+Sources, SDK 3.4: `matmul.cpp` and `irlowering.cpp` (products), `convbase.cpp`, `lstmx.cpp` and `grux.cpp` (`lstmOptions`),
+`rnnx.cpp` (none), `batchnormx.cpp` and `instancenormx.cpp`.
+"""
+
+from __future__ import annotations
+
+import popart_models as models
+
+KINDS = {
+    "MatMul": "matmul",
+    "Gemm": "matmul",
+    "Conv": "conv",
+    "LSTM": "lstm",
+    "GRU": "gru",
+    "RNN": "rnn",
+    "BatchNormalization": "norm",
+    "InstanceNormalization": "norm",
+}
+
+
+def operations(model, options):
+    """The options of each kind of operation, without repeats."""
+    found = {}
+    for node in models.nodes(model.graph):
+        kind = KINDS.get(node.op_type, "")
+        if not kind or (node.op_type == "BatchNormalization" and len(node.output) == 1):
+            continue
+        own = {"availableMemoryProportion": a.f for a in node.attribute if a.name == "__available_memory"}
+        read = {**_options(kind, options), **({} if kind == "rnn" else own)}
+        if read not in found.setdefault(kind, []):
+            found[kind].append(read)
+    return found
+
+
+def _options(kind, options):
+    if kind == "matmul":
+        return {"partialsType": options.partialsTypeMatMuls or "float", **options.matmulOptions}
+    if kind == "conv":
+        return dict(options.convolutionOptions)
+    if kind == "norm":
+        return {"stable": options.enableStableNorm}
+    return {} if kind == "rnn" else dict(options.lstmOptions)
