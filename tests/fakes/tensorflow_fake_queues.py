@@ -19,6 +19,7 @@ def make_infeed(self: Any, dataset: Any, **told: Any) -> None:
         raise ValueError(f"prefetch_depth must be greater than zero, but it is {depth}")
     if not all(spec.shape.is_fully_defined() for spec in tf.nest.flatten(dataset.element_spec)):
         raise ValueError("Output shape is not fully defined.")
+    self._dataset = dataset
     state(self).__dict__.update(dataset=dataset, iterator=None, ahead={}, dequeued=False)
 
 
@@ -26,7 +27,9 @@ def initialise(self: Any) -> None:
     held = state(self)
     if held.iterator is not None:
         raise tf.errors.AlreadyExistsError(None, None, "the infeed is there already")
-    held.iterator = iter(held.dataset)
+    # `initializer` of the true queue reads the dataset's tensor anew (`ipu_infeed_queue.py`).
+    assert self._dataset.element_spec == held.dataset.element_spec
+    held.iterator = iter(self._dataset)
     held.ahead = held.ahead if wrong("stale") else {}
 
 

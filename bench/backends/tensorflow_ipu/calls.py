@@ -33,12 +33,14 @@ class Source:
     """The batches of one feed.
 
     calls    the arrays of one call after another
+    native   the batches are a fixed list, which has no end
     loaded   the number of calls whose arrays are ready for the infeed
     run      the number of calls that have run
     error    why there are no more calls
     """
 
     calls: Iterator[Arrays]
+    native: bool = False
     loaded: int = 0
     run: int = 0
     error: Optional[Exception] = None
@@ -84,7 +86,11 @@ class Call:
             # It also drops the batches that were fetched ahead.
             _ = self.infeed.deleter
         native: Any = map(self._native, batches)
-        self.source = Source(_ipu.calls(list(native) if isinstance(batches, Sequence) else native, self.call_shape))
+        repeated = isinstance(batches, Sequence)
+        self.source = Source(_ipu.calls(list(native) if repeated else native, self.call_shape), native=repeated)
+        # The queue reads this attribute when it is initialised (`ipu_infeed_queue.py`). A queue of another name would
+        # need another compilation.
+        self.infeed._dataset = self._dataset(self.source)
         _ = self.infeed.initializer
 
     def __call__(self) -> None:
@@ -223,12 +229,21 @@ class Call:
     def _infeed(self) -> Any:
         from tensorflow.python.ipu import ipu_infeed_queue
 
-        specs = tuple(tf.TensorSpec(spec.shape, spec.dtype) for spec in self._specs())
-        dataset = tf.data.Dataset.from_generator(self._generate, output_signature=specs)
+        dataset = tf.data.Dataset.from_generator(self._generate, output_signature=tuple(self._specs()))
         options: Dict[str, Any] = {"optimise_latency": True} if self.latency else {}
         if not self.settings.poplar.prefetch or self.latency:
             options["prefetch_depth"] = 1
         return ipu_infeed_queue.IPUInfeedQueue(dataset, **options)
+
+    def _dataset(self, source: Source) -> Any:
+        """The batches of a source. Those of a fixed list are tensors, which TensorFlow reads without Python."""
+        specs = tuple(self._specs())
+        if not source.native:
+            return tf.data.Dataset.from_generator(self._generate, output_signature=specs)
+        arrays = next(source.calls)
+        with tf.device("/device:CPU:0"):
+            tensors = tuple(tf.constant(arrays[name], spec.dtype) for name, spec in zip(self.inputs, specs))
+            return tf.data.Dataset.from_tensor_slices(tensors).repeat()
 
     def _generate(self) -> Iterator[Tuple[Any, ...]]:
         """The batches of the present source, and zeros after its last complete call.
@@ -240,6 +255,7 @@ class Call:
         assert source is not None
         try:
             for arrays in source.calls:
+                self._require_shapes(arrays)
                 source.loaded += 1
                 for index in range(math.prod(self.call_shape)):
                     yield tuple(arrays[name][index] for name in self.inputs)
@@ -248,6 +264,12 @@ class Call:
         zeros = tuple(np.zeros(spec.shape, spec.dtype.as_numpy_dtype) for spec in self._specs())
         while True:
             yield zeros
+
+    def _require_shapes(self, arrays: Arrays) -> None:
+        """Raise ValueError for an array of another shape, for which TensorFlow would end the process."""
+        for name, spec in zip(self.inputs, self._specs()):
+            if arrays[name].shape[1:] != tuple(spec.shape):
+                raise ValueError(f"{name} of a batch has shape {arrays[name].shape[1:]}, not {tuple(spec.shape)}")
 
     def _outfeed(self) -> Any:
         from tensorflow.python.ipu import ipu_outfeed_queue
