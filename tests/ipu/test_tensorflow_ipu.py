@@ -198,6 +198,37 @@ def test_what_stops_the_batches_is_told_as_it_was():
     assert answers("tensorflow_ipu")["own"]["interrupted"]["text"] == "ValueError: an image is no image"
 
 
+def test_a_batch_of_another_shape_is_told_after_the_calls_before_it():
+    """TensorFlow would end the process (LOG(FATAL) in poplar_executor.cc, 988)."""
+    answer = answers("tensorflow_ipu")["own"]["misshapen"]
+
+    assert answer["text"] == "ValueError: input0 of a batch has shape (2, 8), not (3, 8)"
+    assert [name for name, _ in answer["calls"]].count("ipu_strategy.IPUStrategyV1.run") == 4
+
+
+def test_a_fixed_list_of_batches_is_fed_without_python():
+    from_list, from_iterator = own("generators")["said"]
+
+    assert from_list == 0
+    assert from_iterator > 0
+
+
+def test_a_cycle_count_that_is_not_logged_is_told():
+    """It is a line of the lowest level in TensorFlow's log, which TF_CPP_MIN_LOG_LEVEL of 1 drops."""
+    answer = answers("tensorflow_ipu")["own"]["no cycles"]
+
+    assert (answer["outcome"], answer["text"][:38]) == ("Broken", "TensorFlow has logged no cycle count: ")
+
+
+def test_the_log_level_that_cycle_counts_need_is_set(monkeypatch):
+    monkeypatch.delenv("TF_POPLAR_FLAGS", raising=False)
+
+    assert ENGINE.environment(Settings(poplar=Poplar(cycle_count=True)), "ipu") == {
+        "TF_POPLAR_FLAGS": "--log_cycle_count=0",
+        "TF_CPP_MIN_LOG_LEVEL": "0",
+    }
+
+
 def test_a_simulation_needs_no_free_device_and_no_id():
     calls = own("simulated")["calls"]
     told = {name: given["value"] for name, given in calls if name.startswith("config.IPUConfig.") and "value" in given}

@@ -34,6 +34,9 @@ def environment(settings: Settings, device: str) -> Dict[str, str]:
     if poplar.cycle_count:
         flags.append("--log_cycle_count=0")
     variables = _ipu.environment(settings, device)
+    if poplar.cycle_count:
+        # The count is a line of the lowest level in TensorFlow's log, whatever level the user has set.
+        variables["TF_CPP_MIN_LOG_LEVEL"] = "0"
     all_flags = tf_flags(flags, os.environ)
     return {**variables, "TF_POPLAR_FLAGS": all_flags} if all_flags else variables
 

@@ -20,7 +20,7 @@ from bench.backends.tensorflow_ipu.calls import Call
 from bench.backends.tensorflow_ipu.layers import Network
 from bench.backends.tensorflow_ipu.training import Trainer
 from bench.cases.case import Case, Settings
-from bench.cases.errors import Unavailable
+from bench.cases.errors import Broken, Unavailable
 from bench.cases.precision import PRECISIONS
 from bench.graph import Graph
 from bench.program import Arrays, Batches
@@ -139,7 +139,9 @@ class Strategy(IpuProgram):
                 os.close(stderr)
             log.seek(0)
             cycles = CYCLES.findall(log.read())
-        return {"cycles": int(cycles[-1])} if cycles else {}
+        if not cycles:
+            raise Broken("TensorFlow has logged no cycle count: --cycle-count needs --log_cycle_count in its flags")
+        return {"cycles": int(cycles[-1])}
 
     def release(self) -> None:
         with contextlib.ExitStack() as stack:
