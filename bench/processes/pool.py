@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import signal
 import time
-from typing import Any, Callable, Dict, Mapping, Optional, Sequence
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
 from bench.job import Pace
 from bench.processes.host import START_TIMEOUT_S, Host, HostLost
@@ -18,7 +19,11 @@ from bench.processes.hosts import Hosts
 
 Reply = Dict[str, Any]
 
+# The last lines of a dead worker's stderr that are reported, and those in which a cause is searched for.
 STDERR_LINES = 5
+STDERR_SEARCHED = 2000
+# How C++, TensorFlow's log, and Python's handler of faults begin a line that names the cause of an abort.
+CAUSE = re.compile(r"terminate called|what\(\):|[Cc]heck failed|: F \w|\[(?:error|critical)\]|Fatal Python error")
 
 BOOT = """
 import os, sys
@@ -114,8 +119,18 @@ class Worker:
             how = f"exited with {code}"
         else:
             how = f"failed: {str(error).strip().splitlines()[-1]}"
-        lines = self.host.machine.tail(self.stderr, STDERR_LINES)
+        lines = told(self.host.machine.tail(self.stderr, STDERR_SEARCHED))
         return "\n".join([f"the worker {how}", *(f"  stderr: {line}" for line in lines)])
+
+
+def told(lines: Sequence[str]) -> List[str]:
+    """The lines of a dead worker's stderr that are reported: those that name a cause, and the last ones.
+
+    A native abort prints its cause, and then dozens of frames.
+    """
+    last = list(lines[-STDERR_LINES:])
+    causes = [line for line in lines[:-STDERR_LINES] if CAUSE.search(line)]
+    return causes[-STDERR_LINES:] + last
 
 
 class Pool:

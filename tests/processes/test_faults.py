@@ -12,6 +12,8 @@ from typing import Any, Callable, Dict, List, Set, Tuple
 import pytest
 from suite import EMPTIES_JSON, SMALL, Result, Suite, alive, case_id, finished, until
 
+from bench.processes import pool
+
 # Each backend goes wrong at batch size 1, after it has said so on stderr, and is sound at batch size 2.
 AT_ONE = """
 if case.batch_size == 1:
@@ -282,3 +284,22 @@ def test_a_run_leaves_nothing_in_the_temporary_folder(suite: Suite, tmp_path: Pa
 
     assert result.returncode == 0, result.text
     assert sorted(tmp_path.iterdir()) == []
+
+
+def test_the_cause_of_a_native_abort_is_told_before_its_last_frames() -> None:
+    frames = [f"frame {number}" for number in range(60)]
+    lines = [
+        "loading",
+        "terminate called after throwing an instance of 'std::runtime_error'",
+        "  what():  boom",
+        *frames,
+    ]
+
+    assert pool.told(lines) == [*lines[1:3], *frames[-5:]]
+    assert pool.told(frames) == frames[-5:]
+
+
+def test_the_line_with_which_tensorflow_ends_a_process_is_a_cause() -> None:
+    fatal = "2026-01-01 00:00:00.1: F tensorflow/executor.cc:992] An infeed dataset iterator has failed"
+
+    assert pool.told([fatal, *"abcdefgh"]) == [fatal, *"defgh"]
