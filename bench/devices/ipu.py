@@ -35,6 +35,9 @@ POLL_S = 1.0
 TOOL_TIMEOUT_S = 30.0
 # Tiles of a chip, and floating-point operations of one tile in one cycle: 16-bit, 32-bit (Graphcore's datasheets).
 CHIPS = {"ipu1": (1216, 64, 16), "ipu2": (1472, 128, 32), "ipu21": (1472, 128, 32)}
+# The nominal clocks of the tiles in MHz. gc-info shows the present one, which is low while a C600 is idle.
+# C600: 280 TFLOP/s of its datasheet / (1472 tiles x 128 FLOP).
+CLOCKS_MHZ = {"ipu1": 1600.0, "ipu2": 1330.0, "ipu21": 1850.0, "c600": 1486.0}
 _DEVICE = re.compile(r"^\s*-\+- Id:\s+\[(\d+)\],\s+(?:target|type):\s+\[([^\]]+)\]")
 _MEMBER = re.compile(r"^\s*\|--- (?:PCIe )?Id:\s+\[(\d+)\],\s+DNC Id:\s+\[(\d+)\]")
 
@@ -150,8 +153,12 @@ def listed() -> List[Listed]:
 
 
 def clock_hz() -> float:
-    """The clock of the tiles; 0 if gc-info does not say."""
-    clock = re.match(r"\s*(\d+(?:\.\d+)?)\s*MHz", _information().get("clock", ""))
+    """The nominal clock of the tiles; of an unknown chip the present one, and 0 if gc-info does not say."""
+    facts = _information()
+    for name in (facts.get("board type", "").lower(), facts.get("ipu architecture", "")):
+        if name in CLOCKS_MHZ:
+            return CLOCKS_MHZ[name] * 1e6
+    clock = re.match(r"\s*(\d+(?:\.\d+)?)\s*MHz", facts.get("clock", ""))
     return float(clock[1]) * 1e6 if clock else 0.0
 
 

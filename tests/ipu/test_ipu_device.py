@@ -69,6 +69,22 @@ def test_the_peak_is_computed_from_tiles_and_clock_and_says_so():
 
 
 @pytest.mark.parametrize(
+    "architecture, board, now, nominal",
+    [
+        ("ipu21", "C600", "20MHz", 1486e6),
+        ("ipu21", "M2000", "1850MHz", 1850e6),
+        ("ipu2", "M2000", "300MHz", 1330e6),
+        ("ipu9", "Z1", "900MHz", 900e6),
+    ],
+)
+def test_the_clock_is_the_nominal_one_whatever_an_idle_device_shows(monkeypatch, architecture, board, now, nominal):
+    facts = {"ipu architecture": architecture, "board type": board, "clock": now}
+    monkeypatch.setattr(ipu, "_information", lambda id=None: facts)
+
+    assert ipu.clock_hz() == nominal
+
+
+@pytest.mark.parametrize(
     "unset, path, count, told",
     [
         (True, TOOLS, "4", "POPLAR_SDK_ENABLED is not set"),
