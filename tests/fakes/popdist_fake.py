@@ -9,10 +9,17 @@ def _told():
     return [int(part) for part in os.environ["FAKE_POPDIST"].split(",")]
 
 
-def _device(**given):
+def _device(ipus_per_replica, connectionType):
     import popart
 
+    assert ipus_per_replica == _told()[2]
+
     return popart.DeviceManager().tryAcquireAvailableDevice(_told()[1] // _told()[0] * _told()[2])
+
+
+def _configure(options):
+    options.enableReplicatedGraphs = True
+    options.replicatedGraphCount = _told()[1] // _told()[0]
 
 
 BEHAVIOURS = {
@@ -21,5 +28,6 @@ BEHAVIOURS = {
     "popdist.getNumTotalReplicas": lambda: _told()[1],
     "popdist.getNumLocalReplicas": lambda: _told()[1] // _told()[0],
     "popdist.getNumIpusPerReplica": lambda: _told()[2],
+    "popdist.popart.configureSessionOptions": _configure,
     "popdist.popart.getDevice": _device,
 }

@@ -120,3 +120,10 @@ def test_the_rate_changes_and_the_scale_of_the_loss_does_not():
     told = [made["pyd"] for made in arguments(program("a scale of the loss"), "SGD")]
 
     assert told == [{"defaultLearningRate": [rate, False], "lossScaling": [64.0, True]} for rate in (0.0, 0.5)]
+
+
+def test_a_device_of_poprun_is_asked_for_by_position():
+    """As PopART's own tests do: the name of getDevice's parameter is not public."""
+    (given,) = arguments(ask("popart", "own", "under poprun"), "popdist.popart.getDevice")
+
+    assert given == {"ipus_per_replica": 1}

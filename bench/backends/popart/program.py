@@ -71,7 +71,8 @@ class Session(IpuProgram):
 
         def attempt() -> Any:
             if popdist:
-                return popdist.getDevice(ipus_per_replica=stages(self.settings))
+                # By position, as PopART's own tests do: the name of the parameter is not public.
+                return popdist.getDevice(stages(self.settings))
             if poplar.device_id is not None:
                 device = manager.tryAcquireDeviceById(poplar.device_id)
             else:
