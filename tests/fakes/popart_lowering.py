@@ -1,7 +1,7 @@
 """Which options PopART gives each kind of operation of a model.
 
-Sources, SDK 3.4: `matmul.cpp` and `irlowering.cpp` (products), `convbase.cpp`, `lstmx.cpp` and `grux.cpp` (`lstmOptions`),
-`rnnx.cpp` (none), `batchnormx.cpp` and `instancenormx.cpp`.
+Sources, SDK 3.4: `matmul.cpp` and `irlowering.cpp` (products), `convbase.cpp`, `lstmx.cpp` and `grux.cpp`
+(`lstmOptions`), `rnnx.cpp` (none), `batchnormx.cpp` and `instancenormx.cpp`.
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ def operations(model, options):
         kind = KINDS.get(node.op_type, "")
         if not kind or (node.op_type == "BatchNormalization" and len(node.output) == 1):
             continue
-        own = {"availableMemoryProportion": a.f for a in node.attribute if a.name == "__available_memory"}
-        read = {**_options(kind, options), **({} if kind == "rnn" else own)}
+        read = _options(kind, options)
+        shares = [attribute.f for attribute in node.attribute if attribute.name == "__available_memory"]
+        if shares and kind != "rnn":
+            read["availableMemoryProportion"] = shares[0]
         if read not in found.setdefault(kind, []):
             found[kind].append(read)
     return found

@@ -151,6 +151,10 @@ def of_tensorflow(bench):
     for accumulation in (1, 3):
         yield f"statistics {accumulation}", statistics(bench, accumulation)
     yield "interrupted", bench.seen(*bench.made("dense"), interrupted)
+    yield "misshapen", bench.seen(*bench.made("dense"), misshapen)
+    yield "generators", bench.seen(*bench.made("dense"), generators)
+    case, settings = bench.made("dense", poplar={"cycle_count": True})
+    yield "no cycles", bench.seen(case, settings, cycles, {"TF_CPP_MIN_LOG_LEVEL": "1"})
     traced = {"FAKE_TF_GRAPH": "1"}
     for workload, mode, way in (
         *(("dense", "training", {}), ("lstm", "training", {})),
@@ -299,4 +303,46 @@ def interrupted(program, graph, weights):
         program.run()
 
 
-QUESTIONS = {"poptorch": of_poptorch, "tensorflow_ipu": of_tensorflow}
+def misshapen(program, graph, weights):
+    """Feed an iterator whose third batch has too few rows."""
+    batch = draws.inputs(graph, "float32", 0)
+    program.feed(iter([batch, batch, {name: array[:-1] for name, array in batch.items()}]))
+    for _ in range(2):
+        program.run()
+    program.run()
+
+
+def generators(program, graph, weights):
+    """How many batches came from a Python generator: for a list, and for an iterator."""
+    counts, generate = [], program.main._generate
+
+    def counting():
+        for batch in generate():
+            counts[-1] += 1
+            yield batch
+
+    program.main._generate = counting
+    batches = [draws.inputs(graph, "float32", batch) for batch in range(2)]
+    for fed in (batches, iter(batches)):
+        counts.append(0)
+        program.feed(fed)
+        program.run()
+    return counts
+
+
+def cycles(program, graph, weights):
+    program.run()
+    return program.device_facts()
+
+
+# ---- PopART --------------------------------------------------------------------------------------------------------
+
+
+def of_popart(bench):
+    from bench.backends import _ipu
+
+    yield "under poprun", bench.seen(*bench.made("dense", replicas=2), once, {"FAKE_POPDIST": "2,4,1"})
+    _ipu._initialised.clear()
+
+
+QUESTIONS = {"poptorch": of_poptorch, "popart": of_popart, "tensorflow_ipu": of_tensorflow}

@@ -215,6 +215,7 @@ POPART = Sdk(
     wrong=("replica", "iteration", "sum", "accumulation", "step"),
     faults={
         "memory": ("popart.OutOfMemoryException", "does not fit\nmore", {}),
+        "exchange": ("popart.popart_exception", "Tile 0 receives more data than it has total memory in exchange", {}),
         "recoverable": (
             *("popart.poplar_recoverable_runtime_error", "link is down"),
             {"recoveryAction": "PARTITION_RESET"},
@@ -268,6 +269,8 @@ POPTORCH = Sdk(
     wrong=("replica", "iteration", "sum", "accumulation"),
     faults={
         "memory": ("poptorch.Error", "graph_memory_allocation_error: tile 3", {}),
+        "exchange": ("poptorch.Error", "Tile 0 receives more data than it has total memory in exchange", {}),
+        "linked": ("poptorch.Error", "linker: _poplar_start must be 0", {}),
         "recoverable": ("poptorch.RecoverableError", "link is down", {"recovery_action": "PARTITION_RESET"}),
         "unrecoverable": ("poptorch.UnrecoverableError", "parity", {}),
         "timeout": ("poptorch.Error", "Host sync timeout", {}),

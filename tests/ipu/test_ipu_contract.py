@@ -34,6 +34,11 @@ NO_WAY = {
 # The exception of each error of the SDK, and the start of its text.
 MEANINGS = {
     "memory": ("Refused", "out of memory on the IPU: "),
+    "exchange": (
+        "Refused",
+        "out of memory on the IPU: Tile 0 receives more data than it has total memory in exchange;",
+    ),
+    "linked": ("Refused", "out of memory on the IPU: linker: _poplar_start must be 0; lower"),
     "exhausted": ("Refused", "out of memory on the IPU: too much; lower --available-memory-proportion, --recompute"),
     "recoverable": ("Broken", "the IPU needs PARTITION_RESET, and trying again will not help: "),
     "unrecoverable": ("Broken", "the IPU has a fault that only its owner can mend: "),

@@ -2,8 +2,8 @@
 
 Sources, SDK 3.4. PopTorch: `Compiler.cpp` (a memory proportion is an attribute of operations with one output),
 `RegisterOptionalAtenOps.cpp.inc` (only an LSTM stays whole; GRU and RNN become the products of each time step). PopART:
-`matmul.cpp`, `convbase.cpp`, `lstmx.cpp`, `grux.cpp`, `batchnormx.cpp`, `groupnormx.cpp`, `instancenormx.cpp`; `rnnx.cpp`
-passes no options to its products. TensorFlow: `poplar_util.cc`, `rnn_util.cc`, `norm_ops.cc`.
+`matmul.cpp`, `convbase.cpp`, `lstmx.cpp`, `grux.cpp`, `batchnormx.cpp`, `groupnormx.cpp`, `instancenormx.cpp`;
+`rnnx.cpp` passes no options to its products. TensorFlow: `poplar_util.cc`, `rnn_util.cc`, `norm_ops.cc`.
 """
 
 from __future__ import annotations

@@ -19,7 +19,11 @@ BY_TEXT = "by text"
 TEXTS = (
     ("unrecoverable", "unrecoverable_runtime_error"),
     ("recoverable", "recoverable_runtime_error|recovery action"),
-    ("memory", "out of memory|graph_memory_allocation_error"),
+    (
+        "memory",
+        "out of memory|graph_memory_allocation_error|receives more data than it has total memory"
+        "|_poplar_start must be 0",
+    ),
     ("batches", "number of iterations of the pipeline must be"),
     ("timeout", "time.?out|sync timed out"),
     ("option", "invalid.option|unrecognised option|unknown option|bad partialstype"),
