@@ -64,6 +64,8 @@ def require(case: Case, settings: Settings) -> None:
         for name in ("variable_offloading", "replicated_tensor_sharding"):
             if getattr(poplar, name):
                 raise ValueError(f"{option(name)} is about training; --mode is {case.mode}")
+    if poplar.combined_momentum and case.mode == "training" and settings.recipe.optimiser != "momentum":
+        raise ValueError(f"--combined-momentum is for --optimiser momentum, not {settings.recipe.optimiser}")
     _require_simulable(case, poplar)
     _require_full_pipeline(case, settings)
 

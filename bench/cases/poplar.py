@@ -25,15 +25,29 @@ ENGINE_OPTIONS = tuple(
     debug.allowOutOfMemory debug.retainDebugInformation debug.floatPointOpException
     exchange.enablePrefetch exchange.streamBufferOverlap profiler.format profiler.blocks.filter
     target.deterministicWorkers target.saveOutputVertexGraph target.syncReplicasIndependently
-    opt.internalExchangeOptimisationTarget opt.maxCompilationThreads
+    opt.internalExchangeOptimisationTarget opt.maxCompilationThreads opt.enableMultiAccessCopies opt.useAutoloader
+    opt.maxComputeSetsPerLoweredCopy target.gatewayMode target.hostSyncTimeout streamCallbacks.maxLookahead
     """.split()
 )
 RUNTIME_OPTIONS = tuple(
     """
     target.syncMethod target.syncPollPeriodUs target.exceptionPollPeriodUs target.hostSyncTimeout
     streamCallbacks.multiThreadMode streamCallbacks.numaAware streamCallbacks.numWorkerThreads
+    streamCallbacks.maxLookahead
     """.split()
 )
+# PopART's options of a session that Graphcore's training programs set: switches, and one with named values.
+SCHEDULE_OF_ACCUMULATION = "accumulateOuterFragmentSettings.schedule"
+ACCUMULATION_SCHEDULES = ("Scheduler", "Serial", "OverlapCycleOptimized", "OverlapMemoryOptimized")
+SESSION_OPTIONS = (
+    *("explicitRecomputation", "scheduleNonWeightUpdateGradientConsumersEarly"),
+    *("disableGradAccumulationTensorStreams", "disableOptimizerStateTensorStreams"),
+    "replicatedCollectivesSettings.prepareScheduleForMergingCollectives",
+    "replicatedCollectivesSettings.mergeAllReduceCollectives",
+    SCHEDULE_OF_ACCUMULATION,
+)
+# Those that leave the optimiser's state on the device, so that a program cannot be checked.
+STATE_STREAMS = ("disableGradAccumulationTensorStreams", "disableOptimizerStateTensorStreams")
 # TensorFlow for IPU ends the process if a flag is unknown.
 TF_FLAGS = tuple(
     """
@@ -65,8 +79,10 @@ class Poplar:
     pipeline_schedule          grouped, interleaved or sequential; empty: the framework's default
     output_mode                all, final or sum: the outputs that a call of several batches returns; empty: depends on
                                the mode
+    combined_momentum          momentum and accumulated gradients share a buffer; None: the framework's default
     max_cross_replica_buffer_size   bytes of gradients that are summed over replicas at once
     engine_options, runtime_options   Poplar's options, texts by key
+    session_options            PopART's options of a session in training (SESSION_OPTIONS), texts by key
     cycle_count                read the cycle counter of the device
 
     ipu_model                  simulate: the case is checked but not timed
@@ -88,11 +104,13 @@ class Poplar:
     conv_dithering: bool = False
     variable_offloading: Optional[bool] = None
     replicated_tensor_sharding: bool = False
+    combined_momentum: Optional[bool] = None
     pipeline_schedule: str = ""
     output_mode: str = ""
     max_cross_replica_buffer_size: Optional[int] = None
     engine_options: Mapping[str, str] = field(default_factory=dict, hash=False)
     runtime_options: Mapping[str, str] = field(default_factory=dict, hash=False)
+    session_options: Mapping[str, str] = field(default_factory=dict, hash=False)
     cycle_count: bool = False
 
     ipu_model: bool = False
@@ -126,12 +144,24 @@ def option(name: str) -> str:
 def options_of(text: str, known: Sequence[str], variable: str) -> Dict[str, str]:
     """Parse a JSON object of options; each value becomes the text that Poplar takes.
 
-    Raises ValueError for a key that is not `known`. The error names the environment variable for other options.
+    Raises ValueError for a key that is not `known`. The error names the environment variable for other options, if
+    there is one.
     """
     options = json_texts("the value", text)
     for key in options:
         if key not in known:
-            raise ValueError(f"option {unknown(key, known)}; others can be set in {variable}")
+            others = f"; others can be set in {variable}" if variable else ""
+            raise ValueError(f"option {unknown(key, known)}{others}")
+    return options
+
+
+def session_options_of(text: str) -> Dict[str, str]:
+    """Parse a JSON object of PopART's options of a session. Raises ValueError for an unknown key or value."""
+    options = options_of(text, SESSION_OPTIONS, "")
+    for key, value in options.items():
+        allowed = ACCUMULATION_SCHEDULES if key == SCHEDULE_OF_ACCUMULATION else ("true", "false")
+        if value not in allowed:
+            raise ValueError(f"{key} is {' or '.join(allowed)}, not {value!r}")
     return options
 
 

@@ -99,6 +99,9 @@ def of_poptorch(bench):
     yield "drawn", bench.seen(case, settings, drawn, timed=True)
     case, settings = bench.made("dense", "training", batches_per_step=2)
     yield "two updates", bench.seen(case, settings, updated)
+    streams = {"session_options": {"disableOptimizerStateTensorStreams": "true"}}
+    recipe = {"optimiser": "momentum"}
+    yield "no state streams", bench.seen(*bench.made("dense", "training", recipe=recipe, poplar=streams), updated)
     wrong = {"FAKE_IPU_WRONG": "iteration"}
     case, settings = bench.made("resnet8", schedule="")
     yield "wrong iteration of a pipeline", bench.whole(case, settings, wrong)

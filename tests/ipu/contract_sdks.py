@@ -9,6 +9,7 @@ from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 IPU = "tensorflow.python.ipu"
 # Programs by name, as changes of an fp32 inference of `dense` on one IPU with batches from the host.
 TRAINED = {"mode": "training"}
+MOMENTUM = {**TRAINED, "precision": "fp16", "recipe": {"optimiser": "momentum", "loss_scaling": 64.0}}
 NETWORK = {"workload": "resnet8"}
 PIPELINE = {**NETWORK, **TRAINED, "schedule": ""}
 
@@ -59,6 +60,18 @@ PROGRAMS: Dict[str, Dict[str, Any]] = {
     "--variable-offloading on": {**TRAINED, **poplar(variable_offloading=True)},
     "--variable-offloading off": {**TRAINED, **poplar(variable_offloading=False)},
     "--replicated-tensor-sharding": {**TRAINED, "replicas": 2, **poplar(replicated_tensor_sharding=True)},
+    "--combined-momentum on": {**MOMENTUM, **poplar(combined_momentum=True)},
+    "--combined-momentum off": {**MOMENTUM, **poplar(combined_momentum=False)},
+    "--session-options": {
+        **TRAINED,
+        **poplar(
+            session_options={
+                "explicitRecomputation": "true",
+                "accumulateOuterFragmentSettings.schedule": "OverlapMemoryOptimized",
+                "replicatedCollectivesSettings.mergeAllReduceCollectives": "true",
+            }
+        ),
+    },
     "--max-cross-replica-buffer-size": poplar(max_cross_replica_buffer_size=4096),
     "--engine-options": poplar(engine_options={"opt.maxCompilationThreads": "3"}),
     "all engine options": poplar(

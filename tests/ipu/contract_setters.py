@@ -194,6 +194,14 @@ SETS: Dict[str, Dict[str, Dict[str, Any]]] = {
         },
         "tensorflow_ipu": {"auto_select_ipus": 2},
     },
+    "--session-options": {
+        "poptorch": {
+            "_Popart.explicitRecomputation": True,
+            "_Popart.accumulateOuterFragmentSettings.schedule": 3,
+            "_Popart.replicatedCollectivesSettings.mergeAllReduceCollectives": True,
+        },
+        "popart": {"explicitRecomputation": True},
+    },
     "--max-cross-replica-buffer-size": {
         "tensorflow_ipu": {"optimizations.maximum_cross_replica_sum_buffer_size": 4096},
     },

@@ -20,7 +20,7 @@ from contract_setters import SETS
 
 from bench import backends, workloads
 from bench.backends import _ipu
-from bench.cases.case import MODES, Settings
+from bench.cases.case import MODES, Case, Settings
 from bench.cases.poplar import Poplar
 from bench.cases.precision import PRECISIONS
 
@@ -516,3 +516,12 @@ def test_an_sdk_that_does_not_load_is_told_in_one_line(backend, tmp_path, monkey
         backends.load(backend).version()
     assert "made for Python 3.8" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_checked_program_has_the_streams_of_the_optimiser_s_state():
+    session = {"explicitRecomputation": "true", "disableOptimizerStateTensorStreams": "true"}
+    case = Case("dense", "u8", {}, "training", 1, "fp32", 1, "poptorch", "ipu")
+
+    checked = _ipu.checkable(case, Settings(poplar=Poplar(session_options=session)))
+
+    assert checked.poplar.session_options == {"explicitRecomputation": "true"}

@@ -96,3 +96,13 @@ def test_a_chain_without_inputs_has_no_latency_and_does_not_fail():
     told = ask("poptorch", "programs", "a chain that draws, generated")["said"]["told"]
 
     assert "sdk_latency_s" not in told
+
+
+@pytest.mark.parametrize("kind", ["fused rnn", "fused gru", "fused lstm", "gru cell"])
+def test_a_record_of_poptorch_says_which_layers_are_unrolled_over_time(kind):
+    """Only `lstm.input` is registered: PyTorch takes other layers apart before PopTorch sees them."""
+    facts = {backend: answer(backend, kind, "--half-partial")["said"]["facts"] for backend in SDKS}
+
+    assert facts["poptorch"].get("recurrence") == (None if kind == "fused lstm" else "unrolled")
+    assert "recurrence" not in facts["popart"]
+    assert "recurrence" not in facts["tensorflow_ipu"]

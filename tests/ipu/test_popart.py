@@ -127,3 +127,19 @@ def test_a_device_of_poprun_is_asked_for_by_position():
     (given,) = arguments(ask("popart", "own", "under poprun"), "popdist.popart.getDevice")
 
     assert given == {"ipus_per_replica": 1}
+
+
+def test_combined_momentum_is_scaled_as_the_loss_is():
+    on, off = (arguments(program(f"--combined-momentum {name}"), "SGD")[0] for name in ("on", "off"))
+
+    assert on["accumulatorAndMomentum"] == "SGDAccumulatorAndMomentum.Combined"
+    assert on["pyd"]["defaultVelocityScaling"] == on["pyd"]["lossScaling"] == [64.0, True]
+    assert off["accumulatorAndMomentum"] == "SGDAccumulatorAndMomentum.Separate"
+    assert "defaultVelocityScaling" not in off["pyd"]
+
+
+def test_session_options_reach_the_settings_within_settings():
+    told = dict((name, given.get("value")) for name, given in program("--session-options")["calls"])
+
+    assert told["AccumulateOuterFragmentSettings.schedule"] == "AccumulateOuterFragmentSchedule.OverlapMemoryOptimized"
+    assert told["ReplicatedCollectivesSettings.mergeAllReduceCollectives"] is True

@@ -112,6 +112,7 @@ def test_a_pipeline_that_is_not_filled_is_refused_with_the_rule(case, settings, 
         (case_of(), {"ipu_model": True, "cycle_count": True}, "--ipu-model has none"),
         (case_of(), {"ipu_model": True, "compile_only": "ipu2"}, "--compile-only needs no device"),
         (case_of(), {"compile_only": "ipu2", "cycle_count": True}, "--compile-only runs nothing"),
+        (case_of("training"), {"combined_momentum": True}, "--combined-momentum is for --optimiser momentum, not sgd"),
     ],
 )
 def test_what_the_sdk_refuses_is_refused_before_it_is_asked(case, own, told):

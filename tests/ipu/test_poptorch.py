@@ -144,3 +144,18 @@ def test_a_loss_in_16_bits_is_scaled_by_the_optimiser():
 
     assert scaled["loss_scaling"] > 1
     assert (plain["loss_scaling"], plain["use_combined_accum"]) == (1, False)
+
+
+def test_combined_momentum_is_scaled_as_the_loss_is():
+    """As Graphcore's train.py: velocity_scaling is the loss scaling."""
+    (on,), (off,) = (arguments(program(f"--combined-momentum {name}"), "optim.SGD") for name in ("on", "off"))
+
+    assert (on["use_combined_accum"], on["velocity_scaling"], on["loss_scaling"]) == (True, 64.0, 64.0)
+    assert (off["use_combined_accum"], "velocity_scaling" in off) == (False, False)
+
+
+def test_the_state_of_an_optimiser_without_streams_is_not_read():
+    called = [name for name, _ in answers("poptorch")["own"]["no state streams"]["calls"]]
+
+    assert answers("poptorch")["own"]["no state streams"]["outcome"] == "passed"
+    assert not [name for name in called if name.endswith("state_dict")]

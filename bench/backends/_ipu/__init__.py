@@ -18,6 +18,7 @@ from bench.backends._ipu.variables import environment as poplar_environment
 from bench.cases.case import Case, Settings
 from bench.cases.errors import Refused, Wrong
 from bench.cases.ipu_rules import pipeline_unit, stages
+from bench.cases.poplar import STATE_STREAMS
 from bench.cases.precision import PRECISIONS, loss_scale
 from bench.graph import Graph
 from bench.program import Batches
@@ -40,15 +41,17 @@ def checkable(case: Case, settings: Settings) -> Settings:
     """The settings of the program that is checked.
 
     Every batch comes from the host and every output goes back, which synthetic data does not do. A call has as few
-    batches as the pipeline allows, or one weight update. Rounding is not stochastic.
+    batches as the pipeline allows, or one weight update. Rounding is not stochastic, and the optimiser's state can be
+    reset.
     """
     training = case.mode == "training"
     fewest, _ = pipeline_unit(case.backend, settings.poplar.pipeline_schedule, stages(settings), training)
+    session = {key: text for key, text in settings.poplar.session_options.items() if key not in STATE_STREAMS}
     return replace(
         settings,
         data="generated",
         batches_per_step=1 if training else fewest,
-        poplar=replace(settings.poplar, output_mode="all", stochastic_rounding=False),
+        poplar=replace(settings.poplar, output_mode="all", stochastic_rounding=False, session_options=session),
     )
 
 

@@ -28,6 +28,8 @@ PRODUCTS: Dict[str, FrozenSet[str]] = {
 }
 # The recurrent layers of TensorFlow that have partial sums in 16 bits only if they compute in 16 bits.
 OWN_PARTIALS = frozenset({"gru", "lstm"})
+# The recurrent layers of which PopTorch makes an operation for each time step.
+UNROLLED = frozenset({"rnn", "gru"}) | CELLS
 NORMS = ("batch_norm", "group_norm")
 
 
@@ -52,6 +54,7 @@ def facts(graph: Graph, case: Case, settings: Settings, output_mode: str, scale:
         "output_mode": output_mode,
         "partials_matmul": matmul if reads_matmul_partials(graph, case, settings) else "",
         "partials_conv": conv if reads_conv_options(graph, case, settings) else "",
+        "recurrence": "unrolled" if case.backend == "poptorch" and graph.operations & UNROLLED else "",
         "without_effect": ", ".join(without_effect(graph, case, settings)),
     }
     return {**{name: fact for name, fact in tuning.items() if fact}, **({"loss_scale": scale} if scale != 1 else {})}
@@ -94,6 +97,11 @@ def _has_halves(graph: Graph, case: Case, settings: Settings) -> bool:
     return "float16" in (precision.compute, precision.weights)
 
 
+def _is_session(graph: Graph, case: Case, settings: Settings) -> bool:
+    """Whether the case is a training session of PopART, which PopTorch has as well."""
+    return case.mode == "training" and case.backend != "tensorflow_ipu"
+
+
 def _sums_gradients(graph: Graph, case: Case, settings: Settings) -> bool:
     return case.mode == "training" and case.replicas > 1 and settings.all_reduce
 
@@ -124,6 +132,7 @@ READERS: Tuple[Reader, ...] = (
     *_readers(_reads_stable_norm, "stable_norm"),
     *_readers(_has_halves, "stochastic_rounding"),
     *_readers(_has_state, "variable_offloading", "replicated_tensor_sharding"),
+    *_readers(_is_session, "combined_momentum", "session_options"),
     *_readers(_sums_gradients, "max_cross_replica_buffer_size"),
     *_readers(_streams, "prefetch"),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, Mapping, Tuple
+from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 
 from bench.backends._onnx.model import Held
 from bench.cases.recipe import Recipe
@@ -11,15 +11,22 @@ from bench.cases.recipe import Recipe
 Value = Tuple[float, bool]
 
 
-def make(popart: Any, recipe: Recipe, rate: float, scale: float, held: Mapping[str, Held]) -> Any:
+def make(
+    popart: Any, recipe: Recipe, rate: float, scale: float, held: Mapping[str, Held], combined: Optional[bool]
+) -> Any:
     """An optimiser with a learning rate for a loss multiplied by `scale`, by which it divides the gradients itself.
 
     Weight decay is for weights of more than one dimension only. `held`: the weights in each initializer.
+
+    combined   whether momentum and accumulated gradients share a buffer; None: PopART's default, which is to share it
     """
     values: Dict[str, Value] = {"defaultLearningRate": (rate, False), "lossScaling": (scale, True)}
     if recipe.weight_decay:
         values["defaultWeightDecay"] = (recipe.weight_decay, True)
-    optimiser = MAKERS[recipe.optimiser](popart, recipe, values)
+    if recipe.optimiser == "momentum" and combined is not None:
+        optimiser = _momentum_in(popart, recipe, values, combined)
+    else:
+        optimiser = MAKERS[recipe.optimiser](popart, recipe, values)
     if recipe.weight_decay:
         for name, parts in held.items():
             if all(weight.trained and len(weight.shape) == 1 for weight, _ in parts):
@@ -33,6 +40,14 @@ def _sgd(popart: Any, recipe: Recipe, values: Dict[str, Value]) -> Any:
 
 def _momentum(popart: Any, recipe: Recipe, values: Dict[str, Value]) -> Any:
     return popart.SGD({**values, "defaultMomentum": (recipe.momentum, True)})
+
+
+def _momentum_in(popart: Any, recipe: Recipe, values: Dict[str, Value], combined: bool) -> Any:
+    """Momentum in the buffer of the accumulated gradients, multiplied by the scale of the loss; or in its own."""
+    kinds = popart.SGDAccumulatorAndMomentum
+    scaling = {"defaultVelocityScaling": values["lossScaling"]} if combined else {}
+    values = {**values, "defaultMomentum": (recipe.momentum, True), **scaling}
+    return popart.SGD(values, accumulatorAndMomentum=kinds.Combined if combined else kinds.Separate)
 
 
 def _adam(popart: Any, recipe: Recipe, values: Dict[str, Value]) -> Any:

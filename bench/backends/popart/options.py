@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Callable, Dict
 
 from bench.backends import _ipu
 from bench.backends._ipu.variables import engine_options
 from bench.cases.case import Case, Settings
 from bench.cases.ipu_rules import stages
+from bench.cases.poplar import SCHEDULE_OF_ACCUMULATION
 from bench.cases.precision import PRECISIONS
 from bench.graph import Graph
 
@@ -70,6 +72,11 @@ def _train(popart: Any, options: Any, case: Case, settings: Settings) -> None:
     poplar = settings.poplar
     # PopART's default is the sum.
     options.accumulationAndReplicationReductionType = popart.ReductionType.Mean
+    for key, text in poplar.session_options.items():
+        *path, last = key.split(".")
+        parent = functools.reduce(getattr, path, options)
+        kinds = popart.AccumulateOuterFragmentSchedule
+        setattr(parent, last, getattr(kinds, text) if key == SCHEDULE_OF_ACCUMULATION else text == "true")
     if settings.recipe.gradient_accumulation > 1:
         options.enableGradientAccumulation = True
         options.accumulationFactor = settings.recipe.gradient_accumulation

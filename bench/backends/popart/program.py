@@ -101,7 +101,8 @@ class Session(IpuProgram):
         return ["output", "loss"] if self.settings.poplar.output_mode == "all" else ["loss"]
 
     def _optimiser(self, rate: float) -> Any:
-        return optimisers.make(self.sdk, self.settings.recipe, rate, self.scale, self.held)
+        combined = self.settings.poplar.combined_momentum
+        return optimisers.make(self.sdk, self.settings.recipe, rate, self.scale, self.held, combined)
 
     def _load(self, session_options: Any) -> None:
         if self.training or not session_options.constantWeights:

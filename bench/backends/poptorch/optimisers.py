@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, Iterable
+from typing import Any, Dict, Iterable
 
 from bench.cases.recipe import Recipe
 
@@ -11,9 +11,12 @@ from bench.cases.recipe import Recipe
 NO_RATE = 0.0
 
 
-def make(sdk: Any, recipe: Recipe, parameters: Iterable[Any], scale: float) -> Any:
+def make(sdk: Any, recipe: Recipe, parameters: Iterable[Any], scale: float, combined: bool) -> Any:
     """An optimiser at learning rate 0. Weight decay is for weights of more than one dimension only. PopTorch multiplies
-    the loss by `scale`, and divides the gradients by it."""
+    the loss by `scale`, and divides the gradients by it.
+
+    combined   momentum and accumulated gradients share a buffer, which holds them multiplied by `scale`
+    """
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     groups = [
         {"params": [p for p in trained if p.dim() > 1], "weight_decay": recipe.weight_decay},
@@ -23,8 +26,10 @@ def make(sdk: Any, recipe: Recipe, parameters: Iterable[Any], scale: float) -> A
     common = {"lr": NO_RATE, "loss_scaling": float(scale)}
     kind = recipe.optimiser
     if kind in ("sgd", "momentum"):
-        momentum = {"momentum": recipe.momentum} if kind == "momentum" else {}
-        return sdk.optim.SGD(groups, use_combined_accum=False, **common, **momentum)
+        momentum: Dict[str, Any] = {"momentum": recipe.momentum} if kind == "momentum" else {}
+        if combined:
+            momentum["velocity_scaling"] = float(scale)
+        return sdk.optim.SGD(groups, use_combined_accum=combined, **common, **momentum)
     if kind in ("rmsprop", "rmsprop_tf"):
         options = {"alpha": recipe.rmsprop_decay, "eps": recipe.epsilon, "momentum": recipe.momentum}
         return sdk.optim.RMSprop(groups, use_tf_variant=kind == "rmsprop_tf", **common, **options)
@@ -34,10 +39,10 @@ def make(sdk: Any, recipe: Recipe, parameters: Iterable[Any], scale: float) -> A
 class DeviceOptimiser:
     """The optimiser of a compiled program: its learning rate can be set, and its state reset."""
 
-    def __init__(self, executor: Any, optimiser: Any, recipe: Recipe) -> None:
+    def __init__(self, executor: Any, optimiser: Any, recipe: Recipe, streamed: bool) -> None:
+        """`streamed`: the state can be read and written. Plain gradient descent has none."""
         self.executor, self.optimiser = executor, optimiser
-        # Plain gradient descent has no state, and reading state from a device takes time.
-        self.initial = copy.deepcopy(optimiser.state_dict()) if recipe.optimiser != "sgd" else None
+        self.initial = copy.deepcopy(optimiser.state_dict()) if streamed and recipe.optimiser != "sgd" else None
         self.rate = NO_RATE
 
     def set_learning_rate(self, rate: float) -> None:

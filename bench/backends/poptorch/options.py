@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Callable, Dict, Iterator, Tuple
 
 from bench.backends import _ipu
@@ -9,6 +10,7 @@ from bench.backends._ipu.variables import engine_options
 from bench.cases.case import Case, Settings
 from bench.cases.errors import Broken, Refused
 from bench.cases.ipu_rules import stages
+from bench.cases.poplar import ACCUMULATION_SCHEDULES, SCHEDULE_OF_ACCUMULATION
 
 Steps = Iterator[Tuple[str, Callable[[], Any]]]
 
@@ -114,6 +116,9 @@ def _training(sdk: Any, options: Any, case: Case, settings: Settings) -> Steps:
     if kind != KEEP_ALL and stages(settings) > 1 and not sharded(settings):
         kind = BY_STAGE
     yield "--recompute", lambda: options._Popart.set("autoRecomputation", kind)
+    for key, text in poplar.session_options.items():
+        value = ACCUMULATION_SCHEDULES.index(text) if key == SCHEDULE_OF_ACCUMULATION else text == "true"
+        yield "--session-options", functools.partial(options._Popart.set, key, value)
     if poplar.variable_offloading is not None or poplar.replicated_tensor_sharding:
         location = sdk.TensorLocationSettings()
         if poplar.variable_offloading is not None:

@@ -15,6 +15,7 @@ from bench.backends.torch import lowering
 from bench.cases.case import Case, Settings
 from bench.cases.errors import Unavailable
 from bench.cases.ipu_rules import ipus, stages
+from bench.cases.poplar import STATE_STREAMS
 from bench.cases.precision import PRECISIONS
 from bench.devices import ipu
 from bench.graph import Graph
@@ -50,7 +51,8 @@ class Executor(IpuProgram):
         self.whole = self._traced()
         sdk_options = options.make(sdk, self.case, settings, self.synthetic)
         if self.training:
-            self.optimiser = optimisers.make(sdk, settings.recipe, self.whole.parameters(), self.scale)
+            combined = bool(settings.poplar.combined_momentum)
+            self.optimiser = optimisers.make(sdk, settings.recipe, self.whole.parameters(), self.scale, combined)
             self.executor = sdk.trainingModel(self.whole.train(), sdk_options, self.optimiser)
         else:
             self.executor = sdk.inferenceModel(self.whole.eval(), sdk_options)
@@ -63,7 +65,8 @@ class Executor(IpuProgram):
         else:
             ipu.attach(self._attempt, ipus(self.case, settings), poplar.wait_s, poplar.device_id)
         if self.training and not poplar.compile_only:
-            self.device_optimiser = optimisers.DeviceOptimiser(self.executor, self.optimiser, settings.recipe)
+            streamed = not {*STATE_STREAMS} & {*poplar.session_options}
+            self.device_optimiser = optimisers.DeviceOptimiser(self.executor, self.optimiser, settings.recipe, streamed)
 
     def _place(self) -> None:
         """Assign layers to IPUs, and checkpoint what is not recomputed."""
