@@ -22,7 +22,8 @@ import sys
 import traceback
 from pathlib import Path
 
-sys.path.extend(str(parent) for parent in Path(__file__).resolve().parents[1:3])
+# Python 3.8 has no slices of parents.
+sys.path.extend(str(parent) for parent in list(Path(__file__).resolve().parents)[1:3])
 
 import backend_matrix
 import cnn_matrix
