@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, List
 
 import contract
 import tensorflow as tf
+from tensorflow.python.ops import gen_math_ops, gen_nn_ops
 from tensorflow_fake_run import System
 
 # TensorFlow's CPU kernel for a convolution of groups has no gradient; an IPU's has.
@@ -23,8 +24,12 @@ def _conv2d(input: Any, filters: Any, strides: Any, padding: Any, **more: Any) -
 
 def lowered(kind: str, **options: Any) -> None:
     """Record the options of an operation of a call. Sources, SDK 3.4: `poplar_util.cc`, `rnn_util.cc`."""
-    if System.run is not None:
+    if System.run is not None and not _WITHIN:
         contract.record("tensorflow.lowered", {kind: [options]})
+
+
+# Fake layers that are being computed: the operations in them are no operations of an IPU.
+_WITHIN: List[Any] = []
 
 
 def _recording(true: Any, kind: str, options: Any) -> Any:
@@ -45,8 +50,12 @@ def _norm_options(kwargs: Any) -> Any:
 
 tf.nn.conv2d = _conv2d
 tf.nn.depthwise_conv2d = _recording(tf.nn.depthwise_conv2d, "conv", lambda kwargs: System.convolutions)
-tf.linalg.matmul = tf.matmul = _recording(tf.linalg.matmul, "matmul", _product_options)
-tf.compat.v1.nn.fused_batch_norm = _recording(tf.compat.v1.nn.fused_batch_norm, "norm", _norm_options)
+# Keras 2.6 calls the operations themselves.
+for _module in (gen_math_ops, tf.raw_ops, tf.compat.v2.raw_ops):
+    for _name in ("mat_mul", "MatMul", "batch_mat_mul", "batch_mat_mul_v2", "batch_mat_mul_v3", "BatchMatMulV2"):
+        if hasattr(_module, _name):
+            setattr(_module, _name, _recording(getattr(_module, _name), "matmul", _product_options))
+gen_nn_ops.fused_batch_norm_v3 = _recording(gen_nn_ops.fused_batch_norm_v3, "norm", _norm_options)
 
 
 class _Recurrent:
@@ -87,9 +96,11 @@ class _Recurrent:
         weights = [tf.convert_to_tensor(one) for one in (self.kernel, self.recurrent_kernel, self.biases)]
         state = [tf.zeros((inputs.shape[0], self.units), self.kind)] * 2
         found = []
+        _WITHIN.append(self)
         for time in range(inputs.shape[1]):
             state = self.step(inputs[:, time], state, *weights)
             found.append(state[0])
+        _WITHIN.pop()
         return tf.stack(found, axis=1) if self.whole else state[0]
 
     def step(self, x: Any, state: Any, kernel: Any, recurrent: Any, biases: Any) -> Any:

@@ -300,7 +300,9 @@ def programs(bench):
         way = {"workload": "dense", **way}
         case, settings = bench.made(**way)
         look = compiled_only if settings.poplar.compile_only and bench.name != "tensorflow_ipu" else once
-        yield name, {**bench.seen(case, settings, look, timed=case.workload == "hmc"), **contract_own.marks(bench)}
+        environ = bench.engine.environment(settings, "ipu") if settings.poplar.cycle_count else {}
+        answer = bench.seen(case, settings, look, environ, timed=case.workload == "hmc")
+        yield name, {**answer, **contract_own.marks(bench)}
 
 
 def operations(bench):
