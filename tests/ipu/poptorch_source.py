@@ -16,7 +16,7 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import torch
 
@@ -35,6 +35,12 @@ def __getattr__(name):
 """
 
 
+class Bar:
+    """tqdm's bar, of whose lock PopTorch sets an attribute when it is imported."""
+
+    get_lock = staticmethod(SimpleNamespace)
+
+
 def load(folder, scratch):
     """Import a copy of the package, with its placeholders replaced."""
     package = Path(scratch) / "poptorch"
@@ -47,7 +53,7 @@ def load(folder, scratch):
     for name in ("pkg_resources", "tqdm"):
         if importlib.util.find_spec(name) is None:
             stub = ModuleType(name)
-            stub.resource_filename, stub.tqdm = (lambda *args: ""), object
+            stub.resource_filename, stub.tqdm = (lambda *args: ""), Bar
             sys.modules[name] = stub
     torch.ops.load_library = lambda *args: None
     library = torch.library.Library("poptorch", "DEF")
