@@ -46,7 +46,7 @@ def compile_model(self, *args, **kwargs):
         rows = array.shape[0] if array.dim() else 1
         assert rows % factor == 0, BATCH % (array.shape, rows, iterations, replicas, accumulated, factor)
     _require_known(st.model)
-    with _untouched(st.model), _as_on_device(), torch.no_grad():
+    with _untouched(st.model), _as_on_device(st), torch.no_grad():
         st.model(*[array[: array.shape[0] // factor] for array in args])
     st.inputs = [tuple(array.shape) for array in args]
     contract.record("poptorch_core.lowered", operations(st.model, st.settings))
@@ -136,7 +136,7 @@ def call(self, *args, **kwargs):
     st.ran = True
     iterations, accumulated, replicas = sizes(st)
     results = []
-    with _on_device(st), _as_on_device():
+    with _on_device(st), _as_on_device(st):
         for iteration in range(iterations):
             results += _iteration(st, args, iteration, accumulated, replicas)
     given = _gathered(st, _sabotaged(results, replicas), replicas)
@@ -232,20 +232,29 @@ def _untouched(model):
 
 
 @contextlib.contextmanager
-def _as_on_device():
-    """A norm of 16-bit numbers takes 32-bit statistics, which torch on the CPU does not."""
-    true = torch.nn.functional.batch_norm
+def _as_on_device(st):
+    """A norm of 16-bit numbers takes 32-bit statistics, which torch on the CPU does not. Group norms have strided
+    groups if the session says so (`groupnormx.cpp`)."""
+    true, grouped = torch.nn.functional.batch_norm, torch.nn.functional.group_norm
+    strided = st.settings.get("_Popart.set", {}).get("groupNormStridedChannelGrouping", False)
 
     def batch_norm(x, mean, variance, weight=None, bias=None, *args, **kwargs):
         if mean is None or mean.dtype == x.dtype or weight is None:
             return true(x, mean, variance, weight, bias, *args, **kwargs)
         return true(x.float(), mean, variance, weight.float(), bias.float(), *args, **kwargs).to(x.dtype)
 
-    torch.nn.functional.batch_norm = batch_norm
+    def group_norm(x, groups, weight=None, bias=None, eps=1e-5):
+        if not strided:
+            return grouped(x, groups, weight, bias, eps)
+        order = torch.arange(x.shape[1]).reshape(-1, groups).T.reshape(-1)
+        normed = grouped(x[:, order], groups, None, None, eps)[:, torch.argsort(order)]
+        return normed * weight[:, None, None] + bias[:, None, None]
+
+    torch.nn.functional.batch_norm, torch.nn.functional.group_norm = batch_norm, group_norm
     try:
         yield
     finally:
-        torch.nn.functional.batch_norm = true
+        torch.nn.functional.batch_norm, torch.nn.functional.group_norm = true, grouped
 
 
 # What the device says of the last run

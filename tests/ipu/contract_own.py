@@ -61,7 +61,7 @@ def _poptorch_options(graph, case, settings):
 
     from bench.backends.poptorch import options
 
-    options.make(poptorch, case, settings, False)
+    options.make(poptorch, graph, case, settings, False)
 
 
 def _popart_options(graph, case, settings):

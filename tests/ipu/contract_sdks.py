@@ -123,6 +123,7 @@ KINDS: Dict[str, Dict[str, Any]] = {
     "network": NETWORK,
     "trained network": {**NETWORK, **TRAINED},
     "network with group norms": {**NETWORK, "variant": "group"},
+    "network with fast group norms": {**NETWORK, "variant": "fast"},
 }
 OPERATIONS: Dict[str, Dict[str, Any]] = {
     "partials": poplar(partials_type_matmul="half", partials_type_conv="half"),

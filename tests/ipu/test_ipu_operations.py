@@ -106,3 +106,14 @@ def test_a_record_of_poptorch_says_which_layers_are_unrolled_over_time(kind):
     assert facts["poptorch"].get("recurrence") == (None if kind == "fused lstm" else "unrolled")
     assert "recurrence" not in facts["popart"]
     assert "recurrence" not in facts["tensorflow_ipu"]
+
+
+def test_fast_group_norms_of_poptorch_are_its_own_operation():
+    """The session makes the groups strided; no elementary operation does."""
+    grouped, fast = (
+        dict(operations("poptorch", answer("poptorch", f"network with {kind}group norms", "--stable-norm")))["norm"]
+        for kind in ("", "fast ")
+    )
+
+    assert grouped == {"stable": True, "strided": False}
+    assert fast == {"stable": True, "strided": True}

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from bench.backends.torch import lowering as modules
+from bench.backends.torch.images import StridedGroupNorm
 from bench.cases.recipe import Recipe
 from bench.graph import Graph
 
@@ -54,6 +55,16 @@ class Whole(nn.Module):
     def _real(self, array: torch.Tensor) -> torch.Tensor:
         """Convert bytes to real numbers, on the device."""
         return array.to(self.compute) if array.dtype == torch.uint8 else array
+
+
+class DeviceGroupNorm(StridedGroupNorm):
+    """A group norm with strided groups. On the device it is PopTorch's own operation, which has such groups if the
+    session says so (`groupNormStridedChannelGrouping`)."""
+
+    on_device = True
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.GroupNorm.forward(self, x) if self.on_device else super().forward(x)
 
 
 class Cast(nn.Module):
@@ -105,6 +116,25 @@ def hold(model: nn.Module, dtype: torch.dtype) -> None:
     for tensor in [*model.parameters(), *model.buffers()]:
         if tensor.is_floating_point():
             tensor.data = tensor.data.to(dtype)
+
+
+def strided_norms(graph: Graph) -> bool:
+    """Whether the group norms of a network have strided groups: all of them, or none."""
+    return any(node.op == "group_norm" and node.attrs["strided"] for node in graph.nodes)
+
+
+def take_device_norms(model: nn.Module) -> None:
+    """Make strided group norms PopTorch's own operation."""
+    for module in model.modules():
+        if isinstance(module, StridedGroupNorm):
+            module.__class__ = DeviceGroupNorm
+
+
+def norms_on_device(model: nn.Module, on_device: bool) -> None:
+    """Compute strided group norms as the device does, or on the host."""
+    for module in model.modules():
+        if isinstance(module, DeviceGroupNorm):
+            module.on_device = on_device
 
 
 def place(sdk: Any, model: nn.Module, graph: Graph, stage_of: Mapping[str, int]) -> List[int]:

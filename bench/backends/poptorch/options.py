@@ -7,10 +7,12 @@ from typing import Any, Callable, Dict, Iterator, Tuple
 
 from bench.backends import _ipu
 from bench.backends._ipu.variables import engine_options
+from bench.backends.poptorch.modules import strided_norms
 from bench.cases.case import Case, Settings
 from bench.cases.errors import Broken, Refused
 from bench.cases.ipu_rules import stages
 from bench.cases.poplar import ACCUMULATION_SCHEDULES, SCHEDULE_OF_ACCUMULATION
+from bench.graph import Graph
 
 Steps = Iterator[Tuple[str, Callable[[], Any]]]
 
@@ -29,7 +31,7 @@ def sharded(settings: Settings) -> bool:
     return settings.poplar.pipeline_schedule == "sequential" or bool(settings.poplar.num_io_tiles)
 
 
-def make(sdk: Any, case: Case, settings: Settings, synthetic: bool) -> Any:
+def make(sdk: Any, graph: Graph, case: Case, settings: Settings, synthetic: bool) -> Any:
     """The SDK's Options, complete: a model freezes them.
 
     Raises Refused, with the name of the option, for a value that PopTorch refuses.
@@ -46,6 +48,8 @@ def make(sdk: Any, case: Case, settings: Settings, synthetic: bool) -> Any:
                 raise Broken(f"PopTorch's options were changed after their first use ({name}): {error}") from error
             except (AssertionError, ValueError) as error:
                 raise Refused(f"{name}: PopTorch refuses the value: {error}") from error
+    if strided_norms(graph):
+        options._Popart.set("groupNormStridedChannelGrouping", True)
     options.enableSyntheticData(synthetic)
     if synthetic and settings.zero_values:
         options._Popart.set("syntheticDataMode", ZEROS)

@@ -36,6 +36,7 @@ class Executor(IpuProgram):
         self.labels = modules.labels_of(graph)
         self.lowered = lowering.Lowered(graph, weights, plain=True)
         modules.hold(self.lowered.module, getattr(torch, precision.weights))
+        modules.take_device_norms(self.lowered.module)
         self.results: Tuple[Any, ...] = ()
         self.executor: Any = None
         self.optimiser: Any = None
@@ -49,7 +50,7 @@ class Executor(IpuProgram):
         sdk, settings = self.sdk, self.settings
         self._place()
         self.whole = self._traced()
-        sdk_options = options.make(sdk, self.case, settings, self.synthetic)
+        sdk_options = options.make(sdk, self.graph, self.case, settings, self.synthetic)
         if self.training:
             combined = bool(settings.poplar.combined_momentum)
             self.optimiser = optimisers.make(sdk, settings.recipe, self.whole.parameters(), self.scale, combined)
@@ -152,11 +153,13 @@ class Executor(IpuProgram):
         module, weight_dtype = self.lowered.module, getattr(torch, PRECISIONS[self.case.precision].weights)
         tensors = [self._tensor(name, batch[name][None]) for name in self.graph.inputs if name not in self.labels]
         modules.hold(module.eval(), torch.float32)
+        modules.norms_on_device(module, False)
         try:
             with torch.no_grad():
                 logits = module(*[tensor.to(torch.float32) for tensor in tensors])
         finally:
             modules.hold(module.train(), weight_dtype)
+            modules.norms_on_device(module, True)
         return logits.to(torch.float64).numpy()
 
     def device_facts(self) -> Dict[str, Any]:
