@@ -6,8 +6,6 @@ Sources, SDK 3.4: `matmul.cpp` and `irlowering.cpp` (products), `convbase.cpp`, 
 
 from __future__ import annotations
 
-import popart_models as models
-
 KINDS = {
     "MatMul": "matmul",
     "Gemm": "matmul",
@@ -22,6 +20,8 @@ KINDS = {
 
 def operations(model, options):
     """The options of each kind of operation, without repeats."""
+    import popart_models as models
+
     found = {}
     for node in models.nodes(model.graph):
         kind = KINDS.get(node.op_type, "")
@@ -36,11 +36,19 @@ def operations(model, options):
     return found
 
 
+def convolution(given):
+    """The options of a convolution. Dithering is read as a number: `convbase.cpp` calls std::stoll."""
+    read = dict(given)
+    if "enableConvDithering" in read:
+        read["enableConvDithering"] = "true" if int(read["enableConvDithering"]) else "false"
+    return read
+
+
 def _options(kind, options):
     if kind == "matmul":
         return {"partialsType": options.partialsTypeMatMuls or "float", **options.matmulOptions}
     if kind == "conv":
-        return dict(options.convolutionOptions)
+        return convolution(options.convolutionOptions)
     if kind == "norm":
         return {"stable": options.enableStableNorm}
     return {} if kind == "rnn" else dict(options.lstmOptions)

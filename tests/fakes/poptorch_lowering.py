@@ -9,6 +9,7 @@ time step) and `NormalizationOps.cpp`; PopART `matmul.cpp`, `convbase.cpp`, `lst
 from __future__ import annotations
 
 import torch
+from popart_lowering import convolution
 
 PRODUCTS = (torch.nn.Linear, torch.nn.GRU, torch.nn.RNN, torch.nn.RNNCell, torch.nn.GRUCell, torch.nn.LSTMCell)
 NORMS = (torch.nn.BatchNorm2d, torch.nn.GroupNorm)
@@ -34,7 +35,7 @@ def _operation(module, popart, share):
     if isinstance(module, torch.nn.LSTM):
         return "lstm", dict(popart.get("lstmOptions", {}))
     if isinstance(module, torch.nn.Conv2d):
-        return "conv", {**popart.get("convolutionOptions", {}), **share}
+        return "conv", {**convolution(popart.get("convolutionOptions", {})), **share}
     if isinstance(module, PRODUCTS):
         return "matmul", {"partialsType": popart.get("partialsTypeMatMuls", "float"), **share}
     if isinstance(module, NORMS) and (module.training or isinstance(module, torch.nn.GroupNorm)):

@@ -165,13 +165,13 @@ SETS: Dict[str, Dict[str, Dict[str, Any]]] = {
         "tensorflow_ipu": {"norms.use_stable_statistics": True},
     },
     "--conv-dithering": {
-        "poptorch": {"_Popart.convolutionOptions": {"enableConvDithering": "true"}},
-        "popart": {"convolutionOptions": {"enableConvDithering": "true"}},
+        "poptorch": {"_Popart.convolutionOptions": {"enableConvDithering": "1"}},
+        "popart": {"convolutionOptions": {"enableConvDithering": "1"}},
         "tensorflow_ipu": {"convolutions.poplar_options": {"enableConvDithering": "true"}},
     },
     "--partials-type-conv and --conv-dithering": {
-        "poptorch": {"_Popart.convolutionOptions": {"partialsType": "half", "enableConvDithering": "true"}},
-        "popart": {"convolutionOptions": {"partialsType": "half", "enableConvDithering": "true"}},
+        "poptorch": {"_Popart.convolutionOptions": {"partialsType": "half", "enableConvDithering": "1"}},
+        "popart": {"convolutionOptions": {"partialsType": "half", "enableConvDithering": "1"}},
         "tensorflow_ipu": {"convolutions.poplar_options": {"partialsType": "half", "enableConvDithering": "true"}},
     },
     "--variable-offloading on": {

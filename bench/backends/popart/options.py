@@ -102,7 +102,8 @@ def _products(options: Any, settings: Settings) -> None:
         options.partialsTypeMatMuls = matmul
         products["lstmOptions"]["partialsType"] = matmul
     if poplar.conv_dithering:
-        products["convolutionOptions"]["enableConvDithering"] = "true"
+        # PopART reads it as a number.
+        products["convolutionOptions"]["enableConvDithering"] = "1"
     for name, values in products.items():
         if values:
             setattr(options, name, values)

@@ -84,7 +84,8 @@ def _numbers(sdk: Any, options: Any, case: Case, settings: Settings) -> Steps:
     if conv:
         convolutions["partialsType"] = conv
     if poplar.conv_dithering:
-        convolutions["enableConvDithering"] = "true"
+        # PopART reads it as a number.
+        convolutions["enableConvDithering"] = "1"
     if convolutions:
         name = "--partials-type-conv" if conv else "--conv-dithering"
         yield name, lambda: options._Popart.set("convolutionOptions", convolutions)
