@@ -9,6 +9,7 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optio
 from bench.cases.case import Case, Settings
 from bench.graph import Graph
 from bench.group import ALONE, Group
+from bench.profiling import Profile, Unprofiled
 
 Arrays = Dict[str, Any]
 # A sequence is repeated in a cycle. An iterator is consumed once.
@@ -167,6 +168,13 @@ class Program:
     def device_facts(self) -> Dict[str, Any]:
         """Measurements by the device itself, to be recorded: cycles, latency."""
         return {}
+
+    def profile(self, steps: int) -> Profile:
+        """Run `steps` times under the profiler of the framework, after a step that warms it up.
+
+        It is the last that happens to a program: afterwards it may be slower. Raises Unprofiled.
+        """
+        raise Unprofiled(f"{self.case.backend} on the {self.case.device} has no profiler that names operations")
 
     def release(self) -> None:
         """Release the device."""

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple
 
-from bench import backends, cache, check, recheck, workloads
+from bench import backends, cache, check, profiling, recheck, workloads
 from bench import devices as device
 from bench.cases.case import Case, Settings
 from bench.cases.errors import Broken, Refused, Unavailable, Wrong
@@ -25,6 +25,8 @@ from bench.job import Job, Pace
 from bench.program import Program, Step, repeat
 from bench.real_data import material
 from bench.results import record
+from bench.results.fields import PASSES
+from bench.results.profile import rows as profile_rows
 from bench.workloads import host_pipeline
 
 Reply = Dict[str, Any]
@@ -246,6 +248,8 @@ def _timed_record(
         if again is not None:
             # At last: it replaces inputs and weights.
             facts.update(again.require(samples.median_s / runs))
+        if settings.profile and program.source == "measured":
+            facts.update(_profiled(job, program, samples.median_s / runs))
     facts["data_dir"] = next(iter(images.values())).root if images else None
     fields = record.build(case, settings, program.graph, step, samples, facts)
     if program.source == "measured":
@@ -256,6 +260,34 @@ def _timed_record(
         "canary_s": canary_s,
         "use": samples.use and list(samples.use),
     }
+
+
+def _profiled(job: Job, program: Program, run_s: float) -> Facts:
+    """The fields of a profile, taken after everything else. A profiler that fails leaves a note, and the record stays.
+
+    All replicas run the profiled steps, since they train together. Rank 0 writes its trace.
+    """
+    case = job.case
+    count = min(job.group.all_gather(profiling.steps(run_s)))
+    job.tell("profiling")
+    try:
+        profile = program.profile(count)
+        typical = profile.typical
+        passes = PASSES[case.mode] * program.batches_per_update * program.batches_in_flight
+        rows = profile_rows(program.graph, typical, run_s, passes)
+    except Exception as error:  # noqa: BLE001 - whatever a profiler raises, the case was measured
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return {"profile_note": f"no profile: {reason}"}
+    facts: Facts = {"profile": rows, "profile_step_s": run_s, "profile_profiled_s": typical.seconds}
+    if job.group.rank > 0:
+        return facts
+    name = f"{case.id}.json"
+    try:
+        os.makedirs(job.settings.profile, exist_ok=True)
+        cache.write_whole(Path(job.settings.profile) / name, profile.trace)
+    except OSError as error:
+        return {**facts, "profile_note": f"no trace: --profile {job.settings.profile}: {error.strerror}"}
+    return {**facts, "profile_trace": name}
 
 
 def _working_set(graph: Graph, case: Case) -> float:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
+from time import perf_counter
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 from bench.cases.case import Case, Settings
-from bench.graph import Graph
+from bench.graph import Graph, Node, naming
 from bench.graph.reference import PRIMITIVES, evaluate
+from bench.profiling import Kernel, Profile, Run, chrome_trace, merged
 from bench.program import Program
 
 __all__ = ["DEVICES", "EXTRA", "MODES", "PACKAGE", "PRIMITIVES", "compile", "environment", "unsupported", "version"]
@@ -78,3 +80,25 @@ class _Reference(Program):
 
     def dtypes(self) -> Tuple[str, str]:
         return str(self.results["output"].dtype), "float32"
+
+    def profile(self, steps: int) -> Profile:
+        """The time of each primitive, read after each. numpy has no profiler of its own."""
+        runs: List[Run] = []
+        rows: List[Any] = []
+        for _ in range(steps):
+            kernels: List[Kernel] = []
+            begin = last = perf_counter()
+
+            def visit(index: int, node: Node, args: List[Array], result: Array) -> Array:
+                nonlocal last
+                # The nodes within a scan belong to the scan.
+                if self.graph.nodes[index] is node:
+                    now = perf_counter()
+                    kernels.append(Kernel(node.op, (index,), now - last))
+                    rows.append(("numpy", naming.scope(index, node), last, now - last, {}))
+                    last = perf_counter()
+                return result
+
+            evaluate(self.graph, self.values, self.arrays, self.np.float32, visit)
+            runs.append(Run(perf_counter() - begin, merged(kernels)))
+        return Profile(runs, chrome_trace(rows))

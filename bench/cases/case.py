@@ -88,6 +88,7 @@ class Settings:
     weights            a file of weights; empty: random weights
     validation         compute the accuracy after --epochs
     export_onnx        a folder for the ONNX models; empty: none
+    profile            a folder for the traces of a profile after the timed section; empty: none
     ipus_held          the number of IPUs that the harness already holds for this case
     """
 
@@ -158,6 +159,7 @@ class Settings:
     weights: str = ""
     validation: bool = True
     export_onnx: str = ""
+    profile: str = ""
     ipus_held: int = 0
 
     def __post_init__(self) -> None:

@@ -303,6 +303,17 @@ _ROWS = (
         "what reached the tighter of the two, a library and its kernel or a case that raised it, and the rate",
     ),
     Field("peak_raised", "whether this case was faster than the measured peak and raised it"),
+    # The profile, with --profile.
+    Field(
+        "profile",
+        "what each operation of the graph costs: names, kernels, calls of the first kernel, seconds, share of the step,"
+        " FLOP, and rates as above; the largest first, and at last what is outside of operations; null: not profiled",
+        rate=True,
+    ),
+    Field("profile_step_s", "the measured time of one run, of which the shares are", "s", rate=True),
+    Field("profile_profiled_s", "the time of the profiled run from which the seconds are", "s", rate=True),
+    Field("profile_trace", "file name of the framework's own trace, in the folder of --profile"),
+    Field("profile_note", "why there is no profile, or no trace; null: there is, or none was asked for"),
     Field("core_hz", "clock of a core, measured before and after the case; the higher one", "Hz"),
     # Replicas.
     Field(

@@ -14,7 +14,7 @@ FLOORS = (
     ("training", "registry", "cache", "quota", "environment", "parent", "signatures"),
     ("locks",),
     ("cases",),
-    ("graph", "group", "images"),
+    ("graph", "group", "images", "profiling"),
     ("program", "job"),
     ("check", "devices", "workloads"),
     ("backends", "clock", "machine"),
