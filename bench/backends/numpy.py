@@ -84,21 +84,29 @@ class _Reference(Program):
     def profile(self, steps: int) -> Profile:
         """The time of each primitive, read after each. numpy has no profiler of its own."""
         runs: List[Run] = []
-        rows: List[Any] = []
+        spent: List[_Spent] = []
         for _ in range(steps):
-            kernels: List[Kernel] = []
-            begin = last = perf_counter()
+            step = _Spent(self.graph)
+            evaluate(self.graph, self.values, self.arrays, self.np.float32, step.visit)
+            runs.append(Run(step.last - step.begin, merged(step.kernels)))
+            spent.append(step)
+        return Profile(runs, chrome_trace(row for step in spent for row in step.rows))
 
-            def visit(index: int, node: Node, args: List[Array], result: Array) -> Array:
-                nonlocal last
-                # The nodes within a scan belong to the scan.
-                if self.graph.nodes[index] is node:
-                    now = perf_counter()
-                    kernels.append(Kernel(node.op, (index,), now - last))
-                    rows.append(("numpy", naming.scope(index, node), last, now - last, {}))
-                    last = perf_counter()
-                return result
 
-            evaluate(self.graph, self.values, self.arrays, self.np.float32, visit)
-            runs.append(Run(perf_counter() - begin, merged(kernels)))
-        return Profile(runs, chrome_trace(rows))
+class _Spent:
+    """Reads the clock after each primitive of one run."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.nodes = graph.nodes
+        self.kernels: List[Kernel] = []
+        self.rows: List[Any] = []
+        self.begin = self.last = perf_counter()
+
+    def visit(self, index: int, node: Node, args: List[Array], result: Array) -> Array:
+        # The nodes within a scan belong to the scan.
+        if self.nodes[index] is node:
+            seconds = perf_counter() - self.last
+            self.kernels.append(Kernel(node.op, (index,), seconds))
+            self.rows.append(("numpy", naming.scope(index, node), self.last, seconds, {}))
+            self.last = perf_counter()
+        return result

@@ -14,7 +14,7 @@ from bench.graph.recording import SOURCES
 from bench.profiling import Kernel, Run
 
 Row = Dict[str, Any]
-OUTSIDE = "outside operations"
+OUTSIDE, BETWEEN = "outside operations", "between kernels"
 # Rows in a record, and kernels that a row names.
 MOST_ROWS, MOST_KERNELS = 40, 3
 
@@ -34,10 +34,7 @@ def rows(graph: Graph, run: Run, step_s: float, passes: int) -> List[Row]:
         found.append(_row([names[index] for index in nodes], kernels, step_s, flops))
     found.sort(key=lambda row: -float(row["seconds"]))
     kept = found if len(found) <= MOST_ROWS else [*found[: MOST_ROWS - 1], _rest(found[MOST_ROWS - 1 :], step_s)]
-    unnamed = [kernel for kernel in run.kernels if not kernel.nodes]
-    outside = _row([OUTSIDE], unnamed, step_s, 0)
-    seconds = step_s - sum(float(row["seconds"]) for row in kept)
-    return [*kept, {**outside, "seconds": seconds, "share_percent": 100 * seconds / step_s}]
+    return [*kept, _outside(run, step_s, step_s - sum(float(row["seconds"]) for row in kept))]
 
 
 def with_peak(found: Optional[Sequence[Row]], peak_flops: float, replicas: int) -> Optional[List[Row]]:
@@ -67,6 +64,14 @@ def _row(operations: List[str], kernels: Sequence[Kernel], step_s: float, flops:
         "tflops": flops / seconds / 1e12 if flops and seconds > 0 else None,
         "percent_of_peak": None,
     }
+
+
+def _outside(run: Run, step_s: float, seconds: float) -> Row:
+    """What is left of the step: kernels of no operation, and the time between kernels."""
+    unnamed = [kernel for kernel in run.kernels if not kernel.nodes]
+    between_s = seconds - sum(kernel.seconds for kernel in unnamed)
+    row = _row([OUTSIDE], [*unnamed, Kernel(BETWEEN, (), between_s)] if between_s > 0 else unnamed, step_s, 0)
+    return {**row, "calls": None, "seconds": seconds, "share_percent": 100 * seconds / step_s}
 
 
 def _rest(small: Sequence[Row], step_s: float) -> Row:
