@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple
 
 # Steps that are profiled: as many as take about a second.
-FEWEST, MOST, PROFILED_S = 3, 20, 1.0
+FEWEST, MOST, PROFILED_S = 5, 20, 1.0
 
 
 class Unprofiled(Exception):
@@ -47,12 +47,12 @@ class Profile:
     runs: Sequence[Run]
     trace: bytes
 
-    @property
-    def typical(self) -> Run:
-        """The run with the median time; of two, the shorter one. Raises Unprofiled if there is none."""
+    def nearest(self, run_s: float) -> Run:
+        """The run whose time is nearest to the measured one: it explains that best, if the machine was busy for some of
+        them. Raises Unprofiled if there is no run."""
         if not self.runs:
             raise Unprofiled("the profiler reported no step")
-        return sorted(self.runs, key=lambda run: run.seconds)[(len(self.runs) - 1) // 2]
+        return min(self.runs, key=lambda run: abs(run.seconds - run_s))
 
 
 @dataclass(frozen=True)

@@ -272,13 +272,13 @@ def _profiled(job: Job, program: Program, run_s: float) -> Facts:
     job.tell("profiling")
     try:
         profile = program.profile(count)
-        typical = profile.typical
+        nearest = profile.nearest(run_s)
         passes = PASSES[case.mode] * program.batches_per_update * program.batches_in_flight
-        rows = profile_rows(program.graph, typical, run_s, passes)
-    except Exception as error:  # noqa: BLE001 - whatever a profiler raises, the case was measured
+        rows = profile_rows(program.graph, nearest, run_s, passes)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a profiler raises, the case was measured
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         return {"profile_note": f"no profile: {reason}"}
-    facts: Facts = {"profile": rows, "profile_step_s": run_s, "profile_profiled_s": typical.seconds}
+    facts: Facts = {"profile": rows, "profile_step_s": run_s, "profile_profiled_s": nearest.seconds}
     if job.group.rank > 0:
         return facts
     name = f"{case.id}.json"

@@ -311,7 +311,12 @@ _ROWS = (
         rate=True,
     ),
     Field("profile_step_s", "the measured time of one run, of which the shares are", "s", rate=True),
-    Field("profile_profiled_s", "the time of the profiled run from which the seconds are", "s", rate=True),
+    Field(
+        "profile_profiled_s",
+        "the time of the profiled run from which the seconds are: of all, the nearest to the measured time",
+        "s",
+        rate=True,
+    ),
     Field("profile_trace", "file name of the framework's own trace, in the folder of --profile"),
     Field("profile_note", "why there is no profile, or no trace; null: there is, or none was asked for"),
     Field("core_hz", "clock of a core, measured before and after the case; the higher one", "Hz"),

@@ -66,10 +66,11 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 def joined(operations: Sequence[str]) -> str:
     """The names of operations that ran as one; a block that they share is written once: layer1.0.conv1+bn1+relu3."""
-    block = operations[0].rpartition(".")[0] + "."
-    shared = len(block) > 1 and all(name.startswith(block) for name in operations)
     first, *others = operations
-    return "+".join([first, *(name[len(block) :] if shared else name for name in others)])
+    block = first.rpartition(".")[0]
+    while block and not all(name.startswith(f"{block}.") for name in others):
+        block = block.rpartition(".")[0]
+    return "+".join([first, *(name[len(block) + 1 :] if block else name for name in others)])
 
 
 def cut(text: str, width: int) -> str:

@@ -66,7 +66,7 @@ def told(name, build, mode):
     before = program.outputs()["output"].tolist()
     found = program.profile(5)
     program.run()
-    rows = profile.rows(graph, found.typical, step_s, 3 if mode == "training" else 1)
+    rows = profile.rows(graph, found.nearest(step_s), step_s, 3 if mode == "training" else 1)
     names = naming.names(graph.nodes)
     return {
         "rows": rows,

@@ -44,8 +44,7 @@ def ask():
             shown = subprocess.run(
                 [sys.executable, str(SCRIPT), name],
                 env={**os.environ, **own, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+                capture_output=True,
                 text=True,
             )
             assert shown.returncode == 0, shown.stderr[-4000:]
