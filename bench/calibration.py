@@ -135,7 +135,7 @@ def _name(device: str, precision: str, threads: int, cores: List[int]) -> str:
 
 
 def _canary_name(threads: int, cores: List[int]) -> str:
-    what = {"device": devices.load("cpu").describe(), "cores": cores, **machine.libraries(())}
+    what = {"device": devices.load("cpu").describe(), "cores": cores, "work": canary.WORK, **machine.libraries(())}
     return f"canary-t{threads}-{fingerprint(what)}"
 
 

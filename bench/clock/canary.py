@@ -1,7 +1,7 @@
 """Kernels of known time, run before and after a case: is the machine as fast as it was?
 
 Each kind shows one way in which a neighbour slows a case down. They run on as many threads as the case has, on the
-same cores, and take a few milliseconds each:
+same cores. On a quiet machine each ends after a few rounds, of less than a millisecond:
 
     arithmetic   exponentials of numbers in the first cache, in vector units
     level2       the largest of numbers in half of a core's second cache
@@ -36,7 +36,10 @@ KINDS = {
     "latency": "the latency of memory",
     "threads": "the start of threads",
 }
-ROUNDS = 25
+# Rounds run a few at a time, until one is nearly as fast as is known: a neighbour that stays slows them all down.
+ROUNDS = 100
+FEW = 5
+NEARLY = 1.05
 # A canary this much slower than the best that is known says that the machine is disturbed; more where UNSTEADY says so,
 # of kinds that vary most on a quiet machine.
 DISTURBED = 1.25
@@ -45,10 +48,12 @@ UNSTEADY = dict.fromkeys(("memory", "threads"), 1.2)
 # The numbers in the first cache, and how often a round reads them.
 ROW_BYTES = 1 << 14
 PAGE_BYTES = 1 << 12
-ROWS = 128
+ROWS = 32
 # What a round reads of the second and the third cache.
-READ_BYTES = 1 << 25
+READ_BYTES = 1 << 23
 READS = 1 << 14
+# What a round does: the times of another amount of work say nothing of it.
+WORK = (ROW_BYTES, ROWS, READ_BYTES, READS)
 # Sizes of the second and the last cache where the kernel does not tell, and what is measured of a very large one.
 UNKNOWN_CACHES = (1 << 20, 1 << 25)
 LARGEST_BYTES = 1 << 28
@@ -62,14 +67,19 @@ def kinds(threads: int, working_set: float) -> List[str]:
     return ["arithmetic", "level2", *reached, *(["threads"] if threads > 1 else [])]
 
 
-def seconds(threads: int, wanted: Iterable[str] = tuple(KINDS)) -> Times:
-    """The shortest time of a round, by kind: a neighbour that stays slows every round down."""
+def seconds(threads: int, wanted: Iterable[str] = tuple(KINDS), known: Optional[Mapping[str, float]] = None) -> Times:
+    """The shortest time of a round, by kind.
+
+    known   the seconds of a round on the quiet machine, by kind: a round that takes about as long is the last
+    """
     cores = itertools.cycle(sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else [-1])
     kernels = _kernels(threads, wanted)
     with ThreadPoolExecutor(threads, initializer=_bind, initargs=(cores,)) as pool:
-        return {
-            kind: min(_starts(pool, threads) if kind == "threads" else _rounds(pool, *kernels[kind])) for kind in wanted
-        }
+        found = {}
+        for kind in wanted:
+            rounds = _starts(pool, threads) if kind == "threads" else _rounds(pool, *kernels[kind])
+            found[kind] = _shortest(rounds, NEARLY * (known or {}).get(kind, 0.0))
+        return found
 
 
 def limit(kind: str) -> float:
@@ -157,30 +167,43 @@ def _repeated(row: Any, times: int) -> Any:
     return np.lib.stride_tricks.as_strided(row, (max(1, times), row.size), (0, row.itemsize))
 
 
-def _rounds(pool: Executor, run: Callable[[Any], Any], arguments: List[Any]) -> List[float]:
-    """Seconds of each round, on the slowest thread. Each thread times its own, so that its start does not count."""
+def _shortest(rounds: Iterator[List[float]], enough_s: float) -> float:
+    """The shortest time of the rounds until one takes no longer than `enough_s`, or until ROUNDS have run."""
+    shortest = min(next(rounds))
+    for _ in range(ROUNDS // FEW - 1):
+        if shortest <= enough_s:
+            break
+        shortest = min(shortest, *next(rounds))
+    return shortest
+
+
+def _rounds(pool: Executor, run: Callable[[Any], Any], arguments: List[Any]) -> Iterator[List[float]]:
+    """Seconds of each round, a few at a time, on the slowest thread. Each thread times its own, so that its start does
+    not count."""
 
     def timed(argument: Any) -> List[float]:
-        run(argument)
         times = []
-        for _ in range(ROUNDS):
+        for _ in range(FEW):
             start = perf_counter()
             run(argument)
             times.append(perf_counter() - start)
         return times
 
-    return [max(times) for times in zip(*pool.map(timed, arguments))]
+    list(pool.map(run, arguments))
+    while True:
+        yield [max(times) for times in zip(*pool.map(timed, arguments))]
 
 
-def _starts(pool: Executor, threads: int) -> List[float]:
-    """Seconds to hand work to every thread and to wait for all."""
+def _starts(pool: Executor, threads: int) -> Iterator[List[float]]:
+    """Seconds to hand work to every thread and to wait for all, a few at a time."""
     list(pool.map(int, threads * [0]))
-    times = []
-    for _ in range(ROUNDS):
-        start = perf_counter()
-        list(pool.map(int, threads * [0]))
-        times.append(perf_counter() - start)
-    return times
+    while True:
+        times = []
+        for _ in range(FEW):
+            start = perf_counter()
+            list(pool.map(int, threads * [0]))
+            times.append(perf_counter() - start)
+        yield times
 
 
 def _bind(cores: Iterator[int]) -> None:

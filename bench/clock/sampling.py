@@ -125,7 +125,7 @@ def measure_blocks(
     A step of a group takes as long as that of its slowest member.
     """
     seconds: List[float] = []
-    section_s, use = 0.0, None
+    section_s, watch, use = 0.0, None, None
     with _no_collection():
         warm = _warm_up(run, settings, clock, group)
         inner = max(group.all_gather(_steps_per_sample(warm.step_s)))
@@ -136,16 +136,18 @@ def measure_blocks(
             count = group.all_gather(wanted, no_timeout=True)[0]
             if not count:
                 break
-            use = use or neighbours.watch(settings.cores)
+            watch = watch or neighbours.watch(settings.cores)
             resume.after_pause()
             block = []
             section_s += _sample(run, inner, count, block, clock)
             block = [max(step_s) for step_s in zip(*group.all_gather(block))]
             seconds += block
+            # Now, since the other side of the pair uses the cores once more when it ends.
+            use = watch()
     if not min(seconds, default=0.0) > 0:
         raise Invalid(f"a step took {min(seconds, default=0.0)} s; the clock did not move")
     steps, warmup_s = warm.steps + resume.steps, warm.seconds + resume.seconds
-    return Samples(seconds, inner, steps, warmup_s, warm.steady, section_s, use=use() if use else None)
+    return Samples(seconds, inner, steps, warmup_s, warm.steady, section_s, use=use)
 
 
 def _steps_per_sample(step_s: float) -> int:

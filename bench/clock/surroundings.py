@@ -14,7 +14,7 @@ from bench.group import Group
 from bench.job import Job
 from bench.program import Program, Step, throughput
 
-# Before a canary: the threads of a framework, and of numpy's products, spin on after their last work.
+# Before a canary on several cores: the threads of a framework, and of numpy's products, spin on after their last work.
 SETTLE_S = 0.1
 
 
@@ -55,12 +55,13 @@ def _canary(job: Job, working_set: float) -> canary.Times:
     """
     if job.canary_s is None:
         return {}
-    time.sleep(SETTLE_S)
+    if len(job.settings.cores) != 1:
+        time.sleep(SETTLE_S)
     slowest: canary.Times = {}
     for rank in range(job.group.count):
         mine = rank == job.group.rank
         threads = job.settings.threads
-        seconds = canary.seconds(threads, canary.kinds(threads, working_set)) if mine else {}
+        seconds = canary.seconds(threads, canary.kinds(threads, working_set), job.canary_s) if mine else {}
         for times in job.group.all_gather(seconds):
             slowest.update({kind: max(now_s, slowest.get(kind, 0.0)) for kind, now_s in times.items()})
     return slowest

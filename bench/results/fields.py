@@ -334,7 +334,7 @@ _ROWS = (
     Field("profile_step_s", "the measured time of one run, of which the shares are", "s", rate=True),
     Field(
         "profile_profiled_s",
-        "the time of the profiled run from which the seconds are: of all, the nearest to the measured time",
+        "the mean time of the profiled runs from which the seconds are: the third that is nearest to the measured time",
         "s",
         rate=True,
     ),

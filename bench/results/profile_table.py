@@ -13,6 +13,8 @@ from bench.results.record import Record
 
 MOST_ROWS = 10
 OPERATION_WIDTH, KERNEL_WIDTH = 38, 24
+# A profiled step whose time differs by more is marked.
+LARGEST_CHANGE_PERCENT = 10
 VIEWERS = "open it at ui.perfetto.dev or chrome://tracing"
 
 
@@ -30,6 +32,10 @@ def render(record: Record, folder: str, color: bool = False) -> str:
     *rows, outside = record["profile"]
     largest, rest = rows[:MOST_ROWS], rows[MOST_ROWS:]
     lines = [title, *table.printed(_table([*largest, *_summed(rest), outside]), color)]
+    change = 100 * (profiled_s / run_s - 1)
+    if abs(change) > LARGEST_CHANGE_PERCENT:
+        why = "the profiler or the machine slowed it" if change > 0 else "the machine was less busy"
+        lines.append(f"! the profiled step differs by {change:+.0f} %, so the shares are uncertain: {why}")
     if record.get("profile_trace"):
         lines.append(f"trace: {folder}/{record['profile_trace']} ({VIEWERS})")
     return "\n".join(lines + ([str(record["profile_note"])] if record.get("profile_note") else []))

@@ -19,8 +19,8 @@ from bench.results.verdict import FASTER, SLOWER, UNDECIDED, percent
 
 # Percent by which the step of this side is slowed down.
 SLOWDOWNS = (2.0, 5.0, 10.0, 20.0)
-# A comparison of each slow-down follows every fourth without one.
-EVERY = 4
+# A comparison of each slow-down comes after the first comparison without one, and after every twelfth from there.
+EVERY = 12
 CONFIDENCE = 0.95
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from bench import calibration
 from bench.cases.case import Case, Settings
 from bench.clock import canary, neighbours, surroundings
 from bench.clock.sampling import measure
@@ -37,7 +38,34 @@ def scripted(monkeypatch):
 def test_a_canary_takes_the_shortest_of_its_rounds(scripted):
     scripted(*(canary.ROUNDS - 2) * [80], 0.5, 1.5)
 
-    assert canary.seconds(1, ["level2"]) == {"level2": pytest.approx(0.5)}
+    assert canary.seconds(1, ["level2"], {"level2": 0.1}) == {"level2": pytest.approx(0.5)}
+
+
+def test_a_canary_ends_after_the_rounds_in_which_one_is_nearly_as_fast_as_known(scripted):
+    """The known time is 10 s: 10.6 s is not near enough and 10.4 s is. The rounds after its five would be faster."""
+    scripted(20, 10.6, 20, 20, 20, 20, 10.4, 20, 20, 20, 9, 9, 9, 9, 9)
+
+    assert canary.seconds(1, ["level2"], {"level2": 10.0}) == {"level2": pytest.approx(10.4)}
+
+
+def test_the_times_of_another_amount_of_work_are_not_known_times(monkeypatch):
+    name = calibration._canary_name(1, [0])
+
+    monkeypatch.setattr(canary, "WORK", (1, 1, 1, 1))
+
+    assert calibration._canary_name(1, [0]) != name
+
+
+@pytest.mark.parametrize(
+    "cores, pauses", [([], [surroundings.SETTLE_S] * 2), ([0], []), ([0, 1], [surroundings.SETTLE_S] * 2)]
+)
+def test_a_canary_waits_for_threads_that_spin_on_other_cores(monkeypatch, cores, pauses):
+    slept = []
+    monkeypatch.setattr(surroundings.time, "sleep", slept.append)
+
+    beside(monkeypatch, {}, {}, Job(CASE, Settings(cores=cores), canary_s=QUIET))
+
+    assert slept == pauses
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
@@ -52,9 +80,9 @@ def test_every_kind_runs_on_every_thread_at_once(threads):
             seen.append(run(argument))
 
         with canary.ThreadPoolExecutor(threads) as pool:
-            canary._rounds(pool, noting, arguments)
+            next(canary._rounds(pool, noting, arguments))
         # One round more warms up.
-        assert len(seen) == threads * (canary.ROUNDS + 1), kind
+        assert len(seen) == threads * (canary.FEW + 1), kind
 
 
 def test_each_level_is_read_from_memory_that_it_alone_fits_in(monkeypatch):
@@ -117,7 +145,7 @@ def timed():
 def beside(monkeypatch, before, after, job=None):
     """What is seen around a case, where the canaries take these seconds before and after it."""
     times = iter([before, after])
-    monkeypatch.setattr(canary, "seconds", lambda threads, wanted: next(times))
+    monkeypatch.setattr(canary, "seconds", lambda threads, wanted, known: next(times))
     return surroundings.beside_canaries(job or Job(CASE, Settings(), canary_s=QUIET), 0, timed)[1]
 
 

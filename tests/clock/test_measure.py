@@ -11,6 +11,7 @@ import pytest
 
 from bench.cases.case import Settings
 from bench.cases.errors import Invalid
+from bench.clock import neighbours, sampling
 from bench.clock.sampling import QUIET_PERCENT, measure, measure_blocks, noise_percent
 from bench.program import Step, repeat, throughput
 
@@ -352,6 +353,22 @@ def test_several_short_steps_share_a_sample_of_a_block():
 
     assert samples.steps_per_sample == 7
     assert turns.blocks[1] == pytest.approx([3e-6] * 4)
+
+
+def test_what_the_cores_do_after_the_last_block_is_no_part_of_their_use(monkeypatch):
+    """The other side of a pair checks its result again, on the same cores, while this side waits to end."""
+    scripted, turns = Scripted(constant(0.01)), Turns(3, 5)
+    monkeypatch.setattr(sampling.neighbours, "watch", lambda cores: lambda: neighbours.Use(scripted.now, 0.0, 1.0))
+
+    def pace(block):
+        scripted.now += 50.0
+        return turns(block)
+
+    samples = measure_blocks(scripted.run, Settings(), pace, scripted.clock)
+
+    # It has waited for a turn before each of two blocks, and once after them. The clock began at 1000 s.
+    assert samples.use is not None
+    assert samples.use.busy_s == pytest.approx(1100, abs=1)
 
 
 def test_a_side_without_a_turn_has_no_samples():

@@ -169,15 +169,20 @@ def test_kernels_of_one_name_and_node_are_added_up():
     ]
 
 
-def test_the_run_that_is_nearest_to_the_measured_one_is_shown_and_without_any_there_is_no_profile():
-    found = Profile([Run(seconds, ()) for seconds in (9.0, 1.0, 2.2, 3.0)], b"")
+def test_the_mean_of_the_third_of_the_runs_that_are_nearest_to_the_measured_one_is_shown():
+    times = (9.0, 1.0, 2.2, 3.0, 8.0, 7.0)
+    found = Profile([Run(seconds, [Kernel("mul", (1,), seconds / 2, 3)]) for seconds in times], b"")
 
-    assert found.nearest(2.5).seconds == 2.2
+    assert found.nearest(2.5).seconds == pytest.approx(2.6)
+    assert found.nearest(2.5).kernels == [Kernel("mul", (1,), pytest.approx(1.3), 3)]
+
+
+def test_without_a_profiled_run_there_is_no_profile():
     with pytest.raises(Unprofiled, match="no step"):
         Profile([], b"").nearest(1.0)
 
 
-@pytest.mark.parametrize(("run_s", "count"), [(1e-5, 20), (0.1, 10), (2.0, 5), (0.0, 20)])
+@pytest.mark.parametrize(("run_s", "count"), [(1e-5, 20), (0.1, 10), (2.0, 6), (0.0, 20)])
 def test_about_a_second_is_profiled(run_s, count):
     assert steps(run_s) == count
 
@@ -195,7 +200,7 @@ def test_a_trace_has_a_line_for_each_thread_in_microseconds():
 
 
 def shown(rows, **changed):
-    found = {"profile": rows, "profile_step_s": 1.0, "profile_profiled_s": 1.1, "profile_trace": "case.json"}
+    found = {"profile": rows, "profile_step_s": 1.0, "profile_profiled_s": 1.05, "profile_trace": "case.json"}
     return profile_table.render(record_of(**{**found, **changed}), "traces")
 
 
@@ -204,7 +209,7 @@ def test_the_table_has_ten_rows_the_rest_and_what_is_outside():
 
     title, *lines = shown(rows).splitlines()
 
-    assert "a step takes 1 s, under the profiler 1.1 s" in title
+    assert "a step takes 1 s, under the profiler 1.05 s" in title
     assert len(lines) == 2 + 10 + 1 + 1 + 1
     assert "1 more rows" in lines[-3]
     assert profile.OUTSIDE in lines[-2]
@@ -223,6 +228,13 @@ def test_names_that_are_long_or_look_like_markup_are_cut_and_printed_as_they_are
     assert "[bold]a[/bold]" in text
     assert "\x1b" not in text
     assert max(map(len, text.splitlines()[1:-1])) <= 100
+
+
+@pytest.mark.parametrize(("profiled_s", "marked"), [(0.5, True), (0.95, False), (1.05, False), (1.4, True)])
+def test_a_profiled_step_that_takes_another_time_is_marked(profiled_s, marked):
+    rows = profile.rows(network(), Run(1.0, [Kernel("all", tuple(range(1, 12)), 0.5)]), 1.0, 1)
+
+    assert ("so the shares are uncertain" in shown(rows, profile_profiled_s=profiled_s)) == marked
 
 
 def test_a_case_without_a_profile_has_a_note_or_nothing():
