@@ -75,7 +75,7 @@ def installed(name: str) -> str:
 
 
 def names() -> Tuple[str, ...]:
-    return tuple(registry.names(__name__))
+    return registry.names(__name__)
 
 
 def load(name: str) -> Backend:

@@ -50,7 +50,7 @@ class Device:
     batches_per_step: int = 1
 
 
-def names() -> list[str]:
+def names() -> Tuple[str, ...]:
     return registry.names(__name__)
 
 
