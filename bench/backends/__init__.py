@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.metadata
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, FrozenSet, Mapping, Optional, Sequence, Tuple
@@ -78,6 +79,7 @@ def names() -> Tuple[str, ...]:
     return registry.names(__name__)
 
 
+@functools.lru_cache(maxsize=None)
 def load(name: str) -> Backend:
     """Import the module of one backend, without its framework."""
     return registry.filled(Backend, registry.load(__name__, name))
