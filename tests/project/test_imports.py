@@ -19,7 +19,7 @@ FLOORS = (
     ("check", "devices", "workloads"),
     ("backends", "clock", "machine"),
     ("results", "selection", "recheck"),
-    ("real_data", "calibration"),
+    ("real_data", "calibration", "report"),
     ("run",),
     ("processes",),
     ("fixtures",),
