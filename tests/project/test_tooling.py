@@ -67,21 +67,20 @@ def test_the_files_that_start_first_are_there(pytestconfig):
     assert [name for name in conftest.LONGEST if not (ROOT / "tests" / name).exists()] == []
 
 
-@pytest.mark.parametrize(
-    "args, count",
-    [
-        (["tests/graph"], 2),
-        (["tests/graph", "tests/results"], 2),
-        (["tests/graph", "-n", "0"], 1),
-        (["tests/graph", "-p", "no:xdist"], 1),
-        (["tests/graph/test_graph.py"], 1),
-        (["tests/graph/test_graph.py::test_x"], 1),
-        (["tests/graph", "-n", "3"], 3),
-        (["tests/graph", "bench"], 1),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else str(value),
-)
-def test_folders_of_tests_run_in_two_processes_where_nobody_says_otherwise(args, count):
+# How many processes run the tests for these arguments.
+PROCESSES = {
+    "tests/graph": 2,
+    "tests/graph tests/results": 2,
+    "tests/graph -n 0": 1,
+    "tests/graph -p no:xdist": 1,
+    "tests/graph/test_graph.py": 1,
+    "tests/graph/test_graph.py::test_x": 1,
+    "tests/graph -n 3": 3,
+    "tests/graph bench": 1,
+}
+
+
+def test_folders_of_tests_run_in_two_processes_where_nobody_says_otherwise():
     need("xdist")
     code = f"""
         import pytest
@@ -89,15 +88,17 @@ def test_folders_of_tests_run_in_two_processes_where_nobody_says_otherwise(args,
         class Asked:
             @pytest.hookimpl(tryfirst=True)
             def pytest_sessionstart(self, session):
-                print("processes", len(getattr(session.config.option, "tx", [])) or 1)
+                print("processes", line, len(getattr(session.config.option, "tx", [])) or 1)
                 pytest.exit("asked", 0)
 
-        pytest.main({args!r} + ["-p", "no:cacheprovider"], plugins=[Asked()])
+        for line in {list(PROCESSES)!r}:
+            pytest.main([*line.split(), "-p", "no:cacheprovider"], plugins=[Asked()])
         """
 
     done = run(sys.executable, "-c", textwrap.dedent(code))
 
-    assert f"processes {count}\n" in done.stdout, done.stdout
+    found = dict(re.findall(r"^processes (.*) (\d+)$", done.stdout, re.MULTILINE))
+    assert found == {line: str(count) for line, count in PROCESSES.items()}, done.stdout
 
 
 def test_a_test_can_have_its_first_parameters_only():
