@@ -87,7 +87,8 @@ def test_a_replica_that_has_a_bad_image_ends_the_others(shared: Suite, sets: Pat
     assert "Traceback" not in result.text
 
 
-@pytest.mark.parametrize("engine", ["torch", "tensorflow"])
+# Replicas of torch without a launcher fall above: what a launcher changes is not the framework's.
+@pytest.mark.parametrize("engine", [pytest.param("torch", marks=pytest.mark.thorough), "tensorflow"])
 def test_a_rank_of_a_launcher_that_has_a_bad_image_ends_the_others(shared: Suite, sets: Path, engine: str) -> None:
     """Within seconds: not when a case has taken its 600 s, which is how long one waits for another's gradients."""
     pytest.importorskip(engine)
