@@ -192,9 +192,13 @@ def refused(history: Suite, forks: Forks) -> Callable[..., str]:
 
 
 @pytest.fixture(scope="module")
-def shared(new_suite: Callable[[], Suite]) -> Suite:
-    """A copy for the runs of a file of tests, one after the other."""
-    return new_suite()
+def shared(new_suite: Callable[[], Suite]) -> Iterator[Suite]:
+    """A copy for the runs of a file of tests, one after the other. They are forks: its code is not to change."""
+    made = new_suite()
+    runs = Forks(made)
+    made.run = runs.run  # type: ignore[method-assign]
+    yield made
+    runs.close()
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Callable, Dict, List
 
 import pytest
 from real_images import REAL
@@ -24,6 +24,12 @@ EPOCH = (*SMALL, "--epochs=1")
 
 def entries(suite: Suite) -> List[Dict[str, Any]]:
     return [entry["extra_info"] for entry in suite.read("run.json")["benchmarks"]]
+
+
+@pytest.fixture(scope="module")
+def shared(new_suite: Callable[[], Suite]) -> Suite:
+    """A copy whose runs are processes of their own, as a launcher starts them."""
+    return new_suite()
 
 
 @pytest.fixture(scope="module")
