@@ -62,9 +62,10 @@ def imported(job: Job, engine: backends.Backend) -> str:
 
 def fields(job: Job, program: Program) -> Dict[str, Any]:
     """The fields of a record that say what came before the clock. A program that has run once runs once more."""
-    if len(program.first_steps_s) < 2:
+    if len(program.first_steps_s) == 1:
         program.run_noted()
-    first_s, second_s = program.first_steps_s
+    # A program that has never run, as those of some SDKs, has no inputs yet.
+    first_s, second_s = program.first_steps_s or (None, None)
     return {
         **job.took,
         "first_step_s": first_s,
