@@ -81,6 +81,8 @@ def _compiled(
         "INFERENCE_NUM_THREADS": str(settings.threads),
         **({"PERF_COUNT": "YES"} if counted else {}),
     }
+    if settings.caches:
+        options["CACHE_DIR"] = settings.caches
     compiled = core.compile_model(core.read_model(exported(graph, weights)), "CPU", options)
     count = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")) if many else 1
     return compiled, {"hint": hint, "requests": count}

@@ -259,7 +259,28 @@ _ROWS = (
         "bytes",
     ),
     Field("memory_case_bytes", "what of that came since before the case was compiled", "bytes"),
+    Field(
+        "memory_floor_bytes",
+        "resident memory before the case was compiled, with the framework loaded and what earlier cases left",
+        "bytes",
+    ),
+    Field("memory_loaded_bytes", "resident memory after the second step", "bytes"),
+    Field(
+        "process_start_s",
+        "from the start of the worker until it is ready: the interpreter and the suite; null if it ran a case before",
+        "s",
+    ),
+    Field("import_s", "time of importing the framework; null if it was imported before", "s"),
+    Field("graph_s", "time of recording the graph", "s"),
+    Field("weights_s", "time of drawing or reading weights, and of drawing inputs", "s"),
     Field("compile_s", "time of lowering, compiling, loading and the first step", "s"),
+    Field("first_step_s", "the first step alone, in which some frameworks compile", "s"),
+    Field("second_step_s", "the second step", "s"),
+    Field(
+        "cold",
+        "with --cold: the fields from memory_floor_bytes to second_step_s of each fresh process, by the state of the"
+        " framework's caches: cold (empty) or warm",
+    ),
     Field("warmup_steps", "steps before the first sample", value=lambda m: m.samples.warmup_steps),
     Field("warmup_s", "time before the first sample", "s", lambda m: m.samples.warmup_s),
     Field("steady", "whether the warm-up ended because steps stopped getting faster", value=lambda m: m.samples.steady),

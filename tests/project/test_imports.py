@@ -18,7 +18,7 @@ FLOORS = (
     ("program", "job"),
     ("check", "devices", "workloads"),
     ("backends", "clock", "machine"),
-    ("results", "selection", "recheck"),
+    ("results", "selection", "recheck", "startup"),
     ("real_data", "calibration", "report"),
     ("run",),
     ("processes",),

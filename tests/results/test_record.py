@@ -14,6 +14,7 @@ from bench.program import Step
 from bench.results import fields, record, table
 from scripts import record_page
 
+pytestmark = pytest.mark.floor
 # What a worker sees besides; kept to plain values.
 FOUND = {
     "checked_rows": 4,
@@ -36,7 +37,9 @@ FOUND = {
 # Null in the record of a layer: what `record.latency`, `record.with_peak`, fixtures/measure.py and real images add.
 LATER = set(
     """
-    weights_note processes revision tolerance gradient_error checked_size memory_peak_bytes memory_case_bytes
+    weights_note processes revision tolerance gradient_error checked_size
+    cold graph_s weights_s import_s process_start_s first_step_s second_step_s
+    memory_floor_bytes memory_loaded_bytes memory_peak_bytes memory_case_bytes
     environment removed_variables not_compiled
     step_p90_s step_p99_s latency_p50_s latency_p90_s latency_p99_s latency_p999_s
     rechecked rechecked_error autocorrelation
