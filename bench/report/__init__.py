@@ -1,0 +1,1 @@
+"""How do people see results? A page, or Markdown for a pull request, from files of pytest-benchmark's JSON."""
