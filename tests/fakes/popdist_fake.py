@@ -18,8 +18,9 @@ def _device(ipus_per_replica, connectionType):
 
 
 def _configure(options):
-    options.enableReplicatedGraphs = True
-    options.replicatedGraphCount = _told()[1] // _told()[0]
+    """Set the replicas without a record: the backend does not do it."""
+    for name, value in (("enableReplicatedGraphs", True), ("replicatedGraphCount", _told()[1] // _told()[0])):
+        getattr(type(options), name).store(options, value)
 
 
 BEHAVIOURS = {

@@ -9,7 +9,17 @@ ACQUIRE, BY_ID = "DeviceManager.tryAcquireAvailableDevice", "DeviceManager.tryAc
 COMPILED = ["DeviceManager", ACQUIRE, "DeviceInfo.__enter__", "S", "S.prepareDevice"]
 TRAINED = [*COMPILED, "S.weightsFromHost", "S.initAnchorArrays"]
 UPDATED = ["S.writeWeights", "S.weightsFromHost", "S.updateOptimizerFromHost", "S.run"]
-QUIET = ("popdist", "SessionOptions", "PyStepIO", "PyWeightsIO", "SGD", "DataFlow", "AnchorReturnType", "TensorInfo")
+QUIET = (
+    "lowered",
+    "popdist",
+    "SessionOptions",
+    "PyStepIO",
+    "PyWeightsIO",
+    "SGD",
+    "DataFlow",
+    "AnchorReturnType",
+    "TensorInfo",
+)
 
 
 def program(name):

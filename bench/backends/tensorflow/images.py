@@ -16,6 +16,9 @@ Call = Callable[..., Any]
 Padding = Union[str, List[List[int]]]
 # With fewer channels than this, calling a convolution costs more than computing it, so groups are joined.
 JOINED_CHANNELS = 16
+# TensorFlow 2.6 fuses a grouped convolution with the bias or norm behind it, and its fused kernel has no groups
+# ("Fused conv implementation does not support grouped convolutions for now"). 2.21 computes it.
+FUSES_GROUPS = tuple(map(int, tf.__version__.split(".")[:2])) < (2, 7)
 
 
 def conv(to: Any, node: Node) -> Call:
@@ -49,6 +52,8 @@ def conv(to: Any, node: Node) -> Call:
             out = tf.nn.depthwise_conv2d(x, weight, [1, stride, stride, 1], pads)
         elif groups == 1 or to.grouped:
             out = tf.nn.conv2d(x, weight, stride, pads)
+        elif FUSES_GROUPS:
+            out = _joined(x, weight, groups, stride, pads)
         else:
             out = _grouped(x, weight, groups, stride, pads)
         return out if bias is None else tf.nn.bias_add(out, to.value(bias))
