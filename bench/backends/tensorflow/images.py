@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Callable, Dict, List, Union
 
 import tensorflow as tf
+from tensorflow.python.util import _pywrap_util_port
 
 from bench.graph import Node
 
@@ -16,9 +17,9 @@ Call = Callable[..., Any]
 Padding = Union[str, List[List[int]]]
 # With fewer channels than this, calling a convolution costs more than computing it, so groups are joined.
 JOINED_CHANNELS = 16
-# TensorFlow 2.6 fuses a grouped convolution with the bias or norm behind it, and its fused kernel has no groups
-# ("Fused conv implementation does not support grouped convolutions for now"). 2.21 computes it.
-FUSES_GROUPS = tuple(map(int, tf.__version__.split(".")[:2])) < (2, 7)
+# Without oneDNN (TensorFlow 2.6, and 2.21 on a processor without AVX-512), TensorFlow fuses a grouped convolution of a
+# network with the norm or bias behind it, and its fused kernel fails: it "does not support grouped convolutions".
+FUSES_GROUPS = not _pywrap_util_port.IsMklEnabled()
 
 
 def conv(to: Any, node: Node) -> Call:
@@ -52,7 +53,7 @@ def conv(to: Any, node: Node) -> Call:
             out = tf.nn.depthwise_conv2d(x, weight, [1, stride, stride, 1], pads)
         elif groups == 1 or to.grouped:
             out = tf.nn.conv2d(x, weight, stride, pads)
-        elif FUSES_GROUPS:
+        elif FUSES_GROUPS and to.graph.blocks and (bias is not None or not to.training):
             out = _joined(x, weight, groups, stride, pads)
         else:
             out = _grouped(x, weight, groups, stride, pads)
