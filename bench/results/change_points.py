@@ -6,16 +6,15 @@ Search      The statistic of an interval is the largest |CUSUM| over its splits.
             moves to the best split between its neighbours, and the least ones below the threshold are dropped
 Outliers    Values count at most four standard deviations from their interval's median (Huber's clipping), so that one
             run is no step. A level has at least three runs
-Noise       Standard deviation and correlation of runs come from differences of values that are one and two runs apart,
-            which a step hardly changes. Correlated runs have the threshold of their long-run standard deviation
+Noise       At first from differences of consecutive values, which a step hardly changes; then, with the correlation of
+            consecutive runs, from the residuals of the levels that were found. Correlation increases the threshold to
+            that of the long-run standard deviation
 Threshold   Of flat series of independent normal values, a share of FALSE_ALARM has a change point (simulated:
             `python -m scripts.change_point_rates`)
 Position    The splits whose likelihood ratio to the best one is at most 7.35: 95 % of such ranges hold the true one
 Sources     S. Kovacs, P. Buehlmann, H. Li and A. Munk, Seeded binary segmentation, Biometrika 110 (2023): intervals
             R. Baranowski, Y. Chen and P. Fryzlewicz, Narrowest-over-threshold detection, JRSS B 81 (2019): choice
             P. Fearnhead and G. Rigaill, Changepoint detection in the presence of outliers, JASA 114 (2019): clipping
-            S. Chakar, E. Lebarbier, C. Levy-Leduc and S. Robin, A robust approach for estimating change-points in the
-            mean of an AR(1) process, Bernoulli 23 (2017): correlation from differences
             B. E. Hansen, Sample splitting and threshold estimation, Econometrica 68 (2000): range of the position
 """
 
@@ -43,6 +42,8 @@ QUANTILE, CLIPPED_MEAN = 0.9, 0.7582
 # Smaller noise than this is not believed: a median has rounding and a machine has temperatures.
 NOISE_LEAST = 1e-3
 CORRELATION_MOST = 0.8
+# The noise and the change points are computed in turns, since each needs the other.
+PASSES = 3
 # Of the likelihood ratio of a split that is not the best: (1 - exp(-x / 2))^2 = 95 %.
 RATIO_MOST = 7.35
 Array = Any
@@ -92,12 +93,14 @@ def change_points(values: Sequence[float], threshold: float = 0.0) -> List[Chang
     if len(series) < FEWEST:
         return []
     threshold = threshold or threshold_of(len(series))
-    noise = noise_of(series)
-    cuts = _settled(series, _candidates(series, noise, threshold), noise, threshold)
-    if cuts:
-        # Once more with the noise of the residuals: steps have added to the first noise.
-        noise = noise_of(series, cuts)
+    cuts: List[int] = []
+    noise = Noise(_independent(series), 0.0)
+    for _ in range(PASSES):
         cuts = _settled(series, _candidates(series, noise, threshold), noise, threshold)
+        noise, former = noise_of(series, cuts), noise
+        # The first noise is the smallest, so a series that is flat with it is flat.
+        if not cuts or noise == former:
+            break
     return [_described(series, before, cut, after, noise) for before, cut, after in _between(cuts, len(series))]
 
 
@@ -110,20 +113,21 @@ def threshold_of(count: int) -> float:
 def noise_of(series: Array, cuts: Sequence[int] = ()) -> Noise:
     """Return the noise of a series with change points at `cuts`."""
     residuals = np.concatenate([level - np.median(level) for level in np.split(series, list(cuts))])
-    near, far = (_spread(residuals[distance:] - residuals[:-distance]) for distance in (1, 2))
-    if near < NOISE_LEAST:
-        return Noise(NOISE_LEAST, 0.0)
-    # Differences of AR(1) values have variances 2 s^2 (1 - r) and 2 s^2 (1 - r^2).
-    correlation = min(CORRELATION_MOST, max(0.0, (far / near) ** 2 - 1))
-    deviation = max(near / math.sqrt(1 - correlation), NOISE_LEAST)
-    clipped = np.clip(residuals, -CLIP * deviation, CLIP * deviation)
-    return Noise(max(deviation, float(np.sqrt(np.mean(clipped**2)))), correlation)
+    deviation = _independent(residuals)
+    for _ in range(2):
+        clipped = np.clip(residuals, -CLIP * deviation, CLIP * deviation)
+        deviation = max(deviation, float(np.sqrt(np.mean(clipped**2))))
+    squares = float(np.sum(clipped**2))
+    correlation = float(np.sum(clipped[1:] * clipped[:-1])) / squares if squares else 0.0
+    correlation = min(CORRELATION_MOST, max(0.0, correlation))
+    return Noise(deviation, correlation)
 
 
-def _spread(differences: Array) -> float:
-    """The standard deviation of the values of which these are the differences, if they are independent."""
-    sizes = np.abs(differences)
-    return float(np.minimum(sizes, np.quantile(sizes, QUANTILE)).mean() / CLIPPED_MEAN / math.sqrt(2.0))
+def _independent(values: Array) -> float:
+    """The standard deviation of values, if they are independent, from the differences of consecutive ones."""
+    sizes = np.abs(np.diff(values))
+    mean = float(np.minimum(sizes, np.quantile(sizes, QUANTILE)).mean())
+    return max(NOISE_LEAST, mean / CLIPPED_MEAN / math.sqrt(2.0))
 
 
 def _candidates(series: Array, noise: Noise, threshold: float) -> List[int]:
