@@ -41,7 +41,7 @@ class Run:
     results    the measured cases; `invalid`: records without a rate
     command    the command line of the run; empty: not known
     missing    cases that were selected and not measured: `id`, `outcome` (skipped or failed) and `reason` of each
-    broken     cases of --against that have no pairs: `id`, `verdict` and `text` of each
+    verdicts   of --against and of baselines: `id`, `spec`, `verdict`, `text`, `metrics` and `log_ratios` of each
     self_check what the last self-check on this machine found; empty: there was none
     others     results that are not the suite's
     """
@@ -54,6 +54,7 @@ class Run:
     invalid: Sequence[Record] = ()
     command: str = ""
     missing: Sequence[Mapping[str, Any]] = ()
+    verdicts: Sequence[Mapping[str, Any]] = ()
     self_check: Mapping[str, Any] = field(default_factory=dict)
     others: int = 0
 
@@ -81,6 +82,18 @@ def content(path: Path) -> Dict[str, Any]:
     return found
 
 
+def files(names: Sequence[str]) -> List[Path]:
+    """The files of these names: a folder stands for all JSON files in it. Raises ValueError for one without any."""
+    found: List[Path] = []
+    for name in names:
+        path = Path(name)
+        inside = sorted(path.rglob("*.json")) if path.is_dir() else [path]
+        if not inside:
+            raise ValueError(f"{path} has no JSON file in it")
+        found += inside
+    return found
+
+
 def from_json(name: str, content: Mapping[str, Any]) -> Run:
     """The run of a file's content, of which `benchmarks` is a list."""
     entries = [entry for entry in content["benchmarks"] if isinstance(entry, dict)]
@@ -95,6 +108,7 @@ def from_json(name: str, content: Mapping[str, Any]) -> Run:
         results=[result for result in results if is_valid(result.record)],
         invalid=[record for record in invalid if record is not None and _has_axes(record)],
         command=text(extra, "command", 10 * LONGEST),
+        verdicts=[*_of_sides(results), *(entry for entry in _list(extra.get("verdicts")) if isinstance(entry, dict))],
         missing=[entry for entry in _list(extra.get("missing")) if isinstance(entry, dict)],
         self_check=_dictionary(extra.get("self_check")),
         others=len(entries) - len(results),
@@ -107,6 +121,34 @@ def _result(entry: Mapping[str, Any]) -> Optional[Result]:
     if record is None or not _has_axes(record):
         return None
     return Result(record, _finite(_dictionary(entry.get("stats")).get("data")))
+
+
+def _of_sides(results: Sequence[Result]) -> List[Dict[str, Any]]:
+    """The verdicts of --against, which are in the records."""
+    return [
+        {**result.record["against"], "id": result.record["id"]}
+        for result in results
+        if isinstance(result.record.get("against"), dict)
+    ]
+
+
+def newest(runs: Sequence[Run]) -> List[Result]:
+    """The newest result of each case, in the order in which the cases come. Runs are oldest first."""
+    found = {result.record["id"]: result for run in runs for result in run.results}
+    return list(found.values())
+
+
+def newest_invalid(runs: Sequence[Run]) -> List[Record]:
+    """The INVALID records of the last run in which each case was measured."""
+    last = {record["id"]: index for index, run in enumerate(runs) for record in (*_records(run), *run.invalid)}
+    found = {
+        record["id"]: record for index, run in enumerate(runs) for record in run.invalid if last[record["id"]] == index
+    }
+    return list(found.values())
+
+
+def _records(run: Run) -> List[Record]:
+    return [result.record for result in run.results]
 
 
 def _has_axes(record: Record) -> bool:

@@ -1,0 +1,35 @@
+"""Makes a report of runs and writes it: a page (.html) or Markdown (.md)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Callable, Dict, Mapping, Sequence
+
+from bench import cache
+from bench.report import markdown, page, sections
+from bench.report.content import Section
+from bench.report.reading import Run
+
+RENDERERS: Dict[str, Callable[[Sequence[Run], Mapping[str, Section]], str]] = {
+    ".html": page.render,
+    ".md": markdown.render,
+}
+
+
+def require_name(name: str) -> str:
+    """The name of a report. Raises ValueError if its ending is not that of a page or of Markdown."""
+    if Path(name).suffix not in RENDERERS:
+        raise ValueError(f"{name!r}: the name of a report ends with {' or '.join(RENDERERS)}")
+    return name
+
+
+def write(runs: Sequence[Run], paths: Sequence[Path]) -> None:
+    """Write the report of these runs, oldest first, to files that replace older ones whole. Raises OSError."""
+    made = sections.build(runs)
+    for path in paths:
+        cache.write_whole(path, RENDERERS[path.suffix](runs, made).encode("utf-8", "replace"))
+
+
+def brief(runs: Sequence[Run]) -> str:
+    """The Markdown of these runs."""
+    return markdown.render(runs, sections.build(runs))
