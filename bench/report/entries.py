@@ -31,6 +31,8 @@ POINT = np.dtype(
         ("state", "<u1"),
     ]
 )
+# Later times are damage: this is the year 5138.
+LATEST_S = 1e11
 # Bits of a point's state.
 DISTURBED, UNSTEADY, INVALID = 1, 2, 4
 # What separates two series: the case, what is computed, how, and on which class of machine.
@@ -45,7 +47,7 @@ Row = Tuple[str, str, float, float, float, float, float, int]
 class Entry:
     """What a history needs of one file.
 
-    file      the path, as it was given or below the folder
+    file      the path
     time_s    the start of its first case, since 1970; 0: not known
     commit    of the folder in which the benchmarks ran; empty: it was not in git
     points    series, facts, time_s, rate, low, high, noise and state of each case: see POINT
@@ -94,7 +96,7 @@ def of_run(file: str, run: Run, quartiles: Mapping[str, Tuple[float, float]]) ->
     return Entry(
         file,
         min(starts) if starts else finished_s,
-        reading.text(run.commit, "id"),
+        reading.text(run.commit, "id").replace("unknown", ""),
         run.commit.get("dirty") is True,
         reading.text(run.commit, "branch"),
         points,
@@ -109,7 +111,9 @@ def _point(record: Record, state: int, finished_s: float, quartiles: Optional[Tu
     median_s = _or_nan(record, "step_median_s")
     low, high = (rate * median_s / quartile for quartile in reversed(quartiles or (math.nan, math.nan)))
     series, facts = _texts(record)
-    started_s = number(record, "started_s") or finished_s
+    started_s = number(record, "started_s") or 0.0
+    if not 0 < started_s < LATEST_S:
+        started_s = finished_s
     return series, facts, started_s, rate, low, high, _or_nan(record, "noise_percent"), state
 
 
@@ -143,7 +147,8 @@ def _quartiles(benchmarks: Sequence[Any]) -> Dict[str, Tuple[float, float]]:
 
 def _accepted(given: Mapping[str, Any]) -> Dict[str, Any]:
     cases = given.get("cases")
-    texts = {name: reading.text(given, name) for name in ("who", "when", "why")}
+    texts: Dict[str, Any] = {name: reading.text(given, name) for name in ("who", "when", "why")}
+    texts["time_s"] = _seconds(texts["when"])
     return {**texts, "cases": [str(case) for case in cases] if isinstance(cases, list) else []}
 
 
@@ -153,6 +158,6 @@ def _seconds(date: str) -> float:
         known = datetime.datetime.fromisoformat(date.replace("Z", "+00:00"))
         if known.tzinfo is None:
             known = known.replace(tzinfo=datetime.timezone.utc)
-        return known.timestamp()
+        return known.timestamp() if 0 < known.timestamp() < LATEST_S else 0.0
     except (ValueError, OverflowError):
         return 0.0

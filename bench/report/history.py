@@ -6,6 +6,7 @@ of a library or of the kernel does not end it.
 
 from __future__ import annotations
 
+import datetime
 import functools
 import json
 import math
@@ -191,6 +192,13 @@ def short(run: Entry) -> str:
     return f"{run.commit[:10] or 'no commit'}{'+' if run.dirty else ''}"
 
 
+def date(time_s: float) -> str:
+    """A time for a person, in UTC: 2026-11-29 08:20."""
+    if not time_s:
+        return "date not known"
+    return datetime.datetime.fromtimestamp(time_s, datetime.timezone.utc).strftime("%Y-%m-%d %H:%M")
+
+
 def read(paths: Sequence[Path]) -> History:
     """The history of files and folders. Raises ValueError, in one line, for a path that cannot be read."""
     for path in paths:
@@ -209,7 +217,7 @@ def of_collection(found: index.Collection) -> History:
     history = History(
         [found.entries[file] for file in order],
         [],
-        sorted((each for entry in found.entries for each in entry.accepted), key=lambda each: str(each["when"])),
+        sorted((each for entry in found.entries for each in entry.accepted), key=lambda each: float(each["time_s"])),
         [entry.fault for entry in found.entries if entry.fault],
         found.notes,
         found.texts,

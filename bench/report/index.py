@@ -58,10 +58,19 @@ def collect(paths: Sequence[Path]) -> Collection:
         with contextlib.ExitStack() as stack:
             connection = _of_folder(path, stack, found.notes) if path.is_dir() else _of_file(path)
             stack.callback(connection.close)
-            _load(connection, found, numbers, parts)
+            _load(connection, path if path.is_dir() else Path(), found, numbers, parts)
     found.points = np.concatenate(parts) if parts else found.points
     found.files = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     found.texts = list(numbers)
+    return found
+
+
+def files(paths: Sequence[Path]) -> List[Path]:
+    """These files, and the files of these folders."""
+    found: List[Path] = []
+    for path in paths:
+        inside = sorted(path / os.fsdecode(name) for name, _ in _files(path)) if path.is_dir() else [path]
+        found += inside
     return found
 
 
@@ -164,8 +173,10 @@ def _store(
     connection.execute("REPLACE INTO file VALUES (?, ?, ?, ?, ?)", (path, *state, entry.head, packed.tobytes()))
 
 
-def _load(connection: sqlite3.Connection, found: Collection, numbers: Dict[str, int], parts: List[Any]) -> None:
-    """Add what the index has to a collection.
+def _load(
+    connection: sqlite3.Connection, folder: Path, found: Collection, numbers: Dict[str, int], parts: List[Any]
+) -> None:
+    """Add what the index of a folder has to a collection.
 
     numbers   those of the collection's texts
     parts     the points of each file
@@ -173,7 +184,7 @@ def _load(connection: sqlite3.Connection, found: Collection, numbers: Dict[str, 
     texts = [text for (text,) in connection.execute("SELECT content FROM text ORDER BY number")]
     renumbered = np.array([numbers.setdefault(text, len(numbers)) for text in texts], np.int32)
     for path, head, points in connection.execute("SELECT path, head, points FROM file ORDER BY path"):
-        found.entries.append(Entry(os.fsdecode(path), **json.loads(head)))
+        found.entries.append(Entry(str(folder / os.fsdecode(path)), **json.loads(head)))
         part = np.frombuffer(points, POINT).copy()
         if len(part):
             part["series"], part["facts"] = renumbered[part["series"]], renumbered[part["facts"]]
