@@ -130,7 +130,7 @@ def _detail(series: Series) -> Figure:
     """The rates of one case with whiskers, its levels and steps, ticks of software and flags of baselines."""
     label, backend = _label(series), text(series.key, "backend", 40)
     item = text(series.key, "item", 20)
-    plot = Plot(f"History of {series.id}", f"{label}, {backend}")
+    plot = Plot(f"History of {label}, {backend}", f"{label}, {backend}")
     marks = _marks(series, MARKS)
     ends = [value for mark in marks for value in (mark.rate, mark.low, mark.high)]
     plot.x = Scale(-0.5, len(series.history.runs) - 0.5, plot.LEFT + 8, plot.RIGHT - 8)
