@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Callable, List, Optional, Sequence, Union
 
+from bench.report.history import History
 from bench.report.reading import Run
 
 
@@ -101,7 +102,9 @@ class Kind:
 
     POSITION   its place on the page; the smallest is first
     section    returns the section of these runs, oldest first; None: they have no data for it
+    of_history the same, of an index of all runs of a folder
     """
 
     position: int
     section: Callable[[Sequence[Run]], Optional[Section]]
+    of_history: Callable[[History], Optional[Section]] = lambda history: None

@@ -66,15 +66,20 @@ class Run:
 
 def read(path: Path) -> Run:
     """The run of a file. Raises ValueError, in one line, for a file that cannot be read or is not such a JSON file."""
+    return from_json(path.name, content(path))
+
+
+def content(path: Path) -> Dict[str, Any]:
+    """What a file has, of which `benchmarks` is a list. Raises ValueError, in one line, as `read` does."""
     try:
-        content = json.loads(path.read_bytes().decode("utf-8"))
+        found = json.loads(path.read_bytes().decode("utf-8"))
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}") from None
     except (ValueError, RecursionError):
         raise ValueError(f"{path} is not JSON; a file of --benchmark-json is needed") from None
-    if not isinstance(content, dict) or not isinstance(content.get("benchmarks"), list):
+    if not isinstance(found, dict) or not isinstance(found.get("benchmarks"), list):
         raise ValueError(f"{path} has no list of benchmarks; a file of --benchmark-json is needed")
-    return from_json(path.name, content)
+    return found
 
 
 def files(names: Sequence[str]) -> List[Path]:

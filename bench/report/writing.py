@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Callable, Dict, Mapping, Sequence
+from typing import Callable, Dict, Mapping, Optional, Sequence
 
 from bench import cache
 from bench.report import markdown, page, sections
 from bench.report.content import Section
+from bench.report.history import History
 from bench.report.reading import Run
 
 RENDERERS: Dict[str, Callable[[Sequence[Run], Mapping[str, Section]], str]] = {
@@ -23,9 +24,9 @@ def require_name(name: str) -> str:
     return name
 
 
-def write(runs: Sequence[Run], paths: Sequence[Path]) -> None:
+def write(runs: Sequence[Run], paths: Sequence[Path], history: Optional[History] = None) -> None:
     """Write the report of these runs, oldest first, to files that replace older ones whole. Raises OSError."""
-    made = sections.build(runs)
+    made = sections.build(runs, history)
     for path in paths:
         cache.write_whole(path, RENDERERS[path.suffix](runs, made).encode("utf-8", "replace"))
 
