@@ -11,6 +11,8 @@
   function value(row, column) {
     var text = row.cells[column].textContent.trim();
     var found = /^([+-]?[\d,]*\.?\d+(?:e[+-]?\d+)?) ?([A-Za-z]*)/.exec(text);
+    // A date has no unit: as a text it has its order.
+    if (/^\d{4}-\d\d-/.test(text)) return text;
     return found ? Number(found[1].replace(/,/g, "")) * (UNITS[found[2]] || 1) : text.toLowerCase();
   }
 
