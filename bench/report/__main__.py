@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import List, Optional, Sequence
 
-from bench.report import history, index, reading, spreadsheet, writing
+from bench.report import history, index, names, reading, spreadsheet, writing
 from bench.report.history import History
 from bench.report.reading import Run
 
@@ -32,7 +32,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
     )
     given = parser.parse_args(arguments)
     try:
-        paths = [Path(name) if name.endswith(CSV) else Path(writing.require_name(name)) for name in given.o]
+        paths = [Path(name) if name.endswith(CSV) else Path(names.require_name(name)) for name in given.o]
         faults = _write([Path(name) for name in given.files], paths)
     except ValueError as error:
         sys.stderr.write(f"{error}\n")

@@ -16,8 +16,7 @@ from bench.report.reading import Run
 class Cell:
     """One cell of a table.
 
-    text    what is shown
-    value   what the column is sorted by; None: the text
+    text    what is shown, and what the column is sorted by: a number is sorted with its unit
     code    it is a command, which is shown as such
     bad     it is shown as a failure
     case    the id of a case; the text is a link to its row in the table of results
@@ -26,7 +25,6 @@ class Cell:
     """
 
     text: str
-    value: Optional[float] = None
     code: bool = False
     bad: bool = False
     case: str = ""
@@ -62,12 +60,13 @@ class Figure:
     """Pictures with the table that has their values. `caption` says what they show and how to read them.
 
     Tables are folded away until they are asked for.
+    table    None: the table that follows has the values
     brief    the table is in the Markdown as well
     """
 
     svgs: Sequence[str]
     caption: str
-    table: Table
+    table: Optional[Table] = None
     brief: bool = False
 
 

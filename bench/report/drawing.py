@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from html import escape
-from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from bench.results import units
 
@@ -19,23 +19,23 @@ LINE, CHARACTER = 16.0, 6.4
 
 
 class Style(NamedTuple):
-    """The look of a series: the number of its colour in page.css, and the path of its mark from its centre."""
+    """The look of a series: the number of its colour in page.css, and the name of its mark."""
 
     colour: int
     mark: str
 
 
-# Each mark is about 9 pixels wide: a move from its centre, then the outline.
-MARKS = {
-    "circle": "m-4.4 0a4.4 4.4 0 1 0 8.8 0a4.4 4.4 0 1 0-8.8 0z",
-    "square": "m-4-4h8v8h-8z",
-    "triangle": "m0-5.2l5.2 9h-10.4z",
-    "diamond": "m0-5.6l5.2 5.6-5.2 5.6-5.2-5.6z",
-    "down": "m0 5.2l5.2-9h-10.4z",
-    "plus": "m-1.7-5h3.4v3.3h3.3v3.4h-3.3v3.3h-3.4v-3.3h-3.3v-3.4h3.3z",
-    "hourglass": "m-4.6-5h9.2l-3.2 5 3.2 5h-9.2l3.2-5z",
-    "bow": "m-5-4.6l5 3.2 5-3.2v9.2l-5-3.2-5 3.2z",
-    "hexagon": "m-5 0l2.5-4.4h5l2.5 4.4-2.5 4.4h-5z",
+# Each mark is about 9 pixels wide: where its outline starts, from its centre, and the outline.
+MARKS: Dict[str, Tuple[Point, str]] = {
+    "circle": ((-4.4, 0), "a4.4 4.4 0 1 0 8.8 0a4.4 4.4 0 1 0-8.8 0"),
+    "square": ((-4, -4), "h8v8h-8"),
+    "triangle": ((0, -5.2), "l5.2 9h-10.4"),
+    "diamond": ((0, -5.6), "l5 5.6-5 5.6-5-5.6"),
+    "down": ((0, 5.2), "l5.2-9h-10.4"),
+    "plus": ((-1.7, -5), "h3.4v3.3h3.3v3.4h-3.3v3.3h-3.4v-3.3h-3.3v-3.4h3.3"),
+    "hourglass": ((-4.6, -5), "h9.2l-3.2 5 3.2 5h-9.2l3.2-5"),
+    "bow": ((-5, -4.6), "l5 3.2 5-3.2v9.2l-5-3.2-5 3.2"),
+    "hexagon": ((-5, 0), "l2.5-4.4h5l2.5 4.4-2.5 4.4h-5"),
 }
 STYLES: Dict[str, Style] = {
     "torch": Style(1, "circle"),
@@ -121,20 +121,28 @@ def _log_ticks(low: float, high: float, most: int) -> List[float]:
 
 
 class Picture:
-    """One picture. `body` is its markup so far.
+    """One picture. Marks lie above whiskers, these above lines and boxes, and all of them above grid lines.
+
+    What looks alike is one path or one group, so that a page with many pictures is small.
 
     name   what it shows, for people who do not see it
     """
 
     def __init__(self, name: str, width: float, height: float) -> None:
         self.name, self.width, self.height = name, width, height
+        self.bands: List[str] = []
+        self.rules: Dict[str, List[str]] = {}
         self.body: List[str] = []
+        self.whiskers: Dict[str, List[str]] = {}
+        self.marks: Dict[str, List[str]] = {}
 
     def svg(self) -> str:
         """The markup of the whole picture."""
         size = f'viewBox="0 0 {number(self.width)} {number(self.height)}"'
         wide = ' class="wide"' if self.width > 500 else ""
-        return f'<svg role="group" aria-label="{escape(self.name)}" {size}{wide}>{"".join(self.body)}</svg>'
+        parts = [*self.bands, *_paths(self.rules), *self.body, *_paths(self.whiskers)]
+        parts += [f'<g class="{kind}">{"".join(marks)}</g>' for kind, marks in self.marks.items()]
+        return f'<svg role="group" aria-label="{escape(self.name)}" {size}{wide}>{"".join(parts)}</svg>'
 
     def text(self, x: float, y: float, text: str, kind: str = "", anchor: str = "") -> None:
         """A text whose base line starts, or ends, or has its middle at a point."""
@@ -143,58 +151,80 @@ class Picture:
         self.body.append(f'<text x="{number(x)}" y="{number(y)}"{attribute}>{escape(text)}</text>')
 
     def rule(self, x1: float, y1: float, x2: float, y2: float, kind: str) -> None:
-        """A straight line of a kind: grid, axis, roof, budget and so on."""
-        self.body.append(
-            f'<path class="{kind}" d="M{number(x1)} {number(y1)}L{number(x2)} {number(y2)}"/>',
-        )
+        """A straight line of a kind: grid, axis, roof and so on."""
+        self.rules.setdefault(kind, []).append(f"M{number(x1)} {number(y1)}L{number(x2)} {number(y2)}")
+
+    def band(self, x1: float, y1: float, x2: float, y2: float) -> None:
+        """A filled rectangle below everything else."""
+        self.bands.append(f"<rect {_rectangle('band', x1, y1, x2, y2)}/>")
 
     def box(self, x1: float, y1: float, x2: float, y2: float, kind: str, name: str = "") -> None:
         """A filled rectangle of a kind."""
-        place = f'x="{number(min(x1, x2))}" y="{number(min(y1, y2))}"'
-        size = f'width="{number(max(0.6, abs(x2 - x1)))}" height="{number(abs(y2 - y1))}"'
-        self._named("rect", f'class="{kind}" {place} {size}', name)
+        self.body.append(_named("rect", _rectangle(kind, x1, y1, x2, y2), name))
 
     def line(self, points: Sequence[Point], colour: int, kind: str = "") -> None:
         """A line through points, in the colour of a series."""
         path = "L".join(f"{number(x)} {number(y)}" for x, y in points)
         self.body.append(f'<path class="l c{colour}{" " + kind if kind else ""}" d="M{path}"/>')
 
-    def whisker(self, start: Point, end: Point, colour: int) -> None:
-        """A thin line between two points, with a short stroke across each end."""
-        across = (3.0, 0.0) if start[0] == end[0] else (0.0, 3.0)
-        path = f"M{number(start[0])} {number(start[1])}L{number(end[0])} {number(end[1])}"
-        for x, y in (start, end):
-            path += f"M{number(x - across[0])} {number(y - across[1])}"
-            path += f"l{number(2 * across[0])} {number(2 * across[1])}"
-        self.body.append(f'<path class="w c{colour}" d="{path}"/>')
+    def whisker(self, x: float, y1: float, y2: float, colour: int, caps: bool = True) -> None:
+        """A thin vertical line, with a short stroke across each end."""
+        path = f"M{number(x)} {number(y1)}V{number(y2)}"
+        for y in (y1, y2) if caps else ():
+            path += f"M{number(x - 3)} {number(y)}h6"
+        self.whiskers.setdefault(f"w c{colour}", []).append(path)
 
-    def mark(self, x: float, y: float, look: Style, name: str, bad: bool = False, hollow: bool = False) -> None:
-        """The mark of a value. `name` says what it is, for people who do not see it and for those who point at it."""
-        kind = f"p c{look.colour}{' bad' if bad else ''}{' o' if hollow else ''}"
-        self._named("path", f'class="{kind}" d="M{number(x)} {number(y)}{MARKS[look.mark]}"', name)
+    def mark(self, x: float, y: float, look: Style, name: str, kind: str = "") -> None:
+        """The mark of a value. `name` says what it is, for people who do not see it and for those who point at it.
 
-    def dot(self, x: float, y: float, name: str, kind: str = "dot") -> None:
+        kind   bad: it is a failure; o: it is hollow
+        """
+        classes = f"p c{look.colour}{' ' + kind if kind else ''}"
+        self.marks.setdefault(classes, []).append(_named("path", f'd="{outline(look.mark, x, y)}"', name))
+
+    def dot(self, x: float, y: float, name: str) -> None:
         """A small dot, such as one pair of a comparison."""
-        self._named("circle", f'class="{kind}" cx="{number(x)}" cy="{number(y)}" r="2.6"', name)
+        place = f'cx="{number(x)}" cy="{number(y)}" r="2.6"'
+        self.marks.setdefault("dot", []).append(_named("circle", place, name))
 
-    def _named(self, element: str, attributes: str, name: str) -> None:
-        start = f"<{element} {attributes}"
-        self.body.append(
-            f'{start} role="img"><title>{escape(name, quote=False)}</title></{element}>' if name else f"{start}/>"
-        )
+
+def outline(mark: str, x: float, y: float) -> str:
+    """The path of a mark with its centre at a point."""
+    (left, up), rest = MARKS[mark]
+    return f"M{number(x + left)} {number(y + up)}{rest}z"
+
+
+def _paths(kinds: Mapping[str, Sequence[str]]) -> List[str]:
+    return [f'<path class="{kind}" d="{"".join(parts)}"/>' for kind, parts in kinds.items()]
+
+
+def _rectangle(kind: str, x1: float, y1: float, x2: float, y2: float) -> str:
+    place = f'x="{number(min(x1, x2))}" y="{number(min(y1, y2))}"'
+    return f'class="{kind}" {place} width="{number(max(0.6, abs(x2 - x1)))}" height="{number(abs(y2 - y1))}"'
+
+
+def _named(element: str, attributes: str, name: str) -> str:
+    """An element with its name, as browsers show it and read it out."""
+    if not name:
+        return f"<{element} {attributes}/>"
+    return f"<{element} {attributes}><title>{escape(name, quote=False)}</title></{element}>"
 
 
 class Plot(Picture):
-    """A picture with an area between two axes. `x` and `y` are set before anything is drawn in it."""
+    """A picture with an area between two axes. `x` and `y` are set before anything is drawn in it.
+
+    top   the height of the area's upper edge
+    """
 
     WIDTH, HEIGHT = 480.0, 300.0
-    LEFT, RIGHT, TOP, BOTTOM = 60.0, 468.0, 44.0, 256.0
+    LEFT, RIGHT, TOP, BOTTOM = 70.0, 468.0, 44.0, 256.0
 
     x: Scale
     y: Scale
 
     def __init__(self, name: str, title: str) -> None:
         super().__init__(name, self.WIDTH, self.HEIGHT)
+        self.top = self.TOP
         self.text(0, 14, fitting(title, self.WIDTH), "t")
 
     def legend(self, backends: Sequence[str]) -> None:
@@ -202,7 +232,7 @@ class Plot(Picture):
         left = self.LEFT
         for backend in backends:
             look = style(backend)
-            self.body.append(f'<path class="p c{look.colour}" d="M{number(left + 5)} 30{MARKS[look.mark]}"/>')
+            self.body.append(f'<path class="p c{look.colour}" d="{outline(look.mark, left + 5, 30)}"/>')
             self.text(left + 14, 34, fitting(backend, 120), f"c{look.colour}")
             left += 14 + CHARACTER * len(fitting(backend, 120)) + 18
 
@@ -223,7 +253,7 @@ class Plot(Picture):
                 end = x + half
         self.text((self.LEFT + self.RIGHT) / 2, self.BOTTOM + 35, below, "n", "middle")
         self.body.append(
-            f'<text class="n m" transform="translate(11 {number((self.TOP + self.BOTTOM) / 2)})rotate(-90)">'
+            f'<text class="n m" transform="translate(10 {number((self.top + self.BOTTOM) / 2)})rotate(-90)">'
             f"{escape(beside)}</text>"
         )
 
@@ -231,7 +261,7 @@ class Plot(Picture):
 class Rows(Picture):
     """A picture with one row for each label, and one horizontal axis below all of them."""
 
-    WIDTH, LABELS, ROW, TOP = 760.0, 270.0, 26.0, 34.0
+    WIDTH, WIDEST_LABEL, ROW, TOP = 760.0, 330.0, 26.0, 34.0
 
     x: Scale
 
@@ -240,7 +270,8 @@ class Rows(Picture):
         self.bottom = self.TOP + row * len(labels) + 4
         super().__init__(name, self.WIDTH, self.bottom + 40)
         self.labels = labels
-        self.left, self.right = self.LABELS + 10, self.WIDTH - 16
+        self.edge = min(self.WIDEST_LABEL, 1.05 * CHARACTER * max(map(len, labels)))
+        self.left, self.right = self.edge + 10, self.WIDTH - 16
 
     def middle(self, index: int) -> float:
         """The height of the middle of a row."""
@@ -255,7 +286,7 @@ class Rows(Picture):
         for index, text in enumerate(self.labels):
             if index:
                 self.rule(0, self.TOP + self.row * index, self.right, self.TOP + self.row * index, "s")
-            self.text(self.LABELS, self.middle(index) + 4, fitting(text, self.LABELS), "b", "end")
+            self.text(self.edge, self.middle(index) + 4, fitting(text, self.edge), "b", "end")
         self.rule(self.left, self.bottom, self.right, self.bottom, "a")
         self.text((self.left + self.right) / 2, self.bottom + 34, below, "n", "middle")
 
@@ -263,9 +294,9 @@ class Rows(Picture):
         """Names of what is shown, in a line above the rows: a text, the mark of a series or none, or else a kind."""
         left = self.left
         for text, look, kind in entries:
-            shown = fitting(text, 150)
+            shown = fitting(text, 220)
             if look is not None:
-                self.body.append(f'<path class="p c{look.colour}" d="M{number(left + 5)} 16{MARKS[look.mark]}"/>')
+                self.body.append(f'<path class="p c{look.colour}" d="{outline(look.mark, left + 5, 16)}"/>')
             elif kind:
                 self.body.append(f'<rect class="{kind}" x="{number(left)}" y="11" width="12" height="10"/>')
             self.text(left + 17, 20, shown, f"c{look.colour}" if look else "")

@@ -39,7 +39,7 @@ def _cut(parts: Sequence[str]) -> str:
 def _section(section: Section) -> List[str]:
     parts: List[str] = []
     for block in section.blocks:
-        if isinstance(block, Figure) and block.brief:
+        if isinstance(block, Figure) and block.table and block.brief:
             parts += [escaped(block.caption), *_table(block.table)]
         elif isinstance(block, Table) and block.brief:
             parts += _table(block)

@@ -3,11 +3,17 @@
   "use strict";
   document.documentElement.classList.add("on");
 
+  var UNITS = {
+    ns: 1e-9, us: 1e-6, ms: 1e-3, s: 1, KiB: 1024, MiB: 1048576, GiB: 1073741824, k: 1e3, M: 1e6, G: 1e9, T: 1e12
+  };
+
+  // A text that starts with a number is sorted by it and by its unit.
   function value(row, column) {
-    var cell = row.cells[column];
-    var text = cell.dataset.v || cell.textContent.trim();
-    var number = Number(text.replace(/,/g, ""));
-    return text !== "" && isFinite(number) ? number : text.toLowerCase();
+    var text = row.cells[column].textContent.trim();
+    var found = /^([+-]?[\d,]*\.?\d+(?:e[+-]?\d+)?) ?([A-Za-z]*)/.exec(text);
+    // A date has no unit: as a text it has its order.
+    if (/^\d{4}-\d\d-/.test(text)) return text;
+    return found ? Number(found[1].replace(/,/g, "")) * (UNITS[found[2]] || 1) : text.toLowerCase();
   }
 
   function compare(a, b) {
@@ -18,7 +24,7 @@
 
   function sort(table, head) {
     var column = head.cellIndex;
-    var numbers = head.classList.contains("n");
+    var numbers = table.classList.contains("n" + (column + 1));
     var now = head.getAttribute("aria-sort");
     var up = now ? now === "descending" : !numbers;
     var body = table.tBodies[0];
@@ -60,12 +66,16 @@
   tip.hidden = true;
   document.body.appendChild(tip);
   document.addEventListener("pointermove", function (event) {
-    var mark = event.target.closest ? event.target.closest('[role="img"]') : null;
+    var mark = event.target;
+    var title = mark.firstElementChild;
     // The script's own text is shown at once; the browser's would appear beside it.
-    var title = mark && mark.querySelector("title");
-    if (title) { mark.setAttribute("aria-label", title.textContent); title.remove(); }
-    tip.hidden = !mark;
-    if (!mark) return;
+    if (title && title.tagName === "title" && mark.ownerSVGElement) {
+      mark.setAttribute("aria-label", title.textContent);
+      mark.setAttribute("role", "img");
+      title.remove();
+    }
+    tip.hidden = !(mark.ownerSVGElement && mark.hasAttribute("aria-label"));
+    if (tip.hidden) return;
     tip.textContent = mark.getAttribute("aria-label");
     var left = Math.min(event.clientX + 12, window.innerWidth - tip.offsetWidth - 8);
     var top = event.clientY + 16;

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
+from typing import Dict, List, Mapping, NamedTuple, Sequence
 
 from bench.report.content import Cell, Figure, Section, Table
-from bench.report.drawing import MARKS, OTHER, STYLES, style
+from bench.report.drawing import style
 from bench.report.reading import Run, text
 
 FOLDER = Path(__file__).resolve().parent
+# A longer text in a cell is wrapped.
+LONG = 48
 
 
 class Prepared(NamedTuple):
-    """A cell with what the template needs: the value to sort by, the id of the row that it links to, its mark."""
+    """A cell with its classes in page.css, and the id of the row that it links to."""
 
     cell: Cell
-    number: bool
-    sorted: Optional[str]
+    classes: str
     link: str
-    look: str
-    colour: int
 
 
 class Row(NamedTuple):
@@ -43,14 +42,13 @@ def render(runs: Sequence[Run], sections: Mapping[str, Section]) -> str:
         lstrip_blocks=True,
     )
     anchors = _anchors(sections)
-    marks = {name: MARKS[look.mark] for name, look in {**STYLES, "other": OTHER}.items()}
     return environment.get_template("page.html.j2").render(
         title=title(runs),
         css=Markup((FOLDER / "page.css").read_text(encoding="utf-8")),
         script=Markup((FOLDER / "page.js").read_text(encoding="utf-8")),
         sections=sections,
-        marks=marks,
         kind_of=lambda block: type(block).__name__,
+        numbers=_numbers,
         prepared=lambda table: _rows(table, anchors),
     )
 
@@ -73,31 +71,28 @@ def _anchors(sections: Mapping[str, Section]) -> Dict[str, str]:
 
 def tables(sections: Mapping[str, Section]) -> List[Table]:
     """All tables, with those of pictures."""
-    blocks: List[Any] = [block for section in sections.values() for block in section.blocks]
-    return [
-        block.table if isinstance(block, Figure) else block for block in blocks if isinstance(block, (Figure, Table))
-    ]
+    blocks = [block for section in sections.values() for block in section.blocks]
+    found = [block.table if isinstance(block, Figure) else block for block in blocks]
+    return [each for each in found if isinstance(each, Table)]
 
 
 def _rows(table: Table, anchors: Mapping[str, str]) -> List[Row]:
     rows = []
     for row in table.rows:
-        cells = [_prepared(cell, column.number, anchors) for cell, column in zip(row, table.columns)]
+        cells = [Prepared(cell, _classes(cell), anchors.get(cell.case, "")) for cell in row]
         rows.append(Row(next((anchors[cell.row] for cell in row if cell.row), ""), cells))
     return rows
 
 
-def _prepared(cell: Cell, number: bool, anchors: Mapping[str, str]) -> Prepared:
-    look = (cell.look if cell.look in STYLES else "other") if cell.look else ""
-    return Prepared(cell, number, _sorted(cell), anchors.get(cell.case, ""), look, style(cell.look).colour)
+def _classes(cell: Cell) -> str:
+    classes = ["bad"] if cell.bad else []
+    if cell.look:
+        classes.append(f"f-{style(cell.look).mark} c{style(cell.look).colour}")
+    if len(cell.text) > LONG and not cell.code:
+        classes.append("long")
+    return " ".join(classes)
 
 
-def _sorted(cell: Cell) -> Optional[str]:
-    """The value that a cell is sorted by; None where it is what the text says."""
-    if cell.value is None:
-        return None
-    try:
-        same = float(cell.text.replace(",", "")) == float(f"{cell.value:.4g}")
-    except ValueError:
-        same = False
-    return None if same else f"{cell.value:.6g}"
+def _numbers(table: Table) -> str:
+    """The classes that align the columns of numbers on the right."""
+    return " ".join(f"n{index}" for index, column in enumerate(table.columns, 1) if column.number)

@@ -9,19 +9,13 @@ from bench import cache
 from bench.report import markdown, page, sections
 from bench.report.content import Section
 from bench.report.history import History
+from bench.report.names import MARKDOWN, PAGE
 from bench.report.reading import Run
 
 RENDERERS: Dict[str, Callable[[Sequence[Run], Mapping[str, Section]], str]] = {
-    ".html": page.render,
-    ".md": markdown.render,
+    PAGE: page.render,
+    MARKDOWN: markdown.render,
 }
-
-
-def require_name(name: str) -> str:
-    """The name of a report. Raises ValueError if its ending is not that of a page or of Markdown."""
-    if Path(name).suffix not in RENDERERS:
-        raise ValueError(f"{name!r}: the name of a report ends with {' or '.join(RENDERERS)}")
-    return name
 
 
 def write(runs: Sequence[Run], paths: Sequence[Path], history: Optional[History] = None) -> None:

@@ -31,6 +31,12 @@ def size(count: float) -> str:
     return f"{count:.0f} bytes"
 
 
+def si(value: float, unit: str) -> str:
+    """A number with a unit, such as 28.4 GFLOP/s."""
+    text = short(value)
+    return f"{text[:-1]} {text[-1]}{unit}" if text[-1].isalpha() else f"{text} {unit}"
+
+
 def short(value: float) -> str:
     """A number for an axis, with at most three digits: 0.5, 20, 1.5k, 3M."""
     for factor, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):

@@ -37,7 +37,7 @@ def _losses(results: Sequence[Result], axes: Sequence[str]) -> str:
     epochs = [number(result.record, "epochs") or 0.0 for result in results]
     losses = [number(result.record, f"loss_{end}") or 0.0 for result in results for end in ("first", "last")]
     plot.x = linear([0.0, *epochs], plot.LEFT, plot.RIGHT - 10)
-    plot.y = linear(losses, plot.BOTTOM, plot.TOP)
+    plot.y = linear(losses, plot.BOTTOM, plot.top)
     plot.legend(cases.backends(results))
     plot.axes("epochs", "loss", plain, plain)
     for result, epoch in zip(results, epochs):
@@ -60,6 +60,6 @@ def _table(results: Sequence[Result], axes: Sequence[str]) -> Table:
         for name in heads:
             value, unit = number(result.record, name), " %" if name.endswith("percent") else ""
             shown = f"{value:.2f}{unit}" if unit and value is not None else f"{value or 0:.4g}"
-            cells.append(Cell("" if value is None else shown, value))
+            cells.append(Cell("" if value is None else shown))
         rows.append(cells)
     return Table([Column("case"), Column("framework"), *(Column(head, number=True) for head in heads.values())], rows)

@@ -67,38 +67,41 @@ def _value(result: Result, name: str) -> float:
 
 def _rates(group: Sequence[Result], label: str) -> str:
     """The rate over the batch size, a line for each framework, with whiskers."""
-    plot = Plot(f"Rate by batch size: {label}", label)
+    plot = Plot(f"Rate by batch size: {label}", f"{label}: rate by batch size")
     item = text(group[0].record, "item", 20)
     spans = {result.record["id"]: ends(result) for result in group}
     rates = [_value(result, "items_per_s") for result in group]
     rates += [rate for span in spans.values() if span for rate in span]
     batches = sorted({_value(result, "batch_size") for result in group})
     plot.x = logarithmic(batches, plot.LEFT + 10, plot.RIGHT - 10)
-    plot.y = logarithmic(rates, plot.BOTTOM, plot.TOP)
+    plot.y = logarithmic(rates, plot.BOTTOM, plot.top)
     plot.legend(list(_lines(group)))
     plot.axes("batch size", f"{item}s / s", plain, plain, batches)
-    for backend, line in _lines(group).items():
+    lines = _lines(group)
+    for index, (backend, line) in enumerate(lines.items()):
         look = style(backend)
-        points = [(plot.x(_value(each, "batch_size")), plot.y(_value(each, "items_per_s"))) for each in line]
+        # Side by side, so that whiskers do not cover each other.
+        aside = 3.0 * (index - (len(lines) - 1) / 2)
+        points = [(plot.x(_value(each, "batch_size")) + aside, plot.y(_value(each, "items_per_s"))) for each in line]
         plot.line(points, look.colour)
         for result, (x, y) in zip(line, points):
             span = spans[result.record["id"]]
             name = f"{backend}, batch {result.record['batch_size']:g}: {units.rate(_value(result, 'items_per_s'))}"
             name += f" {item}s/s"
             if span:
-                plot.whisker((x, plot.y(span[0])), (x, plot.y(span[1])), look.colour)
-                name += f", 80 % of the steps {units.rate(span[0])} to {units.rate(span[1])}"
+                plot.whisker(x, plot.y(span[0]), plot.y(span[1]), look.colour)
+                name += f" (80 %: {units.rate(span[0])} to {units.rate(span[1])})"
             plot.mark(x, y, look, name)
     return plot.svg()
 
 
 def _latencies(group: Sequence[Result], label: str) -> str:
     """The latency against the rate: p50 as marks on a line, p99 as hollow marks above."""
-    plot = Plot(f"Latency against rate: {label}", label)
+    plot = Plot(f"Latency against rate: {label}", f"{label}: latency against rate")
     both = [_value(result, "latency_p50_s") for result in group]
     both += [value for value in (number(result.record, "latency_p99_s") for result in group) if value]
     plot.x = logarithmic([_value(result, "items_per_s") for result in group], plot.LEFT + 10, plot.RIGHT - 10)
-    plot.y = logarithmic(both, plot.BOTTOM, plot.TOP)
+    plot.y = logarithmic(both, plot.BOTTOM, plot.top)
     plot.legend(list(_lines(group)))
     item = text(group[0].record, "item", 20)
     plot.axes(f"{item}s / s", "latency of a batch", plain, units.seconds)
@@ -110,20 +113,18 @@ def _latencies(group: Sequence[Result], label: str) -> str:
             head = f"{backend}, batch {result.record['batch_size']:g}"
             p50, p99 = _value(result, "latency_p50_s"), number(result.record, "latency_p99_s")
             if p99:
-                plot.line([(x, y), (x, plot.y(p99))], look.colour, "thin")
-                plot.mark(x, plot.y(p99), look, f"{head}: p99 {units.seconds(p99)}", hollow=True)
+                plot.whisker(x, y, plot.y(p99), look.colour, caps=False)
+                plot.mark(x, plot.y(p99), look, f"{head}: p99 {units.seconds(p99)}", "o")
             rate = f"{units.rate(_value(result, 'items_per_s'))} {item}s/s"
             plot.mark(x, y, look, f"{head}: p50 {units.seconds(p50)} at {rate}")
     return plot.svg()
 
 
 def _caption(group: Sequence[Result], label: str) -> str:
-    text_of = f"{label}: rate by batch size; whiskers span 80 % of the steps."
-    if any(number(result.record, "latency_p99_s") for result in group):
-        text_of += (
-            " Latency against rate: filled p50, hollow p99; each line goes from the smallest batch to the largest."
-        )
-    return text_of
+    caption = f"{label}. Whiskers span the rates of 80 % of the steps."
+    if any(number(result.record, "latency_p50_s") for result in group):
+        caption += " Filled marks are p50, hollow ones p99; a line goes from the smallest batch to the largest."
+    return caption
 
 
 def _table(group: Sequence[Result]) -> Table:
@@ -138,10 +139,10 @@ def _table(group: Sequence[Result]) -> Table:
             rows.append(
                 [
                     Cell(backend, case=result.record["id"], look=backend),
-                    Cell(f"{result.record['batch_size']:g}", _value(result, "batch_size")),
-                    Cell(units.rate(_value(result, "items_per_s")), _value(result, "items_per_s")),
-                    *(Cell("" if value is None else units.rate(value), value) for value in span),
-                    *(Cell("" if value is None else units.seconds(value), value) for value in latencies),
+                    Cell(f"{result.record['batch_size']:g}"),
+                    Cell(units.rate(_value(result, "items_per_s"))),
+                    *(Cell("" if value is None else units.rate(value)) for value in span),
+                    *(Cell("" if value is None else units.seconds(value)) for value in latencies),
                 ]
             )
     return Table(columns, rows)

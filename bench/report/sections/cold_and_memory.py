@@ -6,7 +6,7 @@ from typing import List, Optional, Sequence
 
 from bench.report import bars, cases
 from bench.report.bars import Bar
-from bench.report.content import Block, Section
+from bench.report.content import Figure, Section, Table
 from bench.report.reading import Result, Run, newest, number, text
 from bench.results import units
 
@@ -19,24 +19,34 @@ def section(runs: Sequence[Run]) -> Optional[Section]:
     """None if no record has a time of compilation or a peak of memory."""
     results = newest(runs)
     axes = cases.differing([result.record for result in results]) if results else []
-    blocks: List[Block] = []
-    compiled = [_bar(result, axes, [number(result.record, name) or 0.0 for name in COLD]) for result in results]
-    compiled = [bar for bar in compiled if any(bar.parts)]
-    if compiled:
-        caption = "Seconds from the graph to the first sample, longest first."
-        found = sorted(compiled, key=lambda bar: -sum(bar.parts))
-        blocks.append(
-            bars.figure("Time to the first sample", "time", list(COLD.values()), found, units.seconds, caption)
+    cold = [_bar(result, axes, [number(result.record, name) or 0.0 for name in COLD]) for result in results]
+    memory = [_bar(result, axes, _memory(result)) for result in results]
+    pictures, captions = [], []
+    if any(any(bar.parts) for bar in cold):
+        pictures.append(
+            bars.picture("Time to the first sample", "time", [*COLD.values()], _longest(cold), units.seconds)
         )
-    memory = [_bar(result, axes, _memory(result)) for result in results if number(result.record, "memory_peak_bytes")]
-    if memory:
-        caption = (
-            "Peak resident memory of the worker. What was there before the case is the framework, and what earlier"
+        captions.append("Seconds from the graph to the first sample, longest first.")
+    if any(any(bar.parts) for bar in memory):
+        pictures.append(bars.picture("Peak memory", "memory", MEMORY, _longest(memory), units.size))
+        captions.append(
+            "Peak resident memory of the worker: what was there before the case is the framework, and what earlier"
             " cases in the same worker left."
         )
-        found = sorted(memory, key=lambda bar: -sum(bar.parts))
-        blocks.append(bars.figure("Peak memory", "memory", MEMORY, found, units.size, caption))
-    return Section("Cold path and memory", blocks) if blocks else None
+    if not pictures:
+        return None
+    if len(results) > bars.MOST:
+        captions.append(f"The first {bars.MOST} of {len(results)} are drawn.")
+    rows = [
+        [*bars.row(of_time, units.seconds), *bars.row(of_memory, units.size)[2:]]
+        for of_time, of_memory in zip(cold, memory)
+    ]
+    table = Table(bars.columns([*COLD.values(), *(f"memory {part}" for part in MEMORY)]), rows)
+    return Section("Cold path and memory", [Figure(pictures, " ".join(captions), table)])
+
+
+def _longest(found: Sequence[Bar]) -> List[Bar]:
+    return sorted((bar for bar in found if any(bar.parts)), key=lambda bar: -sum(bar.parts))
 
 
 def _bar(result: Result, axes: Sequence[str], parts: Sequence[float]) -> Bar:

@@ -89,12 +89,12 @@ def _steps(stepped: Sequence[Series]) -> Table:
             [
                 _name(series),
                 _framework(series),
-                Cell(f"{step.change_percent:+.1f} %", step.change_percent, bad=step.point.size < 0),
+                Cell(f"{step.change_percent:+.1f} %", bad=step.point.size < 0),
                 Cell(f"{percent(step.point.low):+.1f} to {percent(step.point.high):+.1f} %"),
-                Cell(f"{date(before.time_s)}, {short(before)}", before.time_s),
-                Cell(f"{date(after.time_s)}, {short(after)}", after.time_s),
+                Cell(f"{date(before.time_s)}, {short(before)}"),
+                Cell(f"{date(after.time_s)}, {short(after)}"),
                 Cell(shortened("; ".join(step.changed)) or "nothing that is recorded"),
-                Cell(str(len(series.points) - step.after), len(series.points) - step.after),
+                Cell(str(len(series.points) - step.after)),
             ]
         )
     return Table(
@@ -134,7 +134,7 @@ def _detail(series: Series) -> Figure:
     marks = _marks(series, MARKS)
     ends = [value for mark in marks for value in (mark.rate, mark.low, mark.high)]
     plot.x = Scale(-0.5, len(series.history.runs) - 0.5, plot.LEFT + 8, plot.RIGHT - 8)
-    plot.y = linear(_without_extremes(ends), plot.BOTTOM, plot.TOP, zero=False)
+    plot.y = linear(_without_extremes(ends), plot.BOTTOM, plot.top, zero=False)
     for step in series.steps:
         _band(plot, series, step)
     plot.axes("runs", f"{item}s / s", lambda run: _day(series.history, run), plain, _run_ticks(series.history))
@@ -142,8 +142,8 @@ def _detail(series: Series) -> Figure:
     for mark in marks:
         x = plot.x(float(np.mean(series.runs[[mark.first, mark.last]])))
         if mark.high > mark.low:
-            plot.whisker((x, plot.y.clipped(mark.low)), (x, plot.y.clipped(mark.high)), look.colour)
-        plot.mark(x, plot.y.clipped(mark.rate), look, _told(series, mark, item), hollow=not mark.counted)
+            plot.whisker(x, plot.y.clipped(mark.low), plot.y.clipped(mark.high), look.colour)
+        plot.mark(x, plot.y.clipped(mark.rate), look, _told(series, mark, item), "" if mark.counted else "o")
     for first, last, level in series.levels:
         y = plot.y.clipped(level)
         plot.rule(plot.x(float(series.runs[first])), y, plot.x(float(series.runs[last])), y, "z")
@@ -151,7 +151,7 @@ def _detail(series: Series) -> Figure:
         x = plot.x(float(series.runs[position]) - 0.5)
         plot.box(x - 1, plot.BOTTOM - 9, x + 1, plot.BOTTOM, "dot", f"software changed: {shortened(what)}")
     for run, told in _flags(series):
-        plot.mark(plot.x(run), plot.TOP + 4, FLAG, told)
+        plot.mark(plot.x(run), plot.top + 4, FLAG, told)
     return Figure([plot.svg()], _caption(series, len(marks), label, backend), _events(series))
 
 
@@ -168,7 +168,7 @@ def _caption(series: Series, marks: int, label: str, backend: str) -> str:
 def _band(plot: Plot, series: Series, step: Step) -> None:
     x1, x2 = plot.x(float(series.runs[step.before])), plot.x(float(series.runs[step.after]))
     changed = f"; {shortened('; '.join(step.changed))}" if step.changed else ""
-    plot.box(x1, plot.TOP, x2, plot.BOTTOM, "band", f"step of {step.size}{changed}")
+    plot.box(x1, plot.top, x2, plot.BOTTOM, "band", f"step of {step.size}{changed}")
 
 
 def _marks(series: Series, most: int) -> List[Mark]:
@@ -252,7 +252,7 @@ def _events(series: Series) -> Table:
         rows.append((entry.time_s, [Cell("baseline"), Cell(told)]))
     rows.sort(key=lambda row: row[0])
     columns = [Column("when"), Column("what"), Column("value")]
-    return Table(columns, [[Cell(date(when), when), *cells] for when, cells in rows])
+    return Table(columns, [[Cell(date(when)), *cells] for when, cells in rows])
 
 
 def _all(history: History) -> List[Block]:
@@ -310,12 +310,12 @@ def _table(shown: Sequence[Series]) -> Table:
             [
                 _name(series),
                 _framework(series),
-                Cell(str(len(series.points)), len(series.points)),
-                Cell(date(series.run(0).time_s), series.run(0).time_s),
-                Cell(date(series.run(len(series.points) - 1).time_s), series.run(len(series.points) - 1).time_s),
-                Cell(units.rate(level), level),
-                Cell(f"{_noise(series):.2g} %", _noise(series)),
-                Cell(str(len(series.steps)), len(series.steps)),
+                Cell(str(len(series.points))),
+                Cell(date(series.run(0).time_s)),
+                Cell(date(series.run(len(series.points) - 1).time_s)),
+                Cell(units.rate(level)),
+                Cell(f"{_noise(series):.2g} %"),
+                Cell(str(len(series.steps))),
             ]
         )
     heads = ("runs", "first", "last", "rate now", "between runs", "steps")
@@ -347,7 +347,7 @@ def _changes(history: History) -> List[Block]:
         accepted = [
             [
                 *(Cell(shortened(str(each[name]))) for name in ("when", "who", "why")),
-                Cell(str(len(each["cases"])), len(each["cases"])),
+                Cell(str(len(each["cases"]))),
             ]
             for each in history.accepted[-LISTED:]
         ]
@@ -361,7 +361,7 @@ def _who(series: Series) -> List[Cell]:
 
 def _at(history: History, run: int) -> Cell:
     entry = history.runs[run]
-    return Cell(f"{date(entry.time_s)}, {short(entry)}", entry.time_s)
+    return Cell(f"{date(entry.time_s)}, {short(entry)}")
 
 
 def _renamings(series: Series) -> str:

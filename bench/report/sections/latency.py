@@ -105,7 +105,7 @@ def _picture(group: Sequence[Result], label: str) -> str:
         values += [end for each in percentiles(result).values() for end in (each.low, each.high) if end]
     last = max(share for curve in curves.values() for share, _ in curve)
     plot.x = Scale(0.0, max(1.3, _tail(last) + 0.12), plot.LEFT, plot.RIGHT)
-    plot.y = logarithmic(values, plot.BOTTOM, plot.TOP, 1.15)
+    plot.y = logarithmic(values, plot.BOTTOM, plot.top, 1.15)
     plot.legend(list(curves))
     shares = [share for share in (0.5, 0.9, 0.99, 0.999, 0.9999) if _tail(share) <= plot.x.high]
     plot.axes("percentile", "latency of a batch", _percentile, units.seconds, [_tail(share) for share in shares])
@@ -117,7 +117,7 @@ def _picture(group: Sequence[Result], label: str) -> str:
                 continue
             # Side by side, so that bars do not cover each other.
             x = plot.x(_tail(RANKS[name])) + 3.0 * (index - (len(curves) - 1) / 2)
-            plot.whisker((x, plot.y(each.low or 0)), (x, plot.y(each.high or 0)), look.colour)
+            plot.whisker(x, plot.y(each.low or 0), plot.y(each.high or 0), look.colour)
             spread = f"95 % interval {units.seconds(each.low or 0)} to {units.seconds(each.high or 0)}"
             plot.mark(x, plot.y(each.value), look, f"{backend}, {NAMES[name]}: {units.seconds(each.value)}, {spread}")
     return plot.svg()
@@ -143,7 +143,7 @@ def _table(results: Sequence[Result]) -> Table:
     for result in results:
         record = result.record
         cells = [_case(record, axes), Cell(text(record, "backend"), look=record["backend"])]
-        cells.append(Cell(text(record, "samples"), number(record, "samples")))
+        cells.append(Cell(text(record, "samples")))
         for each in percentiles(result).values():
             cells += _cells(each, bool(_samples(result)))
         rows.append(cells)
@@ -156,9 +156,9 @@ def _case(record: Record, axes: Sequence[str]) -> Cell:
 
 def _cells(each: Percentile, sampled: bool) -> List[Cell]:
     """The value and its interval. Without an upper end there is no interval, and the value is not to be trusted."""
-    value = Cell(TOO_FEW if each.value is None else units.seconds(each.value), each.value)
+    value = Cell(TOO_FEW if each.value is None else units.seconds(each.value))
     if not sampled:
         return [value, Cell("no samples")]
     if each.low is None or each.high is None:
         return [value, Cell(TOO_FEW)]
-    return [value, Cell(f"{units.seconds(each.low)} to {units.seconds(each.high)}", each.high)]
+    return [value, Cell(f"{units.seconds(each.low)} to {units.seconds(each.high)}")]

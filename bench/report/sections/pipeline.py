@@ -6,7 +6,7 @@ from typing import List, Optional, Sequence
 
 from bench.report import bars, cases
 from bench.report.bars import Bar
-from bench.report.content import Block, Note, Section
+from bench.report.content import Block, Figure, Note, Section, Table
 from bench.report.reading import Run, newest, number, text
 from bench.results import units
 
@@ -29,5 +29,7 @@ def section(runs: Sequence[Run]) -> Optional[Section]:
         if text(record, "bound_by"):
             notes.append(Note(f"{label}, {text(record, 'backend')}: {text(record, 'bound_by')}."))
     caption = "Seconds of each part for one image. They run at the same time, so the longest one sets the rate."
-    blocks: List[Block] = [bars.figure("Input pipeline", "time of an image", PARTS, found, units.seconds, caption)]
-    return Section("Input pipeline", [*blocks, *notes[: bars.MOST]])
+    picture = bars.picture("Input pipeline", "time of an image", PARTS, found, units.seconds)
+    table = Table(bars.columns(PARTS), [bars.row(bar, units.seconds) for bar in found])
+    blocks: List[Block] = [Figure([picture], caption, table, brief=True), *notes[: bars.MOST]]
+    return Section("Input pipeline", blocks)

@@ -52,7 +52,7 @@ def _rates(group: Sequence[Result], label: str) -> str:
     ideal = {name: _ideal(line, counts) for name, line in _lines(group).items()}
     rates = [_value(result, "items_per_s") for result in group] + [rate for line in ideal.values() for rate in line]
     plot.x = logarithmic(counts, plot.LEFT + 10, plot.RIGHT - 10)
-    plot.y = linear(rates, plot.BOTTOM, plot.TOP)
+    plot.y = linear(rates, plot.BOTTOM, plot.top)
     plot.legend(list(_lines(group)))
     plot.axes("replicas", f"{item}s / s", plain, plain, counts)
     for backend, line in _lines(group).items():
@@ -79,7 +79,7 @@ def _exchanges(group: Sequence[Result], label: str) -> str:
     counts = sorted({_value(result, "replicas") for result in group})
     known = [result for result in group if _exchange(result) is not None]
     plot.x = logarithmic(counts, plot.LEFT + 10, plot.RIGHT - 10)
-    plot.y = linear([_exchange(result) or 0.0 for result in known], plot.BOTTOM, plot.TOP)
+    plot.y = linear([_exchange(result) or 0.0 for result in known], plot.BOTTOM, plot.top)
     plot.legend(list(_lines(known)))
     plot.axes("replicas", "share of a step", plain, percent, counts)
     for backend, line in _lines(known).items():
@@ -100,10 +100,10 @@ def _table(group: Sequence[Result]) -> Table:
             rows.append(
                 [
                     Cell(backend, case=result.record["id"], look=backend),
-                    Cell(f"{_value(result, 'replicas'):g}", _value(result, "replicas")),
-                    Cell(units.rate(_value(result, "items_per_s")), _value(result, "items_per_s")),
-                    Cell("" if scaling is None else f"{scaling:.3g} %", scaling),
-                    Cell("" if exchange is None else f"{exchange:.3g} %", exchange),
+                    Cell(f"{_value(result, 'replicas'):g}"),
+                    Cell(units.rate(_value(result, "items_per_s"))),
+                    Cell("" if scaling is None else f"{scaling:.3g} %"),
+                    Cell("" if exchange is None else f"{exchange:.3g} %"),
                 ]
             )
     return Table([Column("framework"), *(Column(head, number=True) for head in heads)], rows)

@@ -49,7 +49,6 @@ def _overview(results: Sequence[Result], shares: Any) -> Figure:
     picture.x = Scale(0.0, 100.0, picture.left, picture.right - 6)
     picture.axis("rate, in percent of the fastest framework's", percent)
     picture.legend([(name, style(name), "") for name in cases.backends(shown)])
-    rows = []
     for index, group in enumerate(groups):
         # The fastest is drawn last, so that nothing covers it.
         for result in sorted(group, key=lambda each: shares[each.record["id"]] or 0.0):
@@ -57,21 +56,9 @@ def _overview(results: Sequence[Result], shares: Any) -> Figure:
             if share is not None:
                 name = f"{labels[index]}, {text(record, 'backend')}: {100 * share:.3g} %, {_rate(record)}"
                 picture.mark(picture.x(100 * share), picture.middle(index), style(record["backend"]), name)
-                rows.append(_overview_row(record, labels[index], share))
-    columns = [Column("case"), Column("framework"), Column("of best", number=True), Column("items/s", number=True)]
     same = cases.described([result.record for result in shown])
     caption = f"Each framework's rate as a share of the fastest one's in the same case{f' ({same})' if same else ''}."
-    return Figure([picture.svg()], caption, Table(columns, rows))
-
-
-def _overview_row(record: Record, label: str, share: float) -> List[Cell]:
-    rate = number(record, "items_per_s")
-    return [
-        Cell(label, case=record["id"]),
-        Cell(text(record, "backend"), look=record["backend"]),
-        Cell(f"{share:.2f}", share),
-        Cell(units.rate(rate), rate),
-    ]
+    return Figure([picture.svg()], caption)
 
 
 def _rate(record: Record) -> str:
@@ -82,8 +69,9 @@ def _measured(name: str, write: Callable[[float], str]) -> Callable[[Record], Ce
     """The cell of a number of the record; empty if it is null."""
 
     def cell(record: Record) -> Cell:
-        value = number(record, name)
-        return Cell("" if value is None else write(value), value)
+        # An INVALID record may have times, which are not what they seem.
+        value = None if record.get("validity") == "INVALID" else number(record, name)
+        return Cell("" if value is None else write(value))
 
     return cell
 
@@ -91,19 +79,19 @@ def _measured(name: str, write: Callable[[float], str]) -> Callable[[Record], Ce
 def _items(record: Record) -> Cell:
     rate = number(record, "items_per_s")
     if record.get("validity") == "INVALID":
-        return Cell("INVALID", -1.0, bad=True)
-    return Cell(units.rate(rate), rate)
+        return Cell("INVALID", bad=True)
+    return Cell(units.rate(rate))
 
 
 def _noise(record: Record) -> Cell:
     value = number(record, "noise_percent")
     shown = "" if value is None else f"{value:.1f} %"
-    return Cell(f"{shown}{' !' if record.get('disturbed') is True else ''}", value)
+    return Cell(f"{shown}{' !' if record.get('disturbed') is True else ''}")
 
 
 def _peak(record: Record) -> Cell:
     value = number(record, "percent_of_peak")
-    return Cell("" if value is None else f"{value:.3g} %", value, bad=value is not None and value > 100)
+    return Cell("" if value is None else f"{value:.3g} %", bad=value is not None and value > 100)
 
 
 # A column that is empty in all rows is left out.
@@ -139,7 +127,7 @@ def _table(results: Sequence[Result], invalid: Sequence[Record], shares: Any) ->
         row += [values[index] for _, values in shown]
         if of_best:
             share = shares.get(record["id"])
-            row.insert(len(axes) + 2, Cell("" if share is None else f"{share:.2f}", share))
+            row.insert(len(axes) + 2, Cell("" if share is None else f"{share:.2f}"))
         row.append(Cell(command.of(record), code=True))
         rows.append(row)
     return Table(columns, rows, filtered=True)
@@ -156,4 +144,4 @@ def _head(name: str) -> str:
 
 def _axis(record: Record, name: str) -> Cell:
     value = number(record, name)
-    return Cell(f"{value:g}", value) if value is not None else Cell(text(record, name, 60))
+    return Cell(f"{value:g}") if value is not None else Cell(text(record, name, 60))

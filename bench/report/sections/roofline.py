@@ -16,6 +16,8 @@ POSITION = 40
 # A roof belongs to these: another precision, device or number of threads has another one.
 ROOF = ("precision", "device", "replicas")
 ROUNDING = 1.001
+# Sources of roofs that a caption names.
+MOST_SOURCES = 6
 NAMES = ("tflops", "peak_tflops", "peak_gbytes_per_s", "flops_per_item", "bytes_per_item")
 
 
@@ -86,46 +88,51 @@ def _figure(spots: Sequence[Spot], several: bool) -> Figure:
     axes = cases.differing(records)
     peak, levels = max(each.peak for each in spots), _levels(spots)
     plot = Plot(f"Roofline: {title}", title)
+    plot.legend(cases.backends([Result(record) for record in records]))
+    plot.top += _key(plot, levels)
     intensities = [each.intensity for each in spots] + [peak / bandwidth for bandwidth in levels.values()]
     plot.x = logarithmic(intensities, plot.LEFT, plot.RIGHT, 1.8)
-    plot.y = logarithmic([peak, *(each.flops for each in spots)], plot.BOTTOM, plot.TOP, 1.8)
-    plot.legend(cases.backends([Result(record) for record in records]))
+    plot.y = logarithmic([peak, *(each.flops for each in spots)], plot.BOTTOM, plot.top, 1.8)
     plot.axes("FLOP / byte", "FLOP / s", plain, plain)
     _roofs(plot, peak, levels)
     for each in sorted(spots, key=lambda one: one.above):
         name = f"{cases.label(each.record, axes)}, {text(each.record, 'backend')}: {_flops(each.flops)}, {_share(each)}"
-        plot.mark(plot.x(each.intensity), plot.y(each.flops), style(each.record["backend"]), name, bad=each.above)
+        plot.mark(
+            plot.x(each.intensity), plot.y(each.flops), style(each.record["backend"]), name, "bad" if each.above else ""
+        )
     above = sum(each.above for each in spots)
     caption = f"{title}: a mark is a case. Roofs are the peaks measured on this machine, per size of the working set."
+    sources = sorted({text(each.record, "peak_library", 90) for each in spots} - {""})
+    if sources and len(sources) <= MOST_SOURCES:
+        caption += f" They are from {'; '.join(sources)}."
     if above:
         caption += f" {above} above the roof, in red: the peak was measured too low, or the case does not do its work."
     return Figure([plot.svg()], caption, _table(spots, axes))
 
 
+def _key(plot: Plot, levels: Dict[int, float]) -> float:
+    """The names of the slanted roofs, two in a line below the legend. Returns the height that they take."""
+    for index, (level, bandwidth) in enumerate(levels.items()):
+        x, y = plot.LEFT + 200 * (index % 2), plot.top + 6 + 16 * (index // 2)
+        plot.rule(x, y - 4, x + 28, y - 4, f"r r{LEVELS.index(level)}")
+        plot.text(x + 34, y, f"{units.size(level)}: {units.si(bandwidth, 'B/s')}", "n")
+    return 16.0 * ((len(levels) + 1) // 2) + 8
+
+
 def _roofs(plot: Plot, peak: float, levels: Dict[int, float]) -> None:
-    """The level roof, and a slanted one for each working set, each with its name."""
-    start = max(plot.x.low, plot.y.low / max(levels.values()))
+    """The level roof with its name, and a slanted one for each size of the working set."""
     turn = peak / max(levels.values())
     plot.rule(plot.x.clipped(turn), plot.y(peak), plot.RIGHT, plot.y(peak), "r")
     plot.text(plot.RIGHT, plot.y(peak) - 6, f"peak {_flops(peak)}", "n", "end")
-    taken: List[float] = []
-    for level, bandwidth in sorted(levels.items(), key=lambda each: -each[1]):
-        low = max(plot.x.low, plot.y.low / bandwidth)
-        end = peak / bandwidth
-        if low >= end:
-            continue
-        plot.rule(plot.x(low), plot.y(low * bandwidth), plot.x(end), plot.y(peak), "r")
-        # The name is at the lower end of the line, on its right, where the cases of this level are not above it.
-        x, y = plot.x(max(low, start)) + 8, plot.y(max(low, start) * bandwidth) + 2
-        while any(abs(y - other) < 13 for other in taken):
-            y += 13
-        if y < plot.BOTTOM - 3:
-            taken.append(y)
-            plot.text(x, y, f"{units.size(level)}: {units.short(bandwidth)}B/s", "n")
+    for level, bandwidth in levels.items():
+        low, end = max(plot.x.low, plot.y.low / bandwidth), peak / bandwidth
+        if low < end:
+            ends = plot.x(low), plot.y(low * bandwidth), plot.x(end), plot.y(peak)
+            plot.rule(*ends, f"r r{LEVELS.index(level)}")
 
 
 def _flops(value: float) -> str:
-    return f"{units.short(value)}FLOP/s"
+    return units.si(value, "FLOP/s")
 
 
 def _share(each: Spot) -> str:
@@ -133,22 +140,18 @@ def _share(each: Spot) -> str:
 
 
 def _table(spots: Sequence[Spot], axes: Sequence[str]) -> Table:
-    heads = ("FLOP/byte", "FLOP/s", "roof", "of roof")
-    columns = [Column("case"), Column("framework"), *(Column(head, number=True) for head in heads)]
-    columns += [Column("working set", number=True), Column("what reached the roof")]
+    heads = ("FLOP/byte", "FLOP/s", "roof", "of roof", "working set")
     rows = []
     for each in spots:
-        share = 100 * each.flops / each.roof
         rows.append(
             [
                 Cell(cases.label(each.record, axes), case=each.record["id"]),
                 Cell(text(each.record, "backend"), look=each.record["backend"]),
-                Cell(f"{each.intensity:.3g}", each.intensity),
-                Cell(units.short(each.flops), each.flops),
-                Cell(units.short(each.roof), each.roof),
-                Cell(f"{share:.3g} %", share, bad=each.above),
-                Cell(units.size(each.level), each.level),
-                Cell(text(each.record, "peak_library", 90)),
+                Cell(f"{each.intensity:.3g}"),
+                Cell(units.short(each.flops)),
+                Cell(units.short(each.roof)),
+                Cell(f"{100 * each.flops / each.roof:.3g} %", bad=each.above),
+                Cell(units.size(each.level)),
             ]
         )
-    return Table(columns, rows)
+    return Table([Column("case"), Column("framework"), *(Column(head, number=True) for head in heads)], rows)

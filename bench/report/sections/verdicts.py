@@ -152,7 +152,7 @@ def _band(picture: Rows, line: Line, index: int) -> None:
         most = margin(line.budget)
         top = picture.TOP + picture.row * index
         ends = (picture.x.clipped(percent(-most)), picture.x.clipped(percent(most)))
-        picture.box(ends[0], top + 3, ends[1], top + picture.row - 3, "band")
+        picture.band(ends[0], top + 3, ends[1], top + picture.row - 3)
 
 
 def _row(picture: Rows, line: Line, index: int) -> None:
@@ -189,11 +189,11 @@ def _table(lines: Sequence[Line]) -> Table:
             [
                 Cell(line.label, case=line.case),
                 Cell(line.kind, bad=line.kind in ("slower", "broken")),
-                Cell("" if line.estimate is None else f"{line.estimate:+.1f} %", line.estimate),
-                Cell(span, line.low),
-                Cell("" if line.budget is None else f"{line.budget:g} %", line.budget),
+                Cell("" if line.estimate is None else f"{line.estimate:+.1f} %"),
+                Cell(span),
+                Cell("" if line.budget is None else f"{line.budget:g} %"),
                 Cell(line.source),
-                Cell("" if line.smallest is None else f"{line.smallest:+.1f} %", line.smallest),
+                Cell("" if line.smallest is None else f"{line.smallest:+.1f} %"),
             ]
         )
     return Table(columns, rows)
@@ -223,11 +223,11 @@ def _findings(case: str, each: Mapping[str, Any]) -> List[Cell]:
 
     false = of(0.0)["slower"] + of(0.0)["faster"]
     spread, smallest = number(each, "spread"), number(each, "smallest_percent")
-    cells = [Cell(case), Cell(f"{of(0.0)['comparisons']:.0f}", of(0.0)["comparisons"])]
-    cells.append(Cell(f"{false:.0f}", false, bad=false > 0))
+    cells = [Cell(case), Cell(f"{of(0.0)['comparisons']:.0f}")]
+    cells.append(Cell(f"{false:.0f}", bad=false > 0))
     for slowdown in SLOWDOWNS:
         seen = of(slowdown)
-        cells.append(Cell(f"{seen['slower']:.0f} of {seen['comparisons']:.0f}", seen["slower"]))
-    cells.append(Cell("" if spread is None or math.isnan(spread) else f"{100 * spread:.2g} %", spread))
-    cells.append(Cell("" if smallest is None else f"-{smallest:.2g} %", smallest))
+        cells.append(Cell(f"{seen['slower']:.0f} of {seen['comparisons']:.0f}"))
+    cells.append(Cell("" if spread is None or math.isnan(spread) else f"{100 * spread:.2g} %"))
+    cells.append(Cell("" if smallest is None else f"-{smallest:.2g} %"))
     return cells

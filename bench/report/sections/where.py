@@ -22,7 +22,7 @@ def section(runs: Sequence[Run]) -> Section:
     blocks: List[Block] = [_counted(records, invalid, runs), *_notes(records, runs)]
     facts = _facts(records or invalid, runs)
     rows = [[Cell(name), Cell(value)] for name, value in facts.items() if value]
-    blocks.append(Table([Column("what"), Column("where")], rows))
+    blocks.append(Table([Column("fact"), Column("value")], rows))
     reasons = _reasons(invalid, runs)
     if reasons.rows:
         blocks.append(reasons)
@@ -111,7 +111,7 @@ def _reasons(invalid: Sequence[Record], runs: Sequence[Run]) -> Table:
     reasons += [(text(entry, "outcome"), text(entry, "reason")) for entry in (runs[-1].missing if runs else ())]
     counts = Counter((outcome, _open(reason)) for outcome, reason in reasons)
     rows = [
-        [Cell(str(count), count), Cell(outcome, bad=outcome != "skipped"), Cell(reason)]
+        [Cell(str(count)), Cell(outcome, bad=outcome != "skipped"), Cell(reason)]
         for (outcome, reason), count in counts.most_common(REASONS)
     ]
     return Table([Column("cases", number=True), Column("outcome"), Column("reason")], rows)
@@ -131,7 +131,7 @@ def _files(runs: Sequence[Run]) -> Table:
             Cell(shortened(run.name, 80)),
             Cell(run.when),
             Cell(_commit(run)),
-            Cell(str(len(run.results)), len(run.results)),
+            Cell(str(len(run.results))),
         ]
         for run in shown
     ]
