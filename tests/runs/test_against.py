@@ -221,6 +221,13 @@ def test_a_limit_of_minutes_ends_it_undecided(sleeper):
     assert "stopped after --max-minutes 0.01" in result.text
 
 
+def test_an_undecided_case_passes_where_the_user_says_so(sleeper):
+    result = sleeper.run(*ARGUMENTS, "--against=same", "--max-minutes=0.01", "--undecided=warn")
+
+    assert result.returncode == 0, result.text
+    assert "undecided" in result.text
+
+
 @pytest.mark.parametrize("rev, said", [("no-such-commit", "no code of revision no-such-commit")])
 def test_another_side_that_does_not_start_ends_the_run_in_one_line(sleeper, rev, said):
     for against in (f"rev={rev}", "python=/no/python"):
