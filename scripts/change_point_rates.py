@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import argparse
 import math
+from pathlib import Path
 from typing import Any, Callable, Dict
 
 import numpy as np
 
+from bench.report import history
 from bench.results import change_points as search
 
 RUNS = 100
 # A step comes after so many runs.
 BEFORE = 50
 STEP = math.log(0.95)
+# Consecutive runs that are resampled together, since they are alike.
+BLOCK = 5
 Draw = Callable[[np.random.Generator, int], Any]
 
 
@@ -79,6 +83,27 @@ def found_within(draw: Draw, noise: float, runs: int, series: int) -> float:
     return found / series
 
 
+def resampled(folder: Path, first: int) -> Draw:
+    """Return a draw of series from the first runs of real cases: blocks of consecutive runs of one case, by chance.
+
+    The series are flat, since each block has its chance of every place. They are logarithms, not scaled by a noise.
+    """
+    real = [
+        np.log(series.points["rate"][series.counted][:first])
+        for series in history.read([folder]).series
+        if len(series.counted) >= first
+    ]
+    print(f"{len(real)} cases with {first} runs, steps in {sum(bool(search.change_points(each)) for each in real)}:")
+    print("  standard deviations " + ", ".join(f"{100 * search.noise_of(each).deviation:.2g} %" for each in real))
+
+    def draw(random: np.random.Generator, count: int) -> Any:
+        values = real[random.integers(len(real))]
+        starts = random.integers(0, len(values) - BLOCK + 1, -(-count // BLOCK))
+        return np.concatenate([values[start : start + BLOCK] for start in starts])[:count]
+
+    return draw
+
+
 def largest(values: Any) -> float:
     """Return the largest statistic of a series over all intervals and splits."""
     noise = search.noise_of(values)
@@ -98,6 +123,14 @@ def print_thresholds(series: int) -> None:
         print(f"{count} values: {quantile:.2f} ({number} series; in use: {search.THRESHOLDS[count]})", flush=True)
 
 
+def print_resampled(folder: Path, first: int, series: int) -> None:
+    draw = resampled(folder, first)
+    print(f"{series} series of {RUNS} runs, made of blocks of {BLOCK} consecutive runs:")
+    print(f"  with a change point: {100 * false_alarms(draw, series, 1.0):.3g} %")
+    shares = [f"{100 * found_within(draw, 1.0, runs, series):.3g} %" for runs in (3, 5, 10)]
+    print(f"  a step of 5 % found within 3, 5 and 10 runs: {', '.join(shares)}")
+
+
 def print_rates(series: int) -> None:
     print(f"flat series of {RUNS} runs with a change point, one look at {series} and a look a run at {series // 10}:")
     for name, draw in KINDS.items():
@@ -114,5 +147,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--thresholds", action="store_true")
     parser.add_argument("--series", type=int, default=1000, help="series of each kind (default: 1000)")
+    parser.add_argument("--of", type=Path, metavar="FOLDER", help="a folder of autosaves")
+    parser.add_argument("--first", type=int, default=30, help="the runs of each case that count (default: 30)")
     given = parser.parse_args()
-    (print_thresholds if given.thresholds else print_rates)(given.series)
+    if given.of:
+        print_resampled(given.of, given.first, given.series)
+    else:
+        (print_thresholds if given.thresholds else print_rates)(given.series)

@@ -1,8 +1,8 @@
 """Make a folder of autosaves with two steps: `python -m scripts.history_demo FOLDER`.
 
 There are 200 runs of 100 cases with a noise of 1 %. `lstm-h8_t3` of torch is 5 % slower from run 120 on, where the
-commit changes. `dense-u64` of onnxruntime is 8 % faster from run 160 on, where the version changes. A baseline was accepted
-once, a case was renamed, one came and one went.
+commit changes. `dense-u64` of onnxruntime is 8 % faster from run 160 on, where the version changes. A baseline was
+accepted once, a case was renamed, one came and one went.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ Search      The statistic of an interval is the largest |CUSUM| over its splits.
             threshold, the narrowest gives a change point, and those that contain it are dropped. Then each change point
             moves to the best split between its neighbours, and the least ones below the threshold are dropped
 Outliers    Values count at most four standard deviations from their interval's median (Huber's clipping), so that one
-            run is no step. A level has at least three runs
+            run is no step. A level has at least three runs that are closer to it than to its neighbour
 Noise       At first from differences of consecutive values, which a step hardly changes; then, with the correlation of
             consecutive runs, from the residuals of the levels that were found. Correlation increases the threshold to
             that of the long-run standard deviation
@@ -178,13 +178,23 @@ def _settled(series: Array, cuts: List[int], noise: Noise, threshold: float) -> 
     while cuts:
         found = []
         for before, cut, after in _between(cuts, len(series)):
-            split, statistic = _best_splits(series[None, before:after], noise)
-            found.append((float(statistic[0]), cut, before + int(split[0])))
+            splits, statistics = _best_splits(series[None, before:after], noise)
+            split = before + int(splits[0])
+            holds = _holds(series[before:split], series[split:after])
+            found.append((float(statistics[0]) if holds else 0.0, cut, split))
         least, cut, _ = min(found)
         if least > threshold:
             return sorted({moved for _, _, moved in found})
         cuts = [other for other in cuts if other != cut]
     return []
+
+
+def _holds(old: Array, new: Array) -> bool:
+    """Whether enough values on each side are closer to its median than to that of the other: two outliers are no
+    level."""
+    middle = (np.median(old) + np.median(new)) / 2
+    up = bool(np.median(new) > middle)
+    return min(int(np.sum((old < middle) == up)), int(np.sum((new > middle) == up))) >= LEVEL_LEAST
 
 
 def _between(cuts: Sequence[int], count: int) -> List[Tuple[int, int, int]]:

@@ -130,7 +130,7 @@ def _detail(series: Series) -> Figure:
     """The rates of one case with whiskers, its levels and steps, ticks of software and flags of baselines."""
     label, backend = _label(series), text(series.key, "backend", 40)
     item = text(series.key, "item", 20)
-    plot = Plot(f"History of {series.id}", f"{label}, {backend}")
+    plot = Plot(f"History of {label}, {backend}", f"{label}, {backend}")
     marks = _marks(series, MARKS)
     ends = [value for mark in marks for value in (mark.rate, mark.low, mark.high)]
     plot.x = Scale(-0.5, len(series.history.runs) - 0.5, plot.LEFT + 8, plot.RIGHT - 8)
@@ -187,18 +187,14 @@ def _marks(series: Series, most: int) -> List[Mark]:
 
 def _mark(series: Series, positions: Any, counted: Any) -> Mark:
     """Uncounted points are left out where there are counted ones."""
-    low: float
-    high: float
     used = positions[counted[positions]]
     used = used if len(used) else positions
-    rates = series.points["rate"][used]
-    if len(positions) == 1:
-        low, high = float(series.points["low"][used[0]]), float(series.points["high"][used[0]])
-    else:
-        low, high = float(rates.min()), float(rates.max())
-    rate = float(np.median(rates))
-    if not low <= rate <= high:
-        low = high = rate
+    points = series.points[used]
+    rate = float(np.median(points["rate"]))
+    # The whisker of one run is that of its steps.
+    ends = ("low", "high") if len(positions) == 1 else ("rate", "rate")
+    span = float(points[ends[0]].min()), float(points[ends[1]].max())
+    low, high = span if span[0] <= rate <= span[1] else (rate, rate)
     return Mark(int(positions[0]), int(positions[-1]), rate, low, high, bool(counted[used[0]]))
 
 
@@ -212,7 +208,7 @@ def _told(series: Series, mark: Mark, item: str) -> str:
 
 def _without_extremes(values: Sequence[float]) -> List[float]:
     """The values without those far from the others: a few runs on a busy machine do not flatten the picture."""
-    low, high = np.quantile(values, (0.05, 0.95)).tolist()
+    low, high = map(float, np.quantile(values, (0.05, 0.95)))
     return [value for value in values if 2 * low - high <= value <= 2 * high - low]
 
 
@@ -331,8 +327,8 @@ def _noise(series: Series) -> float:
     """Half the range of the middle half of the rates of the last level, in percent of its median."""
     first, last, level = series.levels[-1]
     counted = series.counted[(series.counted >= first) & (series.counted <= last)]
-    low, high = np.quantile(series.points["rate"][counted], (0.25, 0.75))
-    return float(50 * (high - low) / level)
+    low, high = map(float, np.quantile(series.points["rate"][counted], (0.25, 0.75)))
+    return 50 * (high - low) / level
 
 
 def _changes(history: History) -> List[Block]:
