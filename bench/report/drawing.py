@@ -262,7 +262,7 @@ class Plot(Picture):
 class Rows(Picture):
     """A picture with one row for each label, and one horizontal axis below all of them."""
 
-    WIDTH, WIDEST_LABEL, ROW, TOP = 760.0, 330.0, 26.0, 34.0
+    WIDTH, WIDEST_LABEL, ROW, TOP = 760.0, 330.0, 23.0, 34.0
 
     x: Scale
 

@@ -162,7 +162,7 @@ def _has_axes(record: Record) -> bool:
 
 def number(record: Mapping[str, Any], name: str) -> Optional[float]:
     """A number of a record; None if it is missing, no number, or larger or smaller than anything that is measured."""
-    value = record.get(name)
+    value: Any = record.get(name)
     known = isinstance(value, (int, float)) and not isinstance(value, bool)
     return float(value) if known and (value == 0 or 1 / MOST < abs(value) < MOST) else None
 

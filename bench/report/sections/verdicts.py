@@ -13,7 +13,8 @@ from bench.results.self_check import SLOWDOWNS, highest_rate
 from bench.results.verdict import SLOWER, UNDECIDED, margin, percent
 
 POSITION = 25
-MOST = 40
+# The verdicts that are drawn, and the rows of one picture.
+MOST, ROWS = 60, 20
 # Changes beyond these are drawn at the edge, in percent.
 WIDEST = (-60.0, 150.0)
 KINDS = ("slower", "undecided", "same", "faster", "broken", "changed", "new")
@@ -50,7 +51,8 @@ def section(runs: Sequence[Run]) -> Optional[Section]:
     blocks: List[Block] = []
     drawn = [line for line in lines if line.estimate is not None]
     if drawn:
-        blocks.append(Figure([_picture(drawn[:MOST])], _caption(lines, run), _table(lines), brief=True))
+        parts = [drawn[start : start + ROWS] for start in range(0, min(len(drawn), MOST), ROWS)]
+        blocks.append(Figure([_picture(part) for part in parts], _caption(lines, run), _table(lines), brief=True))
     elif lines:
         blocks += [Note(_caption(lines, run)), _table(lines)]
     blocks += [Note(line.text) for line in lines if line.kind == UNDECIDED and line.text][:MOST]
