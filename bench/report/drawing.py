@@ -171,8 +171,8 @@ class Picture:
     def whisker(self, x: float, y1: float, y2: float, colour: int, caps: bool = True) -> None:
         """A thin vertical line, with a short stroke across each end."""
         path = f"M{number(x)} {number(y1)}V{number(y2)}"
-        for y in (y1, y2) if caps else ():
-            path += f"M{number(x - 3)} {number(y)}h6"
+        if caps:
+            path = f"M{number(x - 3)} {number(y1)}h6m-3 0V{number(y2)}m-3 0h6"
         self.whiskers.setdefault(f"w c{colour}", []).append(path)
 
     def mark(self, x: float, y: float, look: Style, name: str, kind: str = "") -> None:

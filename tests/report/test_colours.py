@@ -91,8 +91,16 @@ def test_each_framework_has_a_mark_of_its_own():
     marks = [look.mark for look in drawing.STYLES.values()]
 
     assert len(set(marks)) == len(marks)
-    for mark in marks:
-        assert f".f-{mark}::before" in CSS
+
+
+def test_a_cell_has_the_colour_of_its_framework_and_a_sign_of_its_own():
+    signs = []
+    for index, look in enumerate(drawing.STYLES.values(), 1):
+        colour, sign = re.search(rf"\.f{index} {{ color: var\(--k(\d)\); }} .*content: \"(.*?)\"", CSS).groups()
+        assert int(colour) == look.colour
+        signs.append(sign)
+
+    assert len(set(signs)) == len(signs)
 
 
 def test_every_framework_has_a_style():

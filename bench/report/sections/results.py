@@ -119,6 +119,10 @@ def _table(results: Sequence[Result], invalid: Sequence[Record], shares: Mapping
     axes = list(dict.fromkeys(axes))
     cells = [(column, [make(record) for record in records]) for column, make in COLUMNS]
     shown = [(column, values) for column, values in cells if any(cell.text for cell in values)]
+    # The median of a step is that of a batch, where a step is one batch.
+    texts = {column.head: [cell.text for cell in values] for column, values in shown}
+    if texts.get("step") == texts.get("p50"):
+        shown = [entry for entry in shown if entry[0].head != "step"]
     of_best = any(share is not None and share < 1 for share in shares.values())
     columns = [*(Column(_head(name), number=name in ("batch_size", "replicas")) for name in axes), Column("framework")]
     columns += [column for column, _ in shown]
