@@ -8,7 +8,7 @@ from bench.report.content import Cell, Column
 from bench.report.drawing import Rows, linear
 
 # The rows of a picture.
-MOST = 24
+MOST = 16
 
 
 class Bar(NamedTuple):

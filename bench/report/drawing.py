@@ -65,7 +65,7 @@ def number(value: float) -> str:
 class Scale:
     """Maps values from `low` to `high` onto pixels from `start` to `end`.
 
-    logarithmic   the values must be above 0
+    logarithmic   `low` must be above 0
     """
 
     def __init__(self, low: float, high: float, start: float, end: float, logarithmic: bool = False) -> None:
@@ -74,7 +74,7 @@ class Scale:
     def __call__(self, value: float) -> float:
         low, high = self.low, self.high
         if self.logarithmic:
-            value, low, high = math.log(value), math.log(low), math.log(high)
+            value, low, high = math.log(value if value > 0 else low), math.log(low), math.log(high)
         return self.start + (value - low) / (high - low) * (self.end - self.start)
 
     def clipped(self, value: float) -> float:
@@ -95,8 +95,9 @@ def linear(values: Sequence[float], start: float, end: float, zero: bool = True)
 
 
 def logarithmic(values: Sequence[float], start: float, end: float, room: float = 1.25) -> Scale:
-    """A logarithmic scale that shows these values with some room. They must be above 0."""
-    return Scale(min(values) / room, max(values) * room, start, end, logarithmic=True)
+    """A logarithmic scale that shows these values with some room. Those not above 0 are at its lower end."""
+    known = [value for value in values if value > 0] or [1.0]
+    return Scale(min(known) / room, max(known) * room, start, end, logarithmic=True)
 
 
 def _ticks(low: float, high: float, most: int) -> List[float]:
@@ -170,8 +171,8 @@ class Picture:
     def whisker(self, x: float, y1: float, y2: float, colour: int, caps: bool = True) -> None:
         """A thin vertical line, with a short stroke across each end."""
         path = f"M{number(x)} {number(y1)}V{number(y2)}"
-        for y in (y1, y2) if caps else ():
-            path += f"M{number(x - 3)} {number(y)}h6"
+        if caps:
+            path = f"M{number(x - 3)} {number(y1)}h6m-3 0V{number(y2)}m-3 0h6"
         self.whiskers.setdefault(f"w c{colour}", []).append(path)
 
     def mark(self, x: float, y: float, look: Style, name: str, kind: str = "") -> None:
@@ -261,7 +262,7 @@ class Plot(Picture):
 class Rows(Picture):
     """A picture with one row for each label, and one horizontal axis below all of them."""
 
-    WIDTH, WIDEST_LABEL, ROW, TOP = 760.0, 330.0, 26.0, 34.0
+    WIDTH, WIDEST_LABEL, ROW, TOP = 760.0, 330.0, 23.0, 34.0
 
     x: Scale
 

@@ -55,7 +55,9 @@
     input.addEventListener("input", function () {
       var words = input.value.toLowerCase().split(/\s+/);
       Array.prototype.forEach.call(table.tBodies[0].rows, function (row) {
-        var text = row.textContent.toLowerCase();
+        // Not the commands: they are folded away.
+        var cells = Array.prototype.filter.call(row.cells, function (cell) { return !cell.querySelector("details"); });
+        var text = cells.map(function (cell) { return cell.textContent; }).join(" ").toLowerCase();
         row.hidden = !words.every(function (word) { return text.indexOf(word) >= 0; });
       });
     });

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Dict, List, Mapping, NamedTuple, Sequence
 
 from bench.report.content import Cell, Figure, Section, Table
-from bench.report.drawing import style
+from bench.report.drawing import STYLES
 from bench.report.reading import Run, text
 
 FOLDER = Path(__file__).resolve().parent
@@ -85,9 +85,11 @@ def _rows(table: Table, anchors: Mapping[str, str]) -> List[Row]:
 
 
 def _classes(cell: Cell) -> str:
-    classes = ["bad"] if cell.bad else []
+    classes: List[str] = []
     if cell.look:
-        classes.append(f"f-{style(cell.look).mark} c{style(cell.look).colour}")
+        classes.append(f"f{[*STYLES].index(cell.look) + 1 if cell.look in STYLES else 0}")
+    if cell.bad:
+        classes.append("bad")
     if len(cell.text) > LONG and not cell.code:
         classes.append("long")
     return " ".join(classes)

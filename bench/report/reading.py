@@ -6,7 +6,6 @@ Values of a record are read through `number` and `text`, since a file may be dam
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence
@@ -17,6 +16,8 @@ from bench.results.record import Record, is_valid, upgraded
 INVALID, EXTRA = "layerbench_invalid", "layerbench"
 # Longer texts of a record are cut.
 LONGEST = 200
+# Larger numbers of a record, and smaller ones than their inverse, are damaged.
+MOST = 1e30
 
 
 @dataclass(frozen=True)
@@ -155,18 +156,15 @@ def _has_axes(record: Record) -> bool:
     """Whether a record says which case it is of."""
     texts = ("id", "workload", "size", "mode", "precision", "backend", "device")
     return all(isinstance(record.get(name), str) and record[name] for name in texts) and all(
-        number(record, name) is not None for name in ("batch_size", "replicas")
+        (number(record, name) or 0) >= 1 for name in ("batch_size", "replicas")
     )
 
 
 def number(record: Mapping[str, Any], name: str) -> Optional[float]:
-    """A number of a record; None if it is missing, not a number or not finite."""
-    value = record.get(name)
+    """A number of a record; None if it is missing, no number, or larger or smaller than anything that is measured."""
+    value: Any = record.get(name)
     known = isinstance(value, (int, float)) and not isinstance(value, bool)
-    try:
-        return float(value) if known and math.isfinite(value) else None  # type: ignore[arg-type]
-    except OverflowError:
-        return None
+    return float(value) if known and (value == 0 or 1 / MOST < abs(value) < MOST) else None
 
 
 def text(record: Mapping[str, Any], name: str, longest: int = LONGEST) -> str:
@@ -183,7 +181,9 @@ def shortened(value: str, longest: int = LONGEST) -> str:
 
 def _finite(values: Any) -> List[float]:
     """A list of seconds; empty if it is none."""
-    known = isinstance(values, list) and all(type(value) in (int, float) and 0 < value < math.inf for value in values)
+    known = isinstance(values, list) and all(
+        type(value) in (int, float) and 1 / MOST < value < MOST for value in values
+    )
     return values if known else []
 
 

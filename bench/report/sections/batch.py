@@ -115,8 +115,7 @@ def _latencies(group: Sequence[Result], label: str) -> str:
             if p99:
                 plot.whisker(x, y, plot.y(p99), look.colour, caps=False)
                 plot.mark(x, plot.y(p99), look, f"{head}: p99 {units.seconds(p99)}", "o")
-            rate = f"{units.rate(_value(result, 'items_per_s'))} {item}s/s"
-            plot.mark(x, y, look, f"{head}: p50 {units.seconds(p50)} at {rate}")
+            plot.mark(x, y, look, f"{head}: p50 {units.seconds(p50)}")
     return plot.svg()
 
 

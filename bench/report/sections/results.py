@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, List, Optional, Sequence, Tuple
+from typing import Any, Callable, List, Mapping, Optional, Sequence, Tuple
 
 from bench.report import cases, command
 from bench.report.content import Block, Cell, Column, Figure, Section, Table
@@ -12,8 +12,8 @@ from bench.results import units
 from bench.results.record import Record
 
 POSITION = 20
-# The rows of a picture.
-MOST = 40
+# The cases that are drawn, and the rows of one picture, which fits on half a page.
+MOST, ROWS = 60, 20
 
 
 def section(runs: Sequence[Run]) -> Optional[Section]:
@@ -39,26 +39,32 @@ def _with_shares(results: Sequence[Result]) -> List[Tuple[Result, Optional[float
     return found
 
 
-def _overview(results: Sequence[Result], shares: Any) -> Figure:
+def _overview(results: Sequence[Result], shares: Mapping[str, Optional[float]]) -> Figure:
     """A row for each case, with the share of each framework."""
-    groups = [group for group in cases.grouped(results, cases.COMPARED).values() if len(group) > 1][:MOST]
-    shown = [result for group in groups for result in group]
-    axes = cases.differing([result.record for result in shown])
+    groups = [group for group in cases.grouped(results, cases.COMPARED).values() if len(group) > 1]
+    shown = [result for group in groups[:MOST] for result in group]
+    records = [result.record for result in shown]
+    parts = [groups[start : start + ROWS] for start in range(0, min(len(groups), MOST), ROWS)]
+    pictures = [_shares(part, cases.differing(records), shares) for part in parts]
+    same = cases.described(records)
+    caption = f"Each framework's rate as a share of the fastest one's in the same case{f' ({same})' if same else ''}."
+    return Figure(pictures, f"{caption} The first {MOST} are drawn." if len(groups) > MOST else caption)
+
+
+def _shares(groups: Sequence[Sequence[Result]], axes: Sequence[str], shares: Mapping[str, Optional[float]]) -> str:
     labels = [cases.label(group[0].record, axes) for group in groups]
     picture = Rows("Rate of each framework as a share of the fastest one", labels)
     picture.x = Scale(0.0, 100.0, picture.left, picture.right - 6)
     picture.axis("rate, in percent of the fastest framework's", percent)
-    picture.legend([(name, style(name), "") for name in cases.backends(shown)])
+    names = cases.backends([result for group in groups for result in group])
+    picture.legend([(name, style(name), "") for name in names])
     for index, group in enumerate(groups):
-        # The fastest is drawn last, so that nothing covers it.
-        for result in sorted(group, key=lambda each: shares[each.record["id"]] or 0.0):
+        for result in group:
             share, record = shares[result.record["id"]], result.record
             if share is not None:
                 name = f"{labels[index]}, {text(record, 'backend')}: {100 * share:.3g} %, {_rate(record)}"
                 picture.mark(picture.x(100 * share), picture.middle(index), style(record["backend"]), name)
-    same = cases.described([result.record for result in shown])
-    caption = f"Each framework's rate as a share of the fastest one's in the same case{f' ({same})' if same else ''}."
-    return Figure([picture.svg()], caption)
+    return picture.svg()
 
 
 def _rate(record: Record) -> str:
@@ -106,13 +112,17 @@ COLUMNS: Sequence[Tuple[Column, Callable[[Record], Cell]]] = (
 )
 
 
-def _table(results: Sequence[Result], invalid: Sequence[Record], shares: Any) -> Table:
+def _table(results: Sequence[Result], invalid: Sequence[Record], shares: Mapping[str, Optional[float]]) -> Table:
     """All cases, and what repeats each."""
     records = sorted([*(result.record for result in results), *invalid], key=lambda record: _order(record, shares))
     axes = [name for name in ("workload", "size", *cases.differing(records)) if name != "backend"]
     axes = list(dict.fromkeys(axes))
     cells = [(column, [make(record) for record in records]) for column, make in COLUMNS]
     shown = [(column, values) for column, values in cells if any(cell.text for cell in values)]
+    # The median of a step is that of a batch, where a step is one batch.
+    texts = {column.head: [cell.text for cell in values] for column, values in shown}
+    if texts.get("step") == texts.get("p50"):
+        shown = [entry for entry in shown if entry[0].head != "step"]
     of_best = any(share is not None and share < 1 for share in shares.values())
     columns = [*(Column(_head(name), number=name in ("batch_size", "replicas")) for name in axes), Column("framework")]
     columns += [column for column, _ in shown]
@@ -133,7 +143,7 @@ def _table(results: Sequence[Result], invalid: Sequence[Record], shares: Any) ->
     return Table(columns, rows, filtered=True)
 
 
-def _order(record: Record, shares: Any) -> Tuple[Any, ...]:
+def _order(record: Record, shares: Mapping[str, Optional[float]]) -> Tuple[Any, ...]:
     axes = tuple(record[name] for name in cases.COMPARED)
     return (*axes, -(shares.get(record["id"]) or 0.0))
 

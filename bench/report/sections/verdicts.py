@@ -6,6 +6,7 @@ import math
 import time
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
+from bench.report import cases
 from bench.report.content import Block, Cell, Column, Figure, Note, Section, Table
 from bench.report.drawing import Rows, linear
 from bench.report.reading import Run, number, shortened, text
@@ -13,18 +14,20 @@ from bench.results.self_check import SLOWDOWNS, highest_rate
 from bench.results.verdict import SLOWER, UNDECIDED, margin, percent
 
 POSITION = 25
-MOST = 40
+# The verdicts that are drawn, and the rows of one picture.
+MOST, ROWS = 60, 20
 # Changes beyond these are drawn at the edge, in percent.
 WIDEST = (-60.0, 150.0)
 KINDS = ("slower", "undecided", "same", "faster", "broken", "changed", "new")
 
 
 class Line(NamedTuple):
-    """The verdict of one metric of one case. Changes are in percent, `None` where they are not known."""
+    """The verdict of one metric of one case, with its id and its short name. Changes are in percent."""
 
     case: str
-    metric: str
+    name: str
     spec: str
+    metric: str
     kind: str
     text: str
     estimate: Optional[float] = None
@@ -37,7 +40,7 @@ class Line(NamedTuple):
 
     @property
     def label(self) -> str:
-        return self.case if self.metric == "rate" else f"{self.case} ({self.metric})"
+        return self.name if self.metric == "rate" else f"{self.name} ({self.metric})"
 
 
 def section(runs: Sequence[Run]) -> Optional[Section]:
@@ -45,12 +48,14 @@ def section(runs: Sequence[Run]) -> Optional[Section]:
     run = next((run for run in reversed(runs) if run.verdicts or run.self_check), None)
     if run is None:
         return None
-    lines = [line for verdict in run.verdicts for line in _lines(verdict)]
+    labels = _labels(run)
+    lines = [line for verdict in run.verdicts for line in _lines(verdict, labels)]
     lines.sort(key=lambda line: (KINDS.index(line.kind) if line.kind in KINDS else len(KINDS), line.estimate or 0.0))
     blocks: List[Block] = []
     drawn = [line for line in lines if line.estimate is not None]
     if drawn:
-        blocks.append(Figure([_picture(drawn[:MOST])], _caption(lines, run), _table(lines), brief=True))
+        parts = [drawn[start : start + ROWS] for start in range(0, min(len(drawn), MOST), ROWS)]
+        blocks.append(Figure([_picture(part) for part in parts], _caption(lines, run), _table(lines), brief=True))
     elif lines:
         blocks += [Note(_caption(lines, run)), _table(lines)]
     blocks += [Note(line.text) for line in lines if line.kind == UNDECIDED and line.text][:MOST]
@@ -58,22 +63,30 @@ def section(runs: Sequence[Run]) -> Optional[Section]:
     return Section("Verdicts", blocks) if blocks else None
 
 
-def _lines(verdict: Mapping[str, Any]) -> List[Line]:
+def _labels(run: Run) -> Dict[str, str]:
+    """The names of the cases of a run, without what all of them share, by their ids."""
+    records = [result.record for result in run.results]
+    axes = [*cases.differing(records), "backend"] if records else []
+    return {text(record, "id"): cases.label(record, axes) for record in records}
+
+
+def _lines(verdict: Mapping[str, Any], labels: Mapping[str, str]) -> List[Line]:
     """A line for the rate, and one for each other metric that is slower."""
     metrics = verdict.get("metrics")
     metrics = metrics if isinstance(metrics, dict) else {}
-    head = (text(verdict, "id"), text(verdict, "spec"))
+    case = text(verdict, "id")
+    head = (case, labels.get(case, case), text(verdict, "spec"))
     found = []
     for metric, each in metrics.items():
         if isinstance(each, dict) and (metric == "rate" or each.get("kind") == SLOWER):
             found.append(_line(head, shortened(metric, 20), each, verdict))
     if not found:
         kind = text(verdict, "verdict", 20)
-        found.append(Line(head[0], "rate", head[1], kind, text(verdict, "text", 400)))
+        found.append(Line(*head, "rate", kind, text(verdict, "text", 400)))
     return found
 
 
-def _line(head: Tuple[str, str], metric: str, each: Mapping[str, Any], verdict: Mapping[str, Any]) -> Line:
+def _line(head: Tuple[str, str, str], metric: str, each: Mapping[str, Any], verdict: Mapping[str, Any]) -> Line:
     bounds = each.get("interval")
     ends = {"low": bounds[0], "high": bounds[1]} if isinstance(bounds, (list, tuple)) and len(bounds) == 2 else {}
     ratios = verdict.get("log_ratios")
@@ -81,9 +94,8 @@ def _line(head: Tuple[str, str], metric: str, each: Mapping[str, Any], verdict: 
     count = number(each, "count")
     kind = text(each, "kind", 20) if metric != "rate" else text(verdict, "verdict", 20) or text(each, "kind", 20)
     return Line(
-        head[0],
+        *head,
         metric,
-        head[1],
         kind,
         text(verdict, "text", 400),
         _percent(number(each, "estimate")),
