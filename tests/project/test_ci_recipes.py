@@ -19,7 +19,8 @@ SMALL = "--backend=numpy --units=8 --steps=40"
 
 
 def test_the_commands_of_a_recipe_are_found_in_its_text():
-    steps = "      - name: x\n        run: |\n          one\n          two\n      - name: y\n        run: |\n          three\n"
+    steps = "      - name: x\n        run: |\n          one\n          two\n"
+    steps += "      - name: y\n        run: |\n          three\n"
     github = f"on: push\n\njobs:\n  a:\n    steps:\n{steps}"
     gitlab = "b:\n  before_script:\n    - one\n  script:\n    - two: x\n    - three\n\nc:\n  script:\n    - four\n"
 

@@ -221,10 +221,12 @@ def test_a_limit_of_minutes_ends_it_undecided(sleeper):
     assert "stopped after --max-minutes 0.01" in result.text
 
 
-def test_what_becomes_of_undecided_cases_can_be_said_without_a_baseline(sleeper):
-    result = sleeper.run(*ARGUMENTS, "--against=same", "--undecided=warn", "--collect-only")
+@pytest.mark.parametrize("undecided", ["warn", "pass"])
+def test_an_undecided_case_without_a_pair_is_skipped_where_undecided_cases_pass(sleeper, undecided):
+    result = sleeper.run(*ARGUMENTS, "--against=same", "--max-minutes=0.01", f"--undecided={undecided}", "-rs")
 
     assert result.returncode == 0, result.text
+    assert "stopped after --max-minutes 0.01" in result.text
 
 
 @pytest.mark.parametrize("rev, said", [("no-such-commit", "no code of revision no-such-commit")])
