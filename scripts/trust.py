@@ -5,12 +5,15 @@ side's of one pair against the other side's of another pair, as two runs one aft
 
 min:5%, median:5%   of pytest-benchmark's --benchmark-compare-fail: the minimum or median is more than 5 % longer
 Mann-Whitney        p below 0.05, one-sided, over the medians of the blocks of each process; needs scipy
+benchmatrix         the package's own rule over the pairs of a comparison, with its defaults: 5 %, at least 5 pairs,
+                    intervals of 95 % over all cases; only where the package is installed
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import importlib.util
 import itertools
 import statistics
 import sys
@@ -70,6 +73,36 @@ def fired(gate: Gate, by_case: Sequence[Sequence[Pair]], slowdown: float) -> str
     return f"{100 * sum(results) / len(results):.1f} %" if results else "-"
 
 
+def benchmatrix(pairs: Sequence[Pair], slowdown: float, cases: int) -> str:
+    """The share of comparisons that benchmatrix calls regressed or, without a slow-down, regressed or improved."""
+    from benchmatrix import bench_compare
+    from benchmatrix.bench_policy import default_benchmark_policy
+
+    policy = default_benchmark_policy()
+    kinds = []
+    for part in sorted(
+        {self_check.Part(pair.slowdown, pair.comparison) for pair in pairs if pair.slowdown == slowdown}
+    ):
+        ours = self_check.of_part(pairs, part)
+        for case in sorted({pair.case for pair in ours}):
+            processes = [[of_process(pair, side) for pair in ours if pair.case == case] for side in (BASE, CANDIDATE)]
+            steps_s = [[statistics.median(blocks["median"]) for blocks in side] for side in processes]
+            effect = bench_compare._infer_repeated_effect(
+                (case, "", "median"),
+                *steps_s,
+                direction="lower_is_better",
+                family_size=cases,
+                evidence_adequate=len(steps_s[0]) >= policy.evidence.minimum_runs,
+                policy=policy.inference,
+                design="paired",
+                pair_strata=None,
+            )
+            threshold = policy.regression.default_threshold_percent
+            kinds.append(bench_compare._classify_inference(effect, threshold_percent=threshold))
+    hits = sum(kind == "regressed" or (not slowdown and kind == "improved") for kind in kinds)
+    return f"{100 * hits / len(kinds):.1f} % ({hits} of {len(kinds)})" if kinds else "-"
+
+
 def judged(pairs: Sequence[Pair], budgets: Dict[str, Dict[str, float]], last: int) -> List[Tuple[str, float, str]]:
     """Case, slow-down and verdict of each comparison that has ended."""
     found = []
@@ -102,6 +135,9 @@ def gates(pairs: Sequence[Pair], budgets: Dict[str, Dict[str, float]], last: int
     lines.append(f"| `--against` | {' | '.join(ours(verdicts, slowdown) for slowdown in SLOWDOWNS)} |")
     for name, gate in GATES.items():
         lines.append(f"| {name} | {' | '.join(fired(gate, by_case, slowdown) for slowdown in SLOWDOWNS)} |")
+    if importlib.util.find_spec("benchmatrix"):
+        cells = [benchmatrix(pairs, slowdown, len(by_case)) for slowdown in SLOWDOWNS]
+        lines.append(f"| benchmatrix | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -112,6 +148,8 @@ def spreads(pairs: Sequence[Pair]) -> str:
     unchanged = [pair for pair in pairs if not pair.slowdown]
     for case in sorted({pair.case for pair in unchanged}):
         units = [[Unit(**unit) for unit in pair.units] for pair in unchanged if pair.case == case]
+        if len(units) < 2:
+            continue
         cells = [
             f"{100 * statistics.stdev(statistics.median(u.log_ratio(name) for u in pair) for pair in units):.2f} %"
             for name in STATISTICS

@@ -147,8 +147,10 @@ class Comparisons:
             repeats[pair.pair] = repeats.get(pair.pair, 0) + 1
             allowed = DISTURBED_REPEATS if pair.outcome == DISTURBED else DIED_REPEATS
             if repeats[pair.pair] > allowed:
-                times = f"pair {pair.pair + 1} was disturbed {repeats[pair.pair]} times"
-                return f"{times}: {pair.reason}" if pair.outcome == DISTURBED else f"{pair.side}, twice: {pair.reason}"
+                if pair.outcome == DISTURBED:
+                    return f"pair {pair.pair + 1} was disturbed {repeats[pair.pair]} times: {pair.reason}"
+                # A lost host is that of both sides.
+                return f"{pair.side}, twice: {pair.reason}" if pair.side else f"twice: {pair.reason}"
         return ""
 
     def _verdict(self, case: str, judged: Mapping[str, Mapping[str, Verdict]]) -> CaseVerdict:

@@ -153,7 +153,7 @@ def test_markdown_has_the_verdicts():
 
     made = markdown.render(runs, sections.build(runs))
 
-    assert "| lstm-h8&#95;t3-inference-b1-fp32-x1-torch-cpu | **slower** | -9.5 % |" in made
+    assert "| lstm h8&#95;t3, torch | **slower** | -9.5 % |" in made
 
 
 def test_a_report_of_files_is_written_by_the_module(tmp_path, capsys):

@@ -204,7 +204,7 @@ def test_a_verdict_is_shown_with_its_pairs_interval_budget_and_smallest_loss():
 
     assert rows(figure.table) == [
         [
-            "lstm-h8_t3-inference-b1-fp32-x1-torch-cpu",
+            "lstm h8_t3, torch",
             "slower",
             "-10.0 %",
             "-11.8 to -8.2 %",

@@ -88,7 +88,7 @@ def test_a_disturbed_case_keeps_no_other_case_from_its_verdict():
 
 
 @pytest.mark.parametrize(
-    "kind, times, wanted", [("died", 1, ["a"]), ("died", 2, []), ("lost", 2, []), ("wrong", 1, []), ("error", 1, [])]
+    "kind, times, wanted", [("died", 1, ["a"]), ("died", 2, []), ("wrong", 1, []), ("error", 1, [])]
 )
 def test_a_process_that_dies_is_tried_twice_and_a_wrong_result_once(kind, times, wanted):
     failures = [pair("a", 0, outcome=FAILED, side="base", kind=kind, reason="gone", attempt=n) for n in range(times)]
@@ -98,6 +98,12 @@ def test_a_process_that_dies_is_tried_twice_and_a_wrong_result_once(kind, times,
     if not wanted:
         assert found.verdicts()["a"].kind == "broken"
         assert "base" in found.verdicts()["a"].text
+
+
+def test_a_host_that_is_lost_twice_is_that_of_no_side():
+    failures = [pair("a", 0, outcome=FAILED, kind="lost", reason="cut off", attempt=n) for n in range(2)]
+
+    assert comparisons_of(a=failures).verdicts()["a"].text == "a: broken: twice: cut off"
 
 
 def test_a_death_in_a_later_pair_is_a_first_death():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Callable, List, Mapping, Optional, Sequence, Tuple
 
 from bench.report import cases, command
-from bench.report.content import Block, Cell, Column, Figure, Section, Table
+from bench.report.content import Block, Cell, Column, Figure, Note, Section, Table
 from bench.report.drawing import Rows, Scale, percent, style
 from bench.report.reading import Result, Run, newest, newest_invalid, number, text
 from bench.results import units
@@ -25,6 +25,9 @@ def section(runs: Sequence[Run]) -> Optional[Section]:
     blocks: List[Block] = []
     if any(share is not None and share < 1 for share in shares.values()):
         blocks.append(_overview(results, shares))
+    same = cases.described([*(result.record for result in results), *invalid])
+    if same:
+        blocks.append(Note(f"All cases: {same}."))
     blocks.append(_table(results, invalid, shares))
     return Section("Results", blocks)
 
