@@ -48,7 +48,8 @@ def _section(section: Section) -> List[str]:
         elif isinstance(block, Heading):
             parts.append(f"#### {escaped(block.text)}")
     # A heading alone says nothing.
-    return parts if any(not part.startswith("####") for part in parts) else []
+    following = [*parts[1:], "####"]
+    return [part for part, after in zip(parts, following) if not (part.startswith("####") and after.startswith("####"))]
 
 
 def _table(table: Table) -> List[str]:

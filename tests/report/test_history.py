@@ -176,6 +176,8 @@ def test_the_page_has_the_steps_the_names_and_the_baselines(stepped, tmp_path, c
     assert "bad.json is not JSON" in text
     assert captured.err.count("bad.json") == 1
     assert "-5.0 %" in markdown.read_text()
+    assert "#### All cases" not in markdown.read_text()
+    assert "| gone" in markdown.read_text()
 
 
 def test_every_mark_says_what_it_is(stepped):

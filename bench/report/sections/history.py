@@ -55,6 +55,8 @@ def of_history(history: History) -> Optional[Section]:
     if stepped:
         blocks.append(_steps(stepped))
     blocks += [_detail(series) for series in stepped[:DETAILED]]
+    if len(stepped) > DETAILED:
+        blocks.append(Note(f"{len(stepped) - DETAILED} more cases with steps are rows of the next picture."))
     blocks += _all(history)
     blocks += _changes(history)
     return Section("History", blocks)
@@ -65,7 +67,8 @@ def _counted(history: History, stepped: Sequence[Series]) -> Note:
     found = f"{steps} step{'s' if steps != 1 else ''} in {len(stepped)} of them" if steps else "no step in them"
     return Note(
         f"{len(history.runs)} runs from {date(history.runs[0].time_s)} to {date(history.runs[-1].time_s)},"
-        f" {count} series of cases, {found}. Of unchanged cases, {100 * FALSE_ALARM:g} % have a step by chance."
+        f" {count} series of cases, {found}. Of unchanged cases whose runs are independent,"
+        f" {100 * FALSE_ALARM:g} % have a step by chance."
     )
 
 
@@ -348,7 +351,7 @@ def _changes(history: History) -> List[Block]:
     ]
     if rows:
         columns = [Column("case"), Column("framework"), Column("what"), Column("first or last run")]
-        blocks += [Heading("Cases that came, went or were renamed"), Table(columns, rows, brief=False)]
+        blocks += [Heading("Cases that came, went or were renamed"), Table(columns, rows)]
     if history.accepted:
         columns = [Column("when"), Column("who"), Column("why"), Column("cases", number=True)]
         accepted = [
@@ -358,7 +361,7 @@ def _changes(history: History) -> List[Block]:
             ]
             for each in history.accepted[-LISTED:]
         ]
-        blocks += [Heading("Baselines"), Table(columns, accepted, brief=False)]
+        blocks += [Heading("Baselines"), Table(columns, accepted)]
     return blocks
 
 
