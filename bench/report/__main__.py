@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import List, Optional, Sequence
 
 from bench.report import history, index, names, reading, spreadsheet, writing
+from bench.report.entries import is_baseline
 from bench.report.history import History
 from bench.report.reading import Run
 
@@ -65,8 +66,9 @@ def _runs(sources: Sequence[Path], past: History) -> List[Run]:
     """The runs that are shown whole: the files that were named, and the newest run of the folders; oldest first."""
     named = [path for path in sources if not path.is_dir()]
     newest = [Path(run.file) for run in past.runs[-1:]]
-    runs = [reading.read(path) for path in dict.fromkeys([*named, *newest])]
-    return sorted((run for run in runs if run.results or run.invalid), key=lambda run: run.date)
+    contents = {path: reading.content(path) for path in [*named, *newest]}
+    runs = [reading.from_json(path.name, content) for path, content in contents.items() if not is_baseline(content)]
+    return sorted(runs, key=lambda run: run.date)
 
 
 if __name__ == "__main__":

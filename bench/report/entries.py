@@ -77,10 +77,14 @@ def entry(path: Path) -> Entry:
         content = reading.content(path)
     except ValueError as error:
         return Entry(str(path), fault=str(error))
-    accepted = content.get("accepted")
-    if isinstance(accepted, list):
-        return Entry(str(path), accepted=[_accepted(each) for each in accepted if isinstance(each, dict)])
+    if is_baseline(content):
+        return Entry(str(path), accepted=[_accepted(each) for each in content["accepted"] if isinstance(each, dict)])
     return of_run(str(path), reading.from_json(path.name, content), _quartiles(content["benchmarks"]))
+
+
+def is_baseline(content: Mapping[str, Any]) -> bool:
+    """Whether a file is a stored baseline, and not a run."""
+    return isinstance(content.get("accepted"), list)
 
 
 def of_run(file: str, run: Run, quartiles: Mapping[str, Tuple[float, float]]) -> Entry:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Iterator, List, Sequence
 
 from bench.report import reading
+from bench.report.entries import is_baseline
 from bench.report.reading import Run, text
 from bench.results.fields import FIELDS
 from bench.results.record import Record
@@ -34,7 +35,9 @@ def write(sources: Sequence[Path], target: Path) -> List[str]:
             writer.writerow(COLUMNS)
             for source in sources:
                 try:
-                    writer.writerows(rows(reading.read(source)))
+                    content = reading.content(source)
+                    if not is_baseline(content):
+                        writer.writerows(rows(reading.from_json(source.name, content)))
                 except ValueError as error:
                     faults.append(str(error))
         os.chmod(temporary, 0o644)

@@ -15,7 +15,7 @@ from scripts import run_ci
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted((ROOT / "examples" / "ci").glob("*.yml"))
 # Of the cases of the recipes, one.
-SMALL = "--backend=numpy --units=8 --steps=40"
+SMALL = "--backend=numpy --units=8 --hidden=8"
 
 
 def test_the_commands_of_a_recipe_are_found_in_its_text():
@@ -74,4 +74,4 @@ def test_the_steps_of_a_recipe_work_in_a_clean_clone(recipe, job, calibrated, tm
     json.loads((clone / "out" / "results.json").read_text())
     assert "layerbench report" in (clone / "summary.md").read_text()
     if job == "history":
-        assert (clone / "out" / "history.csv").read_text().count("\n") == 2
+        assert (clone / "out" / "history.csv").read_text().count("\n") >= 2

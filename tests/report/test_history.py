@@ -190,6 +190,14 @@ def test_every_mark_says_what_it_is(stepped):
     assert "<title>step of -5.0 %" in svg
 
 
+def test_a_baseline_that_is_given_by_name_is_not_shown_as_a_run(stepped, tmp_path, capsys):
+    page = tmp_path / "page.html"
+
+    assert program.main([str(stepped / "0003_run.json"), str(stepped / "main.json"), "-o", str(page)]) == 0
+
+    assert "main.json" not in page.read_text()
+
+
 def test_two_runs_are_no_history(tmp_path):
     for number in range(2):
         run_file(tmp_path, number, [case(1.0)])

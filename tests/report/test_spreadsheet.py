@@ -87,6 +87,15 @@ def test_a_damaged_file_is_named_and_the_others_are_written(tmp_path, capsys):
     assert "left out: " in capsys.readouterr().err
 
 
+def test_a_stored_baseline_is_no_run(tmp_path):
+    source = run_file(tmp_path, 0, [case(1.0)])
+    stored = run_file(tmp_path, 1, [case(2.0)], accepted=[])
+
+    spreadsheet.write([source, stored], tmp_path / "all.csv")
+
+    assert [row["items_per_s"] for row in rows(tmp_path / "all.csv")] == ["1.0"]
+
+
 def test_a_failure_leaves_the_older_file(tmp_path, monkeypatch):
     target = tmp_path / "all.csv"
     target.write_text("before")
