@@ -15,7 +15,7 @@ from scripts import run_ci
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted((ROOT / "examples" / "ci").glob("*.yml"))
 # Of the cases of the recipes, one.
-SMALL = "--backend=numpy --units=8 --hidden=8"
+SMALL = "--backend=numpy --units=8"
 
 
 def test_the_commands_of_a_recipe_are_found_in_its_text():
