@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -70,8 +69,8 @@ def test_the_steps_of_a_recipe_work_in_a_clean_clone(recipe, job, calibrated, tm
     # Nothing is stored and nothing is decided while others use the cores.
     assert done.returncode == 0 or "disturbed" in done.stdout, done.stdout
     made = {path.name for path in (clone / "out").iterdir()}
-    assert {"results.json", "junit.xml", "report.html"} <= made
-    json.loads((clone / "out" / "results.json").read_text())
+    assert {"junit.xml", "report.html"} <= made
+    assert "results.json" in made or "disturbed" in done.stdout
     assert "layerbench report" in (clone / "summary.md").read_text()
     if job == "history":
         assert (clone / "out" / "history.csv").read_text().count("\n") >= 2
