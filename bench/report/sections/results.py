@@ -22,12 +22,10 @@ def section(runs: Sequence[Run]) -> Optional[Section]:
     if not results and not invalid:
         return None
     shares = {result.record["id"]: share for result, share in _with_shares(results)}
-    blocks: List[Block] = []
+    same = cases.described([*(result.record for result in results), *invalid])
+    blocks: List[Block] = [Note(f"All cases: {same}.")] if same else []
     if any(share is not None and share < 1 for share in shares.values()):
         blocks.append(_overview(results, shares))
-    same = cases.described([*(result.record for result in results), *invalid])
-    if same:
-        blocks.append(Note(f"All cases: {same}."))
     blocks.append(_table(results, invalid, shares))
     return Section("Results", blocks)
 
