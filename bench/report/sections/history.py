@@ -9,6 +9,7 @@ import numpy as np
 from bench.report import cases
 from bench.report.content import Block, Cell, Column, Figure, Heading, Note, Section, Table
 from bench.report.drawing import CHARACTER, Plot, Rows, Scale, Style, fitting, linear, plain, style
+from bench.report.entries import Entry
 from bench.report.history import History, Series, Step, date, short
 from bench.report.reading import Run, shortened, text
 from bench.results import units
@@ -91,8 +92,7 @@ def _steps(stepped: Sequence[Series]) -> Table:
                 _framework(series),
                 Cell(f"{step.change_percent:+.1f} %", bad=step.point.size < 0),
                 Cell(f"{percent(step.point.low):+.1f} to {percent(step.point.high):+.1f} %"),
-                Cell(f"{date(before.time_s)}, {short(before)}"),
-                Cell(f"{date(after.time_s)}, {short(after)}"),
+                *_range(before, after),
                 Cell(shortened("; ".join(step.changed)) or "nothing that is recorded"),
                 Cell(str(len(series.points) - step.after)),
             ]
@@ -110,6 +110,13 @@ def _steps(stepped: Sequence[Series]) -> Table:
         ],
         rows,
     )
+
+
+def _range(before: Entry, after: Entry) -> List[Cell]:
+    """The last run before a step and the first after it: days, and times where they are of one day."""
+    days = [date(run.time_s)[:10] for run in (before, after)]
+    shown = [date(run.time_s) for run in (before, after)] if days[0] == days[1] else days
+    return [Cell(f"{when}, {short(run)}") for when, run in zip(shown, (before, after))]
 
 
 def _name(series: Series) -> Cell:
