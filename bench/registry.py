@@ -8,15 +8,16 @@ import importlib
 import pkgutil
 from dataclasses import MISSING, fields
 from types import ModuleType
-from typing import Any, Dict, List, Sequence, Type, TypeVar
+from typing import Any, Dict, List, Sequence, Tuple, Type, TypeVar
 
 Contract = TypeVar("Contract")
 
 
-def names(package: str) -> List[str]:
+@functools.lru_cache(maxsize=None)
+def names(package: str) -> Tuple[str, ...]:
     """The modules of a package, sorted, without those whose name starts with an underscore: they hold shared code."""
     path = importlib.import_module(package).__path__
-    return sorted(module.name for module in pkgutil.iter_modules(path) if not module.name.startswith("_"))
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(path) if not module.name.startswith("_")))
 
 
 @functools.lru_cache(maxsize=None)

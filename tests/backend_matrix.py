@@ -1,4 +1,10 @@
-"""One backend's whole matrix of small cases, as tests/backends/matrices.py runs it; test_backends.py judges."""
+"""One backend's matrix of small cases, as tests/backends/matrices.py runs it; test_backends.py judges.
+
+Quick keys run by default, all with --thorough. The quick ones have each layer in each mode in fp32, with each way of
+feeding and tuning; each variant in inference and in training; and each layer in each 16-bit precision in one mode. The
+modes alternate, so that each mode meets each precision on half of the layers. A variant changes which primitives are
+recorded; feeding meets no code of it, nor of precisions.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +22,39 @@ from bench.graph.reference import evaluate
 
 BATCH = 4
 SIXTEEN = ("torch", "tensorflow", "openvino")
+HALF = ("fp16", "bf16", "fp16m", "bf16m")
 
 
-def keys(engine):
+def keys(engine, thorough=True):
     """Every case that a backend claims to run: (layer, variant, mode, precision, data, tuning)."""
-    for key in every(engine):
-        layer, _, mode, precision, _, _ = key
-        made = backends.load(engine)
-        refused = workloads.unsupported(layer, mode, precision) or made.unsupported(precision, mode, "cpu")
-        if mode in made.modes and not refused:
+    for key in dict.fromkeys([*quick(engine), *(every(engine) if thorough else ())]):
+        if runs(engine, *key[:1], *key[2:4]):
             yield key
+
+
+def runs(engine, layer, mode, precision):
+    made = backends.load(engine)
+    refused = workloads.unsupported(layer, mode, precision) or made.unsupported(precision, mode, "cpu")
+    return mode in made.modes and not refused
+
+
+def quick(engine):
+    for number, layer in enumerate(workloads.names("layers")):
+        yield from ((layer, "plain", mode, "fp32", "synthetic", "default") for mode in MODES)
+        yield layer, "plain", "inference", "fp32", "synthetic", "best"
+        yield layer, "plain", "inference", "fp32", "generated", "default"
+        for place, variant in enumerate(variants(layer)[1:]):
+            modes = ("inference", "eval", "training") if variant.startswith("loss=") else ("inference", "training")
+            yield from ((layer, variant, mode, "fp32", "synthetic", "default") for mode in modes)
+            if (number + place) % 2:
+                yield layer, variant, "inference", "fp32", "synthetic", "best"
+        for place, precision in enumerate(HALF if engine in SIXTEEN else ()):
+            modes = [mode for mode in ("inference", "training") if runs(engine, layer, mode, precision)]
+            if modes:
+                mode = modes[(number + place) % len(modes)]
+                yield layer, "plain", mode, precision, "synthetic", "default"
+        if engine in SIXTEEN:
+            yield layer, "plain", "inference", HALF[number % 2], "synthetic", "best"
 
 
 def every(engine):
@@ -37,10 +66,8 @@ def every(engine):
             yield layer, variant, "inference", "fp32", "generated", "default"
         if engine in SIXTEEN:
             for mode in ("inference", "training"):
-                for precision in ("fp16", "bf16", "fp16m", "bf16m"):
-                    yield layer, variants(layer)[0], mode, precision, "synthetic", "default"
-            for precision in ("fp16", "bf16"):
-                yield layer, variants(layer)[0], "inference", precision, "synthetic", "best"
+                yield from ((layer, "plain", mode, precision, "synthetic", "default") for precision in HALF)
+            yield from ((layer, "plain", "inference", precision, "synthetic", "best") for precision in HALF[:2])
 
 
 def variants(layer):
@@ -183,5 +210,5 @@ def name(key):
     return "-".join(key)
 
 
-def answers(engine):
-    return {**{name(key): outcome_of(engine, key) for key in keys(engine)}, "draws": draws(engine)}
+def answers(engine, thorough):
+    return {**{name(key): outcome_of(engine, key) for key in keys(engine, thorough)}, "draws": draws(engine)}

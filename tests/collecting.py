@@ -14,12 +14,16 @@ PLUGIN = """
 import contextlib
 import io
 import json
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 
 def pytest_cmdline_main(config):
+    # For each plug-in that it loads, pytest reads the entry points of every installed package.
+    plugged = [one for one in metadata.distributions() if any(point.group == "pytest11" for point in one.entry_points)]
+    metadata.distributions = lambda **_: plugged
     found = []
     for args in json.loads(Path("lines.json").read_text()):
         out = io.StringIO()

@@ -20,29 +20,32 @@ LONGEST = (
     # With --thorough, a third of everything.
     "graph/test_activations.py",
     "backends/test_backends.py",
-    "project/test_tooling.py",
     "ipu/test_ipu_contract.py",
+    "project/test_tooling.py",
+    "runs/test_against.py",
     "processes/test_replicas_images.py",
+    "workloads/test_pipelines.py",
+    "real_data/test_real_data.py",
     "processes/test_xdist.py",
+    "runs/test_device_fixtures.py",
     "processes/test_replicas.py",
     "processes/test_hosts.py",
     "processes/test_launchers.py",
-    "runs/test_device_fixtures.py",
     "training/test_learning.py",
-    "real_data/test_real_data.py",
-    "workloads/test_pipelines.py",
-    "runs/test_undecided.py",
-    "runs/test_plugins.py",
-    "processes/test_xdist_faults.py",
     "images/test_image_faults.py",
-    "processes/test_faults.py",
-    "project/test_readme_commands.py",
     "runs/test_own_tests.py",
-    "options/test_bad_input.py",
+    "processes/test_xdist_faults.py",
+    "runs/test_plugins.py",
+    "processes/test_faults.py",
     "runs/test_baselines_in_runs.py",
+    "project/test_extending.py",
+    "project/test_readme_commands.py",
+    "runs/test_undecided.py",
+    "options/test_bad_input.py",
     "real_data/test_real_data_faults.py",
     "workloads/test_cnn_oracles.py",
     "runs/test_network_runs.py",
+    "project/test_bench_ci.py",
 )
 # Folders whose files ask the same processes, one a framework: one process runs them.
 TOGETHER = ("tests/backends/", "tests/ipu/")
@@ -189,9 +192,13 @@ def refused(history: Suite, forks: Forks) -> Callable[..., str]:
 
 
 @pytest.fixture(scope="module")
-def shared(new_suite: Callable[[], Suite]) -> Suite:
-    """A copy for the runs of a file of tests, one after the other."""
-    return new_suite()
+def shared(new_suite: Callable[[], Suite]) -> Iterator[Suite]:
+    """A copy for the runs of a file of tests, one after the other. They are forks: its code is not to change."""
+    made = new_suite()
+    runs = Forks(made)
+    made.run = runs.run  # type: ignore[method-assign]
+    yield made
+    runs.close()
 
 
 @pytest.fixture(scope="session")

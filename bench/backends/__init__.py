@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.metadata
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, FrozenSet, Mapping, Optional, Sequence, Tuple
@@ -75,9 +76,10 @@ def installed(name: str) -> str:
 
 
 def names() -> Tuple[str, ...]:
-    return tuple(registry.names(__name__))
+    return registry.names(__name__)
 
 
+@functools.lru_cache(maxsize=None)
 def load(name: str) -> Backend:
     """Import the module of one backend, without its framework."""
     return registry.filled(Backend, registry.load(__name__, name))

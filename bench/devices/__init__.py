@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from dataclasses import dataclass
 from typing import Any, Callable, ContextManager, Dict, Iterable, Optional, Tuple
 
@@ -50,10 +51,11 @@ class Device:
     batches_per_step: int = 1
 
 
-def names() -> list[str]:
+def names() -> Tuple[str, ...]:
     return registry.names(__name__)
 
 
+@functools.lru_cache(maxsize=None)
 def load(name: str) -> Device:
     return registry.filled(Device, registry.load(__name__, name))
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from html import escape
-from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, TypeVar
 
 from bench.results import units
 
 Label = Callable[[float], str]
 Point = Tuple[float, float]
+Row = TypeVar("Row")
 # The height of a line of text, and the mean width of one of its characters.
 LINE, CHARACTER = 16.0, 6.4
 
@@ -260,18 +261,21 @@ class Plot(Picture):
 
 
 class Rows(Picture):
-    """A picture with one row for each label, and one horizontal axis below all of them."""
+    """A picture with one row for each label, and one horizontal axis below all of them.
+
+    widest   the characters of the longest label of all pictures that are shown together
+    """
 
     WIDTH, WIDEST_LABEL, ROW, TOP = 760.0, 330.0, 23.0, 34.0
 
     x: Scale
 
-    def __init__(self, name: str, labels: Sequence[str], row: float = ROW) -> None:
+    def __init__(self, name: str, labels: Sequence[str], widest: int = 0, row: float = ROW) -> None:
         self.row = row
         self.bottom = self.TOP + row * len(labels) + 4
         super().__init__(name, self.WIDTH, self.bottom + 40)
         self.labels = labels
-        self.edge = min(self.WIDEST_LABEL, 1.05 * CHARACTER * max(map(len, labels)))
+        self.edge = min(self.WIDEST_LABEL, 1.05 * CHARACTER * max(widest, *map(len, labels)))
         self.left, self.right = self.edge + 10, self.WIDTH - 16
 
     def middle(self, index: int) -> float:
@@ -302,6 +306,12 @@ class Rows(Picture):
                 self.body.append(f'<rect class="{kind}" x="{number(left)}" y="11" width="12" height="10"/>')
             self.text(left + 17, 20, shown, f"c{look.colour}" if look else "")
             left += 17 + CHARACTER * len(shown) + 20
+
+
+def parts(rows: Sequence[Row], most: int) -> List[Sequence[Row]]:
+    """Rows in as few parts as have at most so many, all of about the same length."""
+    count = -(-len(rows) // most)
+    return [rows[len(rows) * index // count : len(rows) * (index + 1) // count] for index in range(count)]
 
 
 def fitting(text: str, width: float) -> str:

@@ -79,7 +79,13 @@ def names(kind: str = "") -> Tuple[str, ...]:
 
 def load(name: str) -> Workload:
     """Import one workload. Raises ValueError, with the choices, for an unknown name."""
-    return registry.filled(Workload, _source(name))
+    return _filled(_source(name))
+
+
+@functools.lru_cache(maxsize=None)
+def _filled(source: Any) -> Workload:
+    """The options alone ask for each network's dimensions some thirty times."""
+    return registry.filled(Workload, source)
 
 
 def _source(name: str) -> Any:

@@ -28,7 +28,7 @@ def main(engine, folder, *thorough):
     if engine == "models":
         write(Path(folder) / "models.json", backend_matrix.models())
         return
-    write(Path(folder) / "layers.json", backend_matrix.answers(engine))
+    write(Path(folder) / "layers.json", backend_matrix.answers(engine, bool(thorough)))
     write(Path(folder) / "networks.json", cnn_matrix.answers(engine, bool(thorough)))
 
 

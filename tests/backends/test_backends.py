@@ -26,12 +26,17 @@ OPERATORS = set(
 ENGINES = [engine for engine in backends.names() if "cpu" in backends.load(engine).devices]
 KEYS = [(engine, key) for engine in ENGINES for key in backend_matrix.keys(engine)]
 IDS = [f"{engine}-{backend_matrix.name(key)}" for engine, key in KEYS]
+QUICK = {(engine, key) for engine in ENGINES for key in backend_matrix.keys(engine, thorough=False)}
 
 
 def chosen(wanted):
     """The cases for which `wanted(key)` holds, as parameters."""
-    found = [(pair, name) for pair, name in zip(KEYS, IDS) if wanted(pair[1])]
-    return pytest.mark.parametrize("engine, key", [pair for pair, _ in found], ids=[name for _, name in found])
+    found = [
+        pytest.param(*pair, id=name, marks=() if pair in QUICK else pytest.mark.thorough)
+        for pair, name in zip(KEYS, IDS)
+        if wanted(pair[1])
+    ]
+    return pytest.mark.parametrize("engine, key", found)
 
 
 @pytest.fixture
@@ -44,16 +49,31 @@ def seen(matrix, engine, key):
     return found
 
 
-def test_every_backend_runs_every_layer_in_fp32():
-    assert {(engine, key[0]) for engine, key in KEYS if key[2:4] == ("inference", "fp32")} == {
+@pytest.mark.parametrize("keys", [QUICK, KEYS], ids=["quick", "thorough"])
+def test_every_backend_runs_every_layer_in_fp32(keys):
+    assert {(engine, key[0]) for engine, key in keys if key[2:4] == ("inference", "fp32")} == {
         (engine, layer) for engine in ENGINES for layer in workloads.names("layers")
     }
 
 
-def test_every_layer_with_a_loss_is_trained_somewhere():
-    assert {key[0] for _, key in KEYS if key[2] == "training"} == {
+@pytest.mark.parametrize("keys", [QUICK, KEYS], ids=["quick", "thorough"])
+def test_every_layer_with_a_loss_is_trained_somewhere(keys):
+    assert {key[0] for _, key in keys if key[2] == "training"} == {
         layer for layer in workloads.names("layers") if workloads.load(layer).loss
     }
+
+
+def test_the_quick_cases_have_every_pair_that_interacts():
+    """A layer with a precision, a variant with a mode of work, and a precision with a mode and with a tuning."""
+
+    def pairs(keys):
+        for engine, (layer, variant, mode, precision, _, tuning) in keys:
+            yield engine, layer, precision
+            yield engine, precision, mode, tuning
+            if mode != "eval" and tuning == "default":
+                yield engine, layer, variant, mode, "fp32" if variant != "plain" else ""
+
+    assert set(pairs(KEYS)) - set(pairs(QUICK)) == set()
 
 
 @chosen(lambda key: True)

@@ -13,6 +13,7 @@ from bench.cases.case import AXES, Case, Settings
 from bench.cases.dimension import Dimension
 from bench.selection import Selection, require_possible
 
+pytestmark = pytest.mark.floor
 TWO = {"hidden": Dimension("h", "units"), "steps": Dimension("t", "steps"), "bias": size.BIAS}
 EIGHT = {"hidden": 8, "steps": 3, "bias": "on"}
 

@@ -12,6 +12,7 @@ from bench.graph import Graph, draws
 from bench.graph.reference import evaluate
 from bench.program import Program
 
+pytestmark = pytest.mark.floor
 RIGHT = object()
 
 

@@ -15,6 +15,8 @@ from bench.clock import neighbours, sampling
 from bench.clock.sampling import QUIET_PERCENT, measure, measure_blocks, noise_percent
 from bench.program import Step, repeat, throughput
 
+pytestmark = pytest.mark.floor
+
 
 class Scripted:
     """A step and its clock: `times(i)` is what step i takes. Ends a test that would run for ever."""

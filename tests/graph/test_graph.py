@@ -9,6 +9,8 @@ import pytest
 from bench import workloads
 from bench.graph import Graph
 
+pytestmark = pytest.mark.floor
+
 
 def default(layer: str, mode: str = "inference", **changed: object) -> Graph:
     """The graph of a layer's first size, at that size's own batch, with some dimensions changed."""

@@ -16,6 +16,7 @@ import pytest
 from bench.graph import Graph
 from bench.graph.reference import evaluate
 
+pytestmark = pytest.mark.floor
 KINDS = ["rnn", "lstm", "gru"]
 LOSSES = ["softmax_cross_entropy", "squared_error", "flat_softmax_nll", "flat_softmax_squared_error"]
 ANSWERS = {

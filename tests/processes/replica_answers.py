@@ -52,4 +52,5 @@ def main(engine, name, accumulation, place, out):
         group.all_gather("done")
 
 
-main(*sys.argv[1:])
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -216,55 +216,47 @@ def test_a_rank_that_never_comes_is_told(suite):
 HOLDS = "from bench import locks\nwith locks.timing():\n    print('held', flush=True)\n    input()"
 
 
-@pytest.mark.parametrize("name", ["east", "west"])
-def test_each_machine_of_a_launcher_is_waited_for(suite, calibrated, tmp_path, name):
-    """Two ranks, each on a machine of its own by name and locks; on one of them somebody else is timed meanwhile."""
+def on_two_machines(suite, own):
+    """Two ranks of a launcher, each on a machine of its own by its name and its folder of locks, as `own` has them."""
+    port, processes = free_port(), []
+    for rank, (node, cache) in enumerate(own.items()):
+        command = ["unshare", "--uts", "sh", "-c", f'hostname {node}; exec "$@"', "sh", sys.executable, "-m", "pytest"]
+        # A case may take 3 s; to wait for the others does not count.
+        command += ["bench", *SMALL, "--backend=numpy", "--threads=1", "--case-timeout=3"]
+        command += [f"--rendezvous={LOOPBACK}:{port}", "--benchmark-max-time=0.05"]
+        command += ["-p", "pytest_benchmark.plugin", "-p", "no:cacheprovider"]
+        size = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": str(rank), "OMPI_COMM_WORLD_LOCAL_RANK": "0"}
+        local = {"OMPI_COMM_WORLD_LOCAL_SIZE": "1", "LAYERBENCH_CACHE": str(cache)}
+        environ = {**suite._environment(), **size, **local}
+        processes.append(subprocess.Popen(command, cwd=str(suite.root), env=environ, stdout=-1, stderr=-1, text=True))
+    return processes
+
+
+def test_each_machine_of_a_launcher_is_waited_for(suite, calibrated, tmp_path):
+    """On one machine somebody else is timed meanwhile: on the first of one job, on the second of another."""
     if subprocess.run(["unshare", "--uts", "true"], stderr=subprocess.DEVNULL).returncode:
         pytest.skip("machines of other names need root")
-    own = {"east": tmp_path / "east", "west": tmp_path / "west"}
-    for folder in own.values():
-        shutil.copytree(str(calibrated.cache), str(folder), ignore=shutil.ignore_patterns("locks"))
-    environ = {**suite._environment(), "LAYERBENCH_CACHE": str(own[name])}
-    holder = subprocess.Popen([sys.executable, "-c", HOLDS], cwd=str(suite.root), env=environ, stdin=-1, stdout=-1)
-    assert holder.stdout.readline() == b"held\n"
-    port = free_port()
-
-    processes = []
-    for rank, (node, cache) in enumerate(own.items()):
-        # A case may take 3 s; to wait for the others does not count.
-        command = [
-            *("unshare", "--uts", "sh", "-c", f'hostname {node}; exec "$@"', "sh"),
-            sys.executable,
-            "-m",
-            "pytest",
-        ]
-        command += [
-            "bench",
-            *SMALL,
-            "--backend=numpy",
-            "--threads=1",
-            "--case-timeout=3",
-            f"--rendezvous={LOOPBACK}:{port}",
-        ]
-        command += ["-p", "pytest_benchmark.plugin", "-p", "no:cacheprovider", "--benchmark-max-time=0.05"]
-        size = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": str(rank), "OMPI_COMM_WORLD_LOCAL_RANK": "0"}
-        own_environ = {
-            **suite._environment(),
-            **size,
-            "OMPI_COMM_WORLD_LOCAL_SIZE": "1",
-            "LAYERBENCH_CACHE": str(cache),
-        }
-        processes.append(
-            subprocess.Popen(command, cwd=str(suite.root), env=own_environ, stdout=-1, stderr=-1, text=True)
+    holders, jobs = [], []
+    for held in ("east", "west"):
+        own = {node: tmp_path / f"{node} of the job that finds {held} held" for node in ("east", "west")}
+        for folder in own.values():
+            shutil.copytree(str(calibrated.cache), str(folder), ignore=shutil.ignore_patterns("locks"))
+        environ = {**suite._environment(), "LAYERBENCH_CACHE": str(own[held])}
+        holders.append(
+            subprocess.Popen([sys.executable, "-c", HOLDS], cwd=str(suite.root), env=environ, stdin=-1, stdout=-1)
         )
-    time.sleep(8)
-    waiting = [process.poll() for process in processes]
-    holder.communicate(b"\n")
-    results = [finished(process) for process in processes]
+        assert holders[-1].stdout.readline() == b"held\n"
+        jobs.append(on_two_machines(suite, own))
 
-    assert waiting == [None, None], results
-    assert [result.returncode for result in results] == [0, 0], results
-    assert "1 passed" in results[0].stdout
+    time.sleep(8)
+    waiting = [process.poll() for processes in jobs for process in processes]
+    for holder in holders:
+        holder.communicate(b"\n")
+    results = [[finished(process) for process in processes] for processes in jobs]
+
+    assert waiting == 4 * [None], results
+    assert [result.returncode for pair in results for result in pair] == 4 * [0], results
+    assert all("1 passed" in first.stdout for first, _ in results)
 
 
 @pytest.mark.parametrize(

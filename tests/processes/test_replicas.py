@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import os
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -45,73 +47,103 @@ def test_each_replica_has_cores_of_its_own():
 # Gradients.
 
 
-# Each framework with one workload, and by an epoch below with the network; --thorough has the other two pairs.
-@pytest.mark.parametrize(
-    "name, engine",
-    [
-        ("dense", "torch"),
-        ("resnet8", "tensorflow"),
-        pytest.param("dense", "tensorflow", marks=pytest.mark.thorough),
-        pytest.param("resnet8", "torch", marks=pytest.mark.thorough),
-    ],
-)
-def test_replicas_that_accumulate_are_one_process_that_accumulates_all(engine, name, tmp_path):
-    """2 replicas x 3 batches of 2, and 1 process x 6 batches of 2: the same weights after two updates."""
-    if importlib.util.find_spec(engine) is None:
-        pytest.skip(f"{engine} is not installed")
-    script = str(Path(__file__).with_name("replica_answers.py"))
-    hub = Hub(2)
-    commands = [["3", json.dumps(hub.place(rank)), str(tmp_path / f"{rank}.npz")] for rank in range(2)]
-    commands.append(["6", json.dumps({"rank": 0, "count": 1}), str(tmp_path / "one.npz")])
-    started = [subprocess.Popen([sys.executable, script, engine, name, *command]) for command in commands]
-    try:
-        assert [process.wait(300) for process in started] == [0, 0, 0]
-    finally:
-        hub.close()
-        for process in started:
-            process.kill()
+# What each framework's replicas accumulate by default; --thorough has both with both. All train the network an epoch.
+ACCUMULATED = {"torch": ("dense",), "tensorflow": ("resnet8",)}
 
-    first, second, one = (np.load(str(tmp_path / f"{kept}.npz")) for kept in ("0", "1", "one"))
+
+@pytest.fixture(scope="module")
+def answers(pytestconfig, tmp_path_factory):
+    """Return a function from a framework to a folder with the answers of three processes: two replicas, 0 and 1, and
+    `one` that does the work of both. Each process loads the framework once."""
+
+    @functools.lru_cache(maxsize=None)
+    def ask(engine):
+        folder = tmp_path_factory.mktemp(engine)
+        questions = {"0": [], "1": [], "one": []}
+        hubs = []
+
+        def add(arguments):
+            hubs.append(Hub(2))
+            places = {"0": hubs[-1].place(0), "1": hubs[-1].place(1), "one": {"rank": 0, "count": 1}}
+            for name, place in places.items():
+                questions[name].append(arguments(name, json.dumps(place)))
+
+        for workload in ("dense", "resnet8") if pytestconfig.option.thorough else ACCUMULATED[engine]:
+            add(partial(accumulating, folder, engine, workload))
+        if importlib.util.find_spec("PIL") is not None:
+            colours = [
+                (number % 5, picture_sets.plain(picture_sets.COLOURS[number % 5], kind="JPEG")) for number in range(11)
+            ]
+            picture_sets.write_folder(folder / "set", colours)
+            add(partial(learning, folder, engine))
+        script, env = str(Path(__file__).with_name("answering.py")), {**os.environ, "LAYERBENCH_CACHE": str(folder)}
+        started = [subprocess.Popen([sys.executable, script, json.dumps(each)], env=env) for each in questions.values()]
+        try:
+            assert [process.wait(300) for process in started] == [0, 0, 0]
+        finally:
+            for process in started:
+                process.kill()
+            for hub in hubs:
+                hub.close()
+        return folder
+
+    return ask
+
+
+def accumulating(folder, engine, workload, name, place):
+    return [
+        "replica_answers",
+        engine,
+        workload,
+        "6" if name == "one" else "3",
+        place,
+        f"{folder}/{workload}-{name}.npz",
+    ]
+
+
+def learning(folder, engine, name, place):
+    batch_size = "4" if name == "one" else "2"
+    return ["epoch_answers", engine, place, batch_size, f"{folder}/set", f"{folder}/epoch-{name}.npz"]
+
+
+def require_equal_weights(folder, question):
+    """Both replicas have the same weights, and those of the process that did the work of both."""
+    first, second, one = (np.load(str(folder / f"{question}-{name}.npz")) for name in ("0", "1", "one"))
     for weight in one.files:
         size = max(np.linalg.norm(one[weight]), 1e-12)
         assert np.array_equal(first[weight], second[weight]), weight
         assert np.linalg.norm(first[weight] - one[weight]) / size < 1e-5, weight
 
 
+@pytest.mark.parametrize(
+    "name, engine",
+    [
+        pytest.param(name, engine, marks=() if name in chosen else pytest.mark.thorough)
+        for engine, chosen in ACCUMULATED.items()
+        for name in ("dense", "resnet8")
+    ],
+)
+def test_replicas_that_accumulate_are_one_process_that_accumulates_all(engine, name, answers):
+    """2 replicas x 3 batches of 2, and 1 process x 6 batches of 2: the same weights after two updates."""
+    if importlib.util.find_spec(engine) is None:
+        pytest.skip(f"{engine} is not installed")
+
+    require_equal_weights(answers(engine), name)
+
+
 @pytest.mark.parametrize("engine", ["torch", "tensorflow"])
-def test_an_epoch_of_two_replicas_is_one_of_a_process_with_twice_the_batch(engine, tmp_path):
+def test_an_epoch_of_two_replicas_is_one_of_a_process_with_twice_the_batch(engine, answers):
     """11 images in global batches of 4: three updates, at rates that fall, from the same start."""
     pytest.importorskip("PIL")
     if importlib.util.find_spec(engine) is None:
         pytest.skip(f"{engine} is not installed")
-    colours = [(number % 5, picture_sets.plain(picture_sets.COLOURS[number % 5], kind="JPEG")) for number in range(11)]
-    picture_sets.write_folder(tmp_path / "set", colours)
-    script = str(Path(__file__).with_name("epoch_answers.py"))
-    hub = Hub(2)
-    places = {"0": hub.place(0), "1": hub.place(1), "one": {"rank": 0, "count": 1}}
-    started = [
-        subprocess.Popen(
-            [sys.executable, script, engine, json.dumps(place), "4" if name == "one" else "2"]
-            + [str(tmp_path / "set"), str(tmp_path / f"{name}.npz")],
-            env={**os.environ, "LAYERBENCH_CACHE": str(tmp_path / "cache")},
-        )
-        for name, place in places.items()
-    ]
-    try:
-        assert [process.wait(300) for process in started] == [0, 0, 0]
-    finally:
-        hub.close()
-        for process in started:
-            process.kill()
 
-    first, second, one = (np.load(str(tmp_path / f"{kept}.npz")) for kept in places)
-    learnt = [json.loads((tmp_path / f"{kept}.json").read_text()) for kept in places]
+    folder = answers(engine)
+
+    require_equal_weights(folder, "epoch")
+    learnt = [json.loads((folder / f"epoch-{name}.json").read_text()) for name in ("0", "1", "one")]
     assert [found["epochs"] for found in learnt] == [pytest.approx(12 / 11)] * 3
     assert [found["images_scored"] for found in learnt] == [11] * 3
-    for weight in one.files:
-        size = max(np.linalg.norm(one[weight]), 1e-12)
-        assert np.array_equal(first[weight], second[weight]), weight
-        assert np.linalg.norm(first[weight] - one[weight]) / size < 1e-5, weight
     assert learnt[0]["loss_first"] == pytest.approx(learnt[2]["loss_first"], rel=1e-4)
     assert learnt[0]["top1_percent"] == learnt[1]["top1_percent"] == learnt[2]["top1_percent"]
 

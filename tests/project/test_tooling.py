@@ -43,11 +43,11 @@ def test_types_hold(tmp_path):
 
 
 def test_the_floor_passes_its_tests(pytestconfig):
-    """Python 3.8 with the oldest versions promised, and no framework but numpy. Every file of tests is imported;
-    without --thorough, those that run the suite as a process are left out, but for a few, and each other test has the
-    first two sets of its parameters: what an old Python or library lacks shows in any of them."""
+    """Python 3.8 with the oldest versions promised, and no framework but numpy. Every file of tests is imported, and
+    with it every module of the suite: that shows syntax, types and names that they lack. Without --thorough, those
+    marked `floor` are run, with the first two sets of their parameters."""
     need("tox")
-    chosen = [] if pytestconfig.option.thorough else ["-m", "not runs or floor", "--first-parameters=2"]
+    chosen = [] if pytestconfig.option.thorough else ["-m", "floor", "--first-parameters=2"]
     # The environment is kept as long as what it is made of is the same; tox itself does not read pyproject.toml.
     parts = b"".join((ROOT / name).read_bytes() for name in ("pyproject.toml", "tox.ini", "constraints/floor.txt"))
     folder = ROOT / ".tox" / f"floor-{hashlib.sha256(parts).hexdigest()[:12]}"
@@ -67,21 +67,20 @@ def test_the_files_that_start_first_are_there(pytestconfig):
     assert [name for name in conftest.LONGEST if not (ROOT / "tests" / name).exists()] == []
 
 
-@pytest.mark.parametrize(
-    "args, count",
-    [
-        (["tests/graph"], 2),
-        (["tests/graph", "tests/results"], 2),
-        (["tests/graph", "-n", "0"], 1),
-        (["tests/graph", "-p", "no:xdist"], 1),
-        (["tests/graph/test_graph.py"], 1),
-        (["tests/graph/test_graph.py::test_x"], 1),
-        (["tests/graph", "-n", "3"], 3),
-        (["tests/graph", "bench"], 1),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else str(value),
-)
-def test_folders_of_tests_run_in_two_processes_where_nobody_says_otherwise(args, count):
+# How many processes run the tests for these arguments.
+PROCESSES = {
+    "tests/graph": 2,
+    "tests/graph tests/results": 2,
+    "tests/graph -n 0": 1,
+    "tests/graph -p no:xdist": 1,
+    "tests/graph/test_graph.py": 1,
+    "tests/graph/test_graph.py::test_x": 1,
+    "tests/graph -n 3": 3,
+    "tests/graph bench": 1,
+}
+
+
+def test_folders_of_tests_run_in_two_processes_where_nobody_says_otherwise():
     need("xdist")
     code = f"""
         import pytest
@@ -89,15 +88,17 @@ def test_folders_of_tests_run_in_two_processes_where_nobody_says_otherwise(args,
         class Asked:
             @pytest.hookimpl(tryfirst=True)
             def pytest_sessionstart(self, session):
-                print("processes", len(getattr(session.config.option, "tx", [])) or 1)
+                print("processes", line, len(getattr(session.config.option, "tx", [])) or 1)
                 pytest.exit("asked", 0)
 
-        pytest.main({args!r} + ["-p", "no:cacheprovider"], plugins=[Asked()])
+        for line in {list(PROCESSES)!r}:
+            pytest.main([*line.split(), "-p", "no:cacheprovider"], plugins=[Asked()])
         """
 
     done = run(sys.executable, "-c", textwrap.dedent(code))
 
-    assert f"processes {count}\n" in done.stdout, done.stdout
+    found = dict(re.findall(r"^processes (.*) (\d+)$", done.stdout, re.MULTILINE))
+    assert found == {line: str(count) for line, count in PROCESSES.items()}, done.stdout
 
 
 def test_a_test_can_have_its_first_parameters_only():

@@ -123,8 +123,8 @@ def test_the_overview_has_a_named_mark_for_each_framework():
 
     names = titles(figures(section("results", run_of(entries)))[0])
 
-    assert any(name.endswith("torch: 25 %, 500 sequences/s") for name in names)
-    assert any(name.endswith("openvino: 100 %, 2,000 sequences/s") for name in names)
+    assert any(name.endswith("torch: 25 %") for name in names)
+    assert any(name.endswith("openvino: 100 %") for name in names)
 
 
 def test_rates_by_batch_size_have_whiskers_of_eighty_percent_of_the_steps():

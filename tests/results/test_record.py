@@ -14,6 +14,7 @@ from bench.program import Step
 from bench.results import fields, record, table
 from scripts import record_page
 
+pytestmark = pytest.mark.floor
 # What a worker sees besides; kept to plain values.
 FOUND = {
     "checked_rows": 4,

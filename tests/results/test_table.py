@@ -7,6 +7,7 @@ from records import TEN, judged, record_of, with_processes
 
 from bench.results import table
 
+pytestmark = pytest.mark.floor
 LONG = record_of(
     "grouped_conv-c65536_f65536_k1024_s1024_i65536_r1000_g65536",
     123_456_789.0,

@@ -19,6 +19,8 @@ IDS = [f"dense-u8-inference-b{batch_size}-fp32-x1-paced-cpu" for batch_size in (
 # A tenth of the rate is far beyond it, and what a busy machine adds to a paced step is far within.
 ARGS = (*SMALL, "--backend=paced", "--batch-size=1,2", "--budget=25%")
 ONE = (*ARGS, "--batch-size=1")
+# One process of each case, where nothing is decided by how fast it was.
+SINGLE = "--processes=1"
 
 
 def pace(suite: Suite, seconds: float = STEP_S) -> None:
@@ -222,7 +224,7 @@ def test_runs_on_other_occasions_add_up_to_a_baseline_that_decides(accepted: Sui
 def test_what_changed_is_not_compared_and_named(accepted: Suite, change: Dict[str, Any], named: str) -> None:
     accepted.store("enough.json", 1e6, **change)
 
-    result = accepted.run(*ONE, "--baseline=enough.json", "--baseline-software=any")
+    result = accepted.run(*ONE, SINGLE, "--baseline=enough.json", "--baseline-software=any")
 
     assert result.returncode == 0, result.text
     assert len(lines(result, "*paced*changed*")) == 1
@@ -232,7 +234,7 @@ def test_what_changed_is_not_compared_and_named(accepted: Suite, change: Dict[st
 def test_other_software_is_compared_where_the_user_accepts_it(accepted: Suite) -> None:
     accepted.store("enough.json", 10, framework_version="0.1")
 
-    refused = accepted.run(*ONE, "--baseline=enough.json")
+    refused = accepted.run(*ONE, SINGLE, "--baseline=enough.json")
     compared = accepted.run(*ONE, "--baseline=enough.json", "--baseline-software=any")
 
     assert (refused.returncode, compared.returncode) == (0, 1), refused.text + compared.text
@@ -274,7 +276,7 @@ def test_a_damaged_entry_is_named_and_skipped(accepted: Suite) -> None:
 
 
 def test_a_new_case_passes_and_says_new(first: Suite) -> None:
-    result = first.run(*ARGS, "--batch-size=1,2,3", "--baseline=enough.json")
+    result = first.run(*ARGS, "--batch-size=1,2,3", SINGLE, "--baseline=enough.json")
 
     assert result.returncode == 0, result.text
     assert len(lines(result, "* 3 *paced*new*")) == 1
@@ -291,7 +293,7 @@ def lossy(accepted: Suite) -> Suite:
 
 
 def test_a_lost_case_fails_the_run(lossy: Suite) -> None:
-    result = lossy.run(*ARGS, "--baseline=enough.json", "--benchmark-only")
+    result = lossy.run(*ARGS, SINGLE, "--baseline=enough.json", "--benchmark-only")
 
     assert result.returncode == 1, result.text
     assert "1 failed, 2 passed" in result.stdout
@@ -299,7 +301,7 @@ def test_a_lost_case_fails_the_run(lossy: Suite) -> None:
 
 
 def test_a_lost_case_can_be_deselected(lossy: Suite) -> None:
-    result = lossy.run("--units=8", "-k", "dense and not u9", *ARGS[4:], "--baseline=enough.json")
+    result = lossy.run("--units=8", "-k", "dense and not u9", *ARGS[4:], SINGLE, "--baseline=enough.json")
 
     assert result.returncode == 0, result.text
     assert "lost or renamed" not in result.text
@@ -307,7 +309,7 @@ def test_a_lost_case_can_be_deselected(lossy: Suite) -> None:
 
 def test_a_case_of_another_axis_value_is_not_lost(accepted: Suite) -> None:
     """The baseline has batch sizes 1 and 2; the command line asks for 1."""
-    result = accepted.run(*ARGS, "--batch-size=1", "--baseline=enough.json")
+    result = accepted.run(*ARGS, "--batch-size=1", SINGLE, "--baseline=enough.json")
 
     assert result.returncode == 0, result.text
 

@@ -38,7 +38,15 @@ LINES: Dict[str, Tuple[List[str], str]] = {
 }
 if importlib.util.find_spec("xdist") is None:
     del LINES["workers"]
-# In the place of a run: every order with every line, one after the other in one process.
+# The order of conftest.py and its reverse with every line, the others with every third one; --thorough has all.
+EVERY = [(order, name) for order in range(len(ORDERS)) for name in LINES]
+QUICK = {
+    (order, name)
+    for order in range(len(ORDERS))
+    for place, name in enumerate(LINES)
+    if ORDERS[order] in (PLUGINS, PLUGINS[::-1]) or (order + place) % 3 == 0
+}
+# In the place of a run: one line with one order after the other, in one process.
 RUNNER = """
 import contextlib
 import io
@@ -50,30 +58,28 @@ import pytest
 
 def pytest_cmdline_main(config):
     found = []
-    for order in json.loads(Path("orders.json").read_text()):
+    for order, args in json.loads(Path("runs.json").read_text()):
         Path("conftest.py").write_text(f"pytest_plugins = {order!r}")
-        for args in json.loads(Path("lines.json").read_text()):
-            out = io.StringIO()
-            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-                code = pytest.main(["bench", "-q", "-p", "pytest_benchmark.plugin", "-p", "no:cacheprovider",
-                                    "--backend=numpy", *args])
-            found.append([int(code), out.getvalue()])
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+            code = pytest.main(["bench", "-q", "-p", "pytest_benchmark.plugin", "-p", "no:cacheprovider",
+                                "--backend=numpy", *args])
+        found.append([int(code), out.getvalue()])
     Path("collected.json").write_text(json.dumps(found))
     return 0
 """
 
 
 @pytest.fixture(scope="module")
-def outputs(new_suite: Callable[[], Suite]) -> Dict[Tuple[int, str], Tuple[int, str]]:
-    """Exit code and output of every line, by the number of the order and the name of the line."""
+def outputs(pytestconfig: pytest.Config, new_suite: Callable[[], Suite]) -> Dict[Tuple[int, str], Tuple[int, str]]:
+    """Exit code and output of a line, by the number of the order and the name of the line."""
     suite = new_suite()
+    chosen = [pair for pair in EVERY if pair in QUICK or pytestconfig.option.thorough]
     suite.add("running.py", RUNNER)
-    suite.add("orders.json", json.dumps(ORDERS))
-    suite.add("lines.json", json.dumps([args for args, _ in LINES.values()]))
+    suite.add("runs.json", json.dumps([[ORDERS[order], LINES[name][0]] for order, name in chosen]))
     done = suite.run("-p", "running")
     assert done.returncode == 0, done.text
-    names = [(order, name) for order in range(len(ORDERS)) for name in LINES]
-    return dict(zip(names, map(tuple, suite.read("collected.json"))))
+    return dict(zip(chosen, map(tuple, suite.read("collected.json"))))
 
 
 def test_every_plugin_is_moved() -> None:
@@ -82,8 +88,18 @@ def test_every_plugin_is_moved() -> None:
     assert {order[0] for order in ORDERS} == set(PLUGINS)
 
 
-@pytest.mark.parametrize("name", LINES)
-@pytest.mark.parametrize("order", range(len(ORDERS)))
+def test_every_order_meets_lines_and_every_line_meets_orders() -> None:
+    assert {order for order, _ in QUICK} == set(range(len(ORDERS)))
+    assert min(sum(name == each for _, name in QUICK) for each in LINES) >= 6
+
+
+@pytest.mark.parametrize(
+    "order, name",
+    [
+        pytest.param(*pair, id=f"{pair[0]}-{pair[1]}", marks=() if pair in QUICK else pytest.mark.thorough)
+        for pair in EVERY
+    ],
+)
 def test_a_line_says_the_same_in_any_order(
     outputs: Dict[Tuple[int, str], Tuple[int, str]], order: int, name: str
 ) -> None:

@@ -17,6 +17,7 @@ import pytest
 from _pytest._io import TerminalWriter
 from suite import PACED, SMALL, XDIST, Result, Suite
 
+from bench.devices import cpu
 from fixtures import progress
 
 ONE = (*SMALL, "--batch-size=1", "--benchmark-only")
@@ -142,6 +143,7 @@ def test_a_repeated_test_is_no_baseline_and_nothing_is_measured(suite: Suite, pr
     assert not (suite.root / "base.json").exists()
 
 
+@pytest.mark.skipif(len(cpu.usable_cores()) < 2, reason="two cores are needed")
 def test_replicas_have_a_scaling_whatever_the_order(suite: Suite) -> None:
     suite.add("shuffles.py", SHUFFLES)
 

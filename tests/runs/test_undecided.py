@@ -40,9 +40,18 @@ def met(suite: Suite, stored: Dict[str, Any], *args: str, decides: bool = False)
     return suite.run(*ARGS, "--baseline=base.json", "--benchmark-json=now.json", "--junitxml=junit.xml", *args)
 
 
-@pytest.mark.parametrize("processes", [[], [*XDIST, "-n", "2"]], ids=["alone", "xdist"])
+# Who runs a case changes only how its warning or failure reaches the report: one of each under pytest-xdist.
 @pytest.mark.parametrize(
-    "choice, code, warns", [(None, 0, True), ("pass", 0, False), ("warn", 0, True), ("fail", 1, False)]
+    "choice, code, warns, processes",
+    [
+        (None, 0, True, []),
+        ("pass", 0, False, []),
+        ("warn", 0, True, []),
+        ("fail", 1, False, []),
+        (None, 0, True, [*XDIST, "-n", "2"]),
+        ("fail", 1, False, [*XDIST, "-n", "2"]),
+    ],
+    ids=["default", "pass", "warn", "fail", "default-xdist", "fail-xdist"],
 )
 def test_an_undecided_case_does_what_the_option_says(
     suite: Suite, stored: Dict[str, Any], choice: Optional[str], code: int, warns: bool, processes: list[str]
@@ -63,15 +72,7 @@ def test_an_undecided_case_does_what_the_option_says(
         assert " --backend=paced --batch-size=1 --budget=60 --benchmark-only " in result.stdout
     assert ("1 failed" in result.stdout) == (choice == "fail")
     assert "Traceback" not in result.text
-
-
-@pytest.mark.parametrize("choice", ["pass", "warn", "fail"])
-def test_other_verdicts_do_not_mind(suite: Suite, stored: Dict[str, Any], choice: str) -> None:
-    result = met(suite, stored, f"--undecided={choice}", decides=True)
-
-    assert result.returncode == 0, result.text
-    assert "% same" in result.stdout
-    assert "PytestWarning" not in result.stdout
+    assert properties(suite)["verdict"] == "undecided"
 
 
 @pytest.mark.parametrize(
@@ -140,17 +141,21 @@ def properties(suite: Suite) -> Dict[str, str]:
     return {str(each.get("name")): str(each.get("value")) for each in case.iter("property")}
 
 
-@pytest.mark.parametrize("processes", [[], [*XDIST, "-n", "1"]], ids=["alone", "xdist"])
-def test_junit_says_rate_and_verdict_of_a_passing_case(
-    suite: Suite, stored: Dict[str, Any], processes: list[str]
+@pytest.mark.parametrize(
+    "choice, processes", [("warn", []), ("fail", []), ("fail", [*XDIST, "-n", "1"])], ids=["warn", "fail", "fail-xdist"]
+)
+def test_another_verdict_does_not_mind_the_option_and_junit_says_it_with_the_rate(
+    suite: Suite, stored: Dict[str, Any], choice: str, processes: list[str]
 ) -> None:
     if processes:
         pytest.importorskip("xdist")
-    result = met(suite, stored, *processes, decides=True)
+    result = met(suite, stored, f"--undecided={choice}", *processes, decides=True)
 
     found = properties(suite)
 
     assert result.returncode == 0, result.text
+    assert "% same" in result.stdout
+    assert "PytestWarning" not in result.stdout
     record = suite.read("now.json")["benchmarks"][0]["extra_info"]
     # The twelve stored rates are 100 * (1 + index / 1e4): their median is 100.055.
     assert float(found.pop("baseline_items_per_s")) == pytest.approx(100.055)
@@ -173,10 +178,3 @@ def test_junit_says_what_there_is_without_a_baseline(suite: Suite) -> None:
     assert result.returncode == 0, result.text
     expected = {"id", "items_per_s", "item", "validity", "noise_percent", "disturbed", "processes"}
     assert set(properties(suite)) == expected
-
-
-def test_junit_says_the_verdict_of_a_failing_case_too(suite: Suite, stored: Dict[str, Any]) -> None:
-    result = met(suite, stored, "--undecided=fail")
-
-    assert result.returncode == 1, result.text
-    assert properties(suite)["verdict"] == "undecided"

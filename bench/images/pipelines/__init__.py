@@ -54,7 +54,7 @@ class Pipeline(Protocol):
 
 
 def names() -> Tuple[str, ...]:
-    return tuple(registry.names(__name__))
+    return registry.names(__name__)
 
 
 def load(name: str) -> Pipeline:

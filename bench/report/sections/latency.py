@@ -62,8 +62,8 @@ def section(runs: Sequence[Run]) -> Optional[Section]:
 def _caption(groups: int) -> str:
     caption = (
         "Latency of one batch up to each percentile, of the smallest batch size. A vertical bar is the 95 % interval of"
-        " p50, p90, p99 or p99.9 (binomial, as if steps were independent). Where there are too few samples for an upper"
-        " end, there is none."
+        " p50, p90, p99 or p99.9 (binomial, as if steps were independent). Hollow marks: too few samples for its"
+        " upper end."
     )
     return f"{caption} The first {MOST} of {groups} are drawn." if groups > MOST else caption
 
@@ -113,13 +113,17 @@ def _picture(group: Sequence[Result], label: str) -> str:
         look = style(backend)
         plot.line([(plot.x(_tail(share)), plot.y(value)) for share, value in curve], look.colour)
         for name, each in percentiles(known[backend]).items():
-            if each.value is None or not each.known:
+            if each.value is None:
                 continue
             # Side by side, so that bars do not cover each other.
             x = plot.x(_tail(RANKS[name])) + 3.0 * (index - (len(curves) - 1) / 2)
+            said = f"{backend}, {NAMES[name]}: {units.seconds(each.value)}"
+            if not each.known:
+                plot.mark(x, plot.y(each.value), look, f"{said}, {TOO_FEW} samples for an interval", "o")
+                continue
             plot.whisker(x, plot.y(each.low or 0), plot.y(each.high or 0), look.colour)
-            spread = f"95 % interval {units.seconds(each.low or 0)} to {units.seconds(each.high or 0)}"
-            plot.mark(x, plot.y(each.value), look, f"{backend}, {NAMES[name]}: {units.seconds(each.value)}, {spread}")
+            spread = f"interval {units.seconds(each.low or 0)} to {units.seconds(each.high or 0)}"
+            plot.mark(x, plot.y(each.value), look, f"{said}, {spread}")
     return plot.svg()
 
 

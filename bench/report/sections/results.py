@@ -6,7 +6,7 @@ from typing import Any, Callable, List, Mapping, Optional, Sequence, Tuple
 
 from bench.report import cases, command
 from bench.report.content import Block, Cell, Column, Figure, Note, Section, Table
-from bench.report.drawing import Rows, Scale, percent, style
+from bench.report.drawing import Rows, Scale, parts, percent, style
 from bench.report.reading import Result, Run, newest, newest_invalid, number, text
 from bench.results import units
 from bench.results.record import Record
@@ -22,12 +22,10 @@ def section(runs: Sequence[Run]) -> Optional[Section]:
     if not results and not invalid:
         return None
     shares = {result.record["id"]: share for result, share in _with_shares(results)}
-    blocks: List[Block] = []
+    same = cases.described([*(result.record for result in results), *invalid])
+    blocks: List[Block] = [Note(f"All cases: {same}.")] if same else []
     if any(share is not None and share < 1 for share in shares.values()):
         blocks.append(_overview(results, shares))
-    same = cases.described([*(result.record for result in results), *invalid])
-    if same:
-        blocks.append(Note(f"All cases: {same}."))
     blocks.append(_table(results, invalid, shares))
     return Section("Results", blocks)
 
@@ -47,16 +45,19 @@ def _overview(results: Sequence[Result], shares: Mapping[str, Optional[float]]) 
     groups = [group for group in cases.grouped(results, cases.COMPARED).values() if len(group) > 1]
     shown = [result for group in groups[:MOST] for result in group]
     records = [result.record for result in shown]
-    parts = [groups[start : start + ROWS] for start in range(0, min(len(groups), MOST), ROWS)]
-    pictures = [_shares(part, cases.differing(records), shares) for part in parts]
+    axes = cases.differing(records)
+    widest = max(len(cases.label(record, axes)) for record in records)
+    pictures = [_shares(part, axes, shares, widest) for part in parts(groups[:MOST], ROWS)]
     same = cases.described(records)
     caption = f"Each framework's rate as a share of the fastest one's in the same case{f' ({same})' if same else ''}."
     return Figure(pictures, f"{caption} The first {MOST} are drawn." if len(groups) > MOST else caption)
 
 
-def _shares(groups: Sequence[Sequence[Result]], axes: Sequence[str], shares: Mapping[str, Optional[float]]) -> str:
+def _shares(
+    groups: Sequence[Sequence[Result]], axes: Sequence[str], shares: Mapping[str, Optional[float]], widest: int
+) -> str:
     labels = [cases.label(group[0].record, axes) for group in groups]
-    picture = Rows("Rate of each framework as a share of the fastest one", labels)
+    picture = Rows("Rate of each framework as a share of the fastest one", labels, widest)
     picture.x = Scale(0.0, 100.0, picture.left, picture.right - 6)
     picture.axis("rate, in percent of the fastest framework's", percent)
     names = cases.backends([result for group in groups for result in group])
@@ -65,13 +66,9 @@ def _shares(groups: Sequence[Sequence[Result]], axes: Sequence[str], shares: Map
         for result in group:
             share, record = shares[result.record["id"]], result.record
             if share is not None:
-                name = f"{labels[index]}, {text(record, 'backend')}: {100 * share:.3g} %, {_rate(record)}"
+                name = f"{labels[index]}, {text(record, 'backend')}: {100 * share:.3g} %"
                 picture.mark(picture.x(100 * share), picture.middle(index), style(record["backend"]), name)
     return picture.svg()
-
-
-def _rate(record: Record) -> str:
-    return f"{units.rate(number(record, 'items_per_s'))} {text(record, 'item', 20)}s/s"
 
 
 def _measured(name: str, write: Callable[[float], str]) -> Callable[[Record], Cell]:

@@ -96,7 +96,7 @@ def _figure(spots: Sequence[Spot], several: bool) -> Figure:
     plot.axes("FLOP / byte", "FLOP / s", plain, plain)
     _roofs(plot, peak, levels)
     for each in sorted(spots, key=lambda one: one.above):
-        name = f"{cases.label(each.record, axes)}, {text(each.record, 'backend')}: {_flops(each.flops)}, {_share(each)}"
+        name = f"{cases.label(each.record, axes)}, {text(each.record, 'backend')}: {_share(each)}"
         plot.mark(
             plot.x(each.intensity), plot.y(each.flops), style(each.record["backend"]), name, "bad" if each.above else ""
         )

@@ -8,7 +8,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tup
 
 from bench.report import cases
 from bench.report.content import Block, Cell, Column, Figure, Note, Section, Table
-from bench.report.drawing import Rows, linear
+from bench.report.drawing import Rows, linear, parts
 from bench.report.reading import Run, number, shortened, text
 from bench.results.self_check import SLOWDOWNS, highest_rate
 from bench.results.verdict import SLOWER, UNDECIDED, margin, percent
@@ -54,8 +54,9 @@ def section(runs: Sequence[Run]) -> Optional[Section]:
     blocks: List[Block] = []
     drawn = [line for line in lines if line.estimate is not None]
     if drawn:
-        parts = [drawn[start : start + ROWS] for start in range(0, min(len(drawn), MOST), ROWS)]
-        blocks.append(Figure([_picture(part) for part in parts], _caption(lines, run), _table(lines), brief=True))
+        widest = max(len(line.label) for line in drawn)
+        pictures = [_picture(part, widest) for part in parts(drawn[:MOST], ROWS)]
+        blocks.append(Figure(pictures, _caption(lines, run), _table(lines), brief=True))
     elif lines:
         blocks += [Note(_caption(lines, run)), _table(lines)]
     blocks += [Note(line.text) for line in lines if line.kind == UNDECIDED and line.text][:MOST]
@@ -138,8 +139,8 @@ def _rate_of_check(found: Mapping[str, Any]) -> str:
     )
 
 
-def _picture(lines: Sequence[Line]) -> str:
-    picture = Rows("Change of each case, with its interval and the budget", [line.label for line in lines])
+def _picture(lines: Sequence[Line], widest: int) -> str:
+    picture = Rows("Change of each case, with its interval and the budget", [line.label for line in lines], widest)
     values = [0.0]
     for line in lines:
         known = [line.estimate, line.low, line.high, line.smallest, *line.pairs]
