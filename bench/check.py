@@ -88,7 +88,7 @@ def compared(
         program.load(weights)
         update = _Update(graph, case, weights, inputs, group)
         program.set_learning_rate(update.rate)
-    program.run()
+    program.run_noted()
     fields = compared_output(program.outputs(), graph, case, weights, inputs, _rows(graph, case))
     if update is not None:
         fields["gradient_error"] = update.require(program)

@@ -27,6 +27,7 @@ class Job:
     tell       callback that gets the name of each phase when it begins
     canary_s   seconds of each kind of canary on this machine when it is quiet; None: not known
     images     the data sets that the case reads, by split
+    took       seconds of the phases before the first step, by the names of the record's fields
     memory_floor_bytes  resident memory before the case was compiled; None: not known
     pace       decides when this case is timed, as one side of a pair. The harness holds the machine for both sides.
                None: the case is timed by itself
@@ -39,6 +40,7 @@ class Job:
     tell: Callable[[str], None] = silent
     canary_s: Optional[Dict[str, float]] = None
     images: Mapping[str, Dataset] = field(default_factory=dict)
+    took: Dict[str, Optional[float]] = field(default_factory=dict)
     memory_floor_bytes: Optional[int] = None
     pace: Optional[Pace] = None
     compiling: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 from bench.cases.case import Case, Settings
 from bench.graph import Graph
 from bench.group import ALONE, Group
+from bench.profiling import Profile, Unprofiled
 
 Arrays = Dict[str, Any]
 # A sequence is repeated in a cycle. An iterator is consumed once.
@@ -54,11 +56,12 @@ class Program:
         self.compute_dtype = self.weight_dtype = ""
         self.facts: Dict[str, Any] = {}
         self.batches: Iterator[Any] = iter(())
+        self.first_steps_s: List[float] = []
 
     def started(self, inputs: Sequence[Mapping[str, Any]]) -> Program:
         """Run once, so that everything is compiled, and return the program itself."""
         self.feed(inputs)
-        self.run()
+        self.run_noted()
         self.compute_dtype, self.weight_dtype = self.dtypes()
         return self
 
@@ -82,6 +85,14 @@ class Program:
         It is a property that the timing loop reads once, so that no branch is in the timed path.
         """
         return self.blocking(self.run_resident if self.synthetic else self.run_moved)
+
+    def run_noted(self) -> None:
+        """Run once. Of the first two runs, `first_steps_s` has the seconds."""
+        run = self.run
+        start = perf_counter()
+        run()
+        if len(self.first_steps_s) < 2:
+            self.first_steps_s.append(perf_counter() - start)
 
     def run_moved(self) -> None:
         """Move the next batches to the device, process them, and move the result to the host."""
@@ -167,6 +178,13 @@ class Program:
     def device_facts(self) -> Dict[str, Any]:
         """Measurements by the device itself, to be recorded: cycles, latency."""
         return {}
+
+    def profile(self, steps: int) -> Profile:
+        """Run `steps` times under the profiler of the framework, after a step that warms it up.
+
+        It is the last that happens to a program: afterwards it may be slower. Raises Unprofiled.
+        """
+        raise Unprofiled(f"{self.case.backend} on the {self.case.device} has no profiler that names operations")
 
     def release(self) -> None:
         """Release the device."""

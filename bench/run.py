@@ -10,10 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple
 
-from bench import backends, cache, check, recheck, workloads
+from bench import backends, cache, check, profiling, recheck, startup, workloads
 from bench import devices as device
 from bench.cases.case import Case, Settings
-from bench.cases.errors import Broken, Refused, Unavailable, Wrong
+from bench.cases.errors import Refused, Unavailable, Wrong
 from bench.cases.precision import PRECISIONS
 from bench.cases.recipe import DEFAULT_RECIPE
 from bench.clock import conditions, memory, slowdown, surroundings, turn
@@ -24,7 +24,9 @@ from bench.images import Dataset, Stopped
 from bench.job import Job, Pace
 from bench.program import Program, Step, repeat
 from bench.real_data import material
-from bench.results import record
+from bench.results import cold, record
+from bench.results.fields import PASSES
+from bench.results.profile import rows as profile_rows
 from bench.workloads import host_pipeline
 
 Reply = Dict[str, Any]
@@ -99,20 +101,18 @@ def _network(job: Job) -> Reply:
     case, settings = job.case, job.settings
     job.tell("loading")
     engine = backends.load(case.backend)
-    graph = workloads.of_case(case, settings.recipe)
+    with startup.timing(job, "graph_s"):
+        graph = workloads.of_case(case, settings.recipe)
     _require_memory(graph, case)
     weights_note = material.require_files(graph, case, settings)
-    try:
-        version = engine.version()
-    except ImportError as error:
-        raise Broken(f"{case.backend} is installed and does not load: {error}") from None
+    version = startup.imported(job, engine)
     job.memory_floor_bytes = memory.floor_bytes()
     with contextlib.ExitStack() as stack:
         if settings.poplar.compile_only:
             job.tell("compiling")
             return {"record": None, "samples": [], "compile_s": _compile(job, stack, graph, settings)[2]}
         program, weights, facts, same = _checked(job, stack, graph)
-        facts.update(framework_version=version, weights_note=weights_note)
+        facts.update(framework_version=version, weights_note=weights_note, **startup.fields(job, program))
         _export(engine, graph, weights, case, settings)
         again = None
         # With other settings than those of the check, a program may return something else than an output.
@@ -121,7 +121,7 @@ def _network(job: Job) -> Reply:
         opened = _feed(job, stack, program, weights)
         if not settings.timed:
             program.run()
-            return {"record": None, "samples": []}
+            return {"record": None, "samples": [], "cold": {name: facts[name] for name in cold.FIELDS}}
         return _timed_record(job, program, facts, opened, again)
 
 
@@ -159,11 +159,12 @@ def _compile(
 ) -> Tuple[Program, Dict[str, Any], float]:
     """The program, its weights, and the seconds of compiling. The program releases its device when `stack` closes."""
     case, precision = job.case, PRECISIONS[job.case.precision]
-    weights = draws.weights(graph, precision.weights)
-    if settings.weights:
-        weights.update(weight_files.load(Path(settings.weights), graph, precision.weights).arrays)
-    inputs = [draws.inputs(graph, precision.compute, batch) for batch in _batch_numbers(job, settings, 1)]
-    start = time.perf_counter()
+    with startup.timing(job, "weights_s"):
+        weights = draws.weights(graph, precision.weights)
+        if settings.weights:
+            weights.update(weight_files.load(Path(settings.weights), graph, precision.weights).arrays)
+        inputs = [draws.inputs(graph, precision.compute, batch) for batch in _batch_numbers(job, settings, 1)]
+    began_s = time.perf_counter()
     engine = backends.load(case.backend)
     if device.load(case.device).replicates:
         # With poprun each process runs a share of the replicas, and the SDK averages their gradients.
@@ -171,7 +172,7 @@ def _compile(
     options = {"group": job.averaging} if job.averaging.count > 1 and engine.all_reduce else {}
     program = engine.compile(graph, weights, inputs, case, settings, **options)
     stack.callback(program.release)
-    return program, weights, time.perf_counter() - start
+    return program, weights, time.perf_counter() - began_s
 
 
 def _batch_numbers(job: Job, settings: Settings, least: int) -> Iterable[int]:
@@ -246,6 +247,8 @@ def _timed_record(
         if again is not None:
             # At last: it replaces inputs and weights.
             facts.update(again.require(samples.median_s / runs))
+        if settings.profile and program.source == "measured":
+            facts.update(_profiled(job, program, samples.median_s / runs))
     facts["data_dir"] = next(iter(images.values())).root if images else None
     fields = record.build(case, settings, program.graph, step, samples, facts)
     if program.source == "measured":
@@ -256,6 +259,34 @@ def _timed_record(
         "canary_s": canary_s,
         "use": samples.use and list(samples.use),
     }
+
+
+def _profiled(job: Job, program: Program, run_s: float) -> Facts:
+    """The fields of a profile, taken after everything else. A profiler that fails leaves a note, and the record stays.
+
+    All replicas run the profiled steps, since they train together. Rank 0 writes its trace.
+    """
+    case = job.case
+    count = min(job.group.all_gather(profiling.steps(run_s)))
+    job.tell("profiling")
+    try:
+        profile = program.profile(count)
+        nearest = profile.nearest(run_s)
+        passes = PASSES[case.mode] * program.batches_per_update * program.batches_in_flight
+        rows = profile_rows(program.graph, nearest, run_s, passes)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a profiler raises, the case was measured
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return {"profile_note": f"no profile: {reason}"}
+    facts: Facts = {"profile": rows, "profile_step_s": run_s, "profile_profiled_s": nearest.seconds}
+    if job.group.rank > 0:
+        return facts
+    name = f"{case.id}.json"
+    try:
+        os.makedirs(job.settings.profile, exist_ok=True)
+        cache.write_whole(Path(job.settings.profile) / name, profile.trace)
+    except OSError as error:
+        return {**facts, "profile_note": f"no trace: --profile {job.settings.profile}: {error.strerror}"}
+    return {**facts, "profile_trace": name}
 
 
 def _working_set(graph: Graph, case: Case) -> float:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
+from time import perf_counter
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 from bench.cases.case import Case, Settings
-from bench.graph import Graph
+from bench.graph import Graph, Node, naming
 from bench.graph.reference import PRIMITIVES, evaluate
+from bench.profiling import Kernel, Profile, Run, chrome_trace, merged
 from bench.program import Program
 
 __all__ = ["DEVICES", "EXTRA", "MODES", "PACKAGE", "PRIMITIVES", "compile", "environment", "unsupported", "version"]
@@ -78,3 +80,33 @@ class _Reference(Program):
 
     def dtypes(self) -> Tuple[str, str]:
         return str(self.results["output"].dtype), "float32"
+
+    def profile(self, steps: int) -> Profile:
+        """The time of each primitive, read after each. numpy has no profiler of its own."""
+        runs: List[Run] = []
+        spent: List[_Spent] = []
+        for _ in range(steps):
+            step = _Spent(self.graph)
+            evaluate(self.graph, self.values, self.arrays, self.np.float32, step.visit)
+            runs.append(Run(step.last - step.begin, merged(step.kernels)))
+            spent.append(step)
+        return Profile(runs, chrome_trace(row for step in spent for row in step.rows))
+
+
+class _Spent:
+    """Reads the clock after each primitive of one run."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.nodes = graph.nodes
+        self.kernels: List[Kernel] = []
+        self.rows: List[Any] = []
+        self.begin = self.last = perf_counter()
+
+    def visit(self, index: int, node: Node, args: List[Array], result: Array) -> Array:
+        # The nodes within a scan belong to the scan.
+        if self.nodes[index] is node:
+            seconds = perf_counter() - self.last
+            self.kernels.append(Kernel(node.op, (index,), seconds))
+            self.rows.append(("numpy", naming.scope(index, node), self.last, seconds, {}))
+            self.last = perf_counter()
+        return result

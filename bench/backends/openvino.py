@@ -9,6 +9,7 @@ Tuning   best: the throughput hint for convolutions with a batch size below 8, w
 
 from __future__ import annotations
 
+from time import perf_counter
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
 
 from bench.backends._onnx import exported
@@ -16,7 +17,8 @@ from bench.backends._onnx.primitives import PRIMITIVES
 from bench.cases.case import Case, Settings
 from bench.cases.errors import Unavailable
 from bench.cases.precision import PRECISIONS
-from bench.graph import Graph
+from bench.graph import Graph, naming
+from bench.profiling import Kernel, Profile, Run, chrome_trace, timed
 from bench.program import Arrays, Program
 
 PACKAGE = "openvino"
@@ -30,6 +32,8 @@ THROUGHPUT_BELOW_BATCH = 8
 WORK = ("FullyConnected", "MatMul", "Convolution", "RNNSeq", "RNNCell")
 # The nodes that compute nothing.
 IDLE = ("Input", "Output", "Const")
+# The nodes of a graph that are loops, by the names of OpenVINO's operations.
+LOOPS = {"LSTMSequence": "lstm", "GRUSequence": "gru", "RNNSequence": "rnn", "TensorIterator": "scan"}
 TYPES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
 
 
@@ -56,11 +60,13 @@ def compile(
 ) -> Program:
     compiled, facts = _compiled(graph, weights, case, settings)
     kind = _OneRequest if facts["requests"] == 1 else _Requests
-    return kind(graph, case, settings, compiled, facts).started(inputs)
+    return kind(graph, weights, case, settings, compiled, facts).started(inputs)
 
 
-def _compiled(graph: Graph, weights: Mapping[str, Any], case: Case, settings: Settings) -> Tuple[Any, Dict[str, Any]]:
-    """The compiled model, and its tuning: the hint and the number of requests."""
+def _compiled(
+    graph: Graph, weights: Mapping[str, Any], case: Case, settings: Settings, counted: bool = False
+) -> Tuple[Any, Dict[str, Any]]:
+    """The compiled model, and its tuning: the hint and the number of requests. `counted`: it times its nodes."""
     import openvino as ov
 
     images = any(node.op == "conv" for node in graph.nodes)
@@ -73,7 +79,10 @@ def _compiled(graph: Graph, weights: Mapping[str, Any], case: Case, settings: Se
         "INFERENCE_PRECISION_HINT": precision,
         "PERFORMANCE_HINT": hint,
         "INFERENCE_NUM_THREADS": str(settings.threads),
+        **({"PERF_COUNT": "YES"} if counted else {}),
     }
+    if settings.caches:
+        options["CACHE_DIR"] = settings.caches
     compiled = core.compile_model(core.read_model(exported(graph, weights)), "CPU", options)
     count = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")) if many else 1
     return compiled, {"hint": hint, "requests": count}
@@ -82,18 +91,29 @@ def _compiled(graph: Graph, weights: Mapping[str, Any], case: Case, settings: Se
 class _Requests(Program):
     """A compiled model with several requests, which run concurrently."""
 
-    def __init__(self, graph: Graph, case: Case, settings: Settings, compiled: Any, facts: Dict[str, Any]) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        weights: Mapping[str, Any],
+        case: Case,
+        settings: Settings,
+        compiled: Any,
+        facts: Dict[str, Any],
+    ) -> None:
         import openvino as ov
 
         from bench.backends._onnx import model
 
         super().__init__(graph, case, settings)
         self.ov, self.onnx_model = ov, model
-        self.compiled, self.facts = compiled, facts
+        self.initial, self.compiled, self.facts = weights, compiled, facts
         self.batches_in_flight = facts["requests"]
-        self.requests = [compiled.create_infer_request() for _ in range(self.batches_in_flight)]
+        self.requests = self._created(compiled)
         self.names = ["output", "loss"][: len(compiled.outputs)]
         self.arrays: Arrays = {}
+
+    def _created(self, compiled: Any) -> List[Any]:
+        return [compiled.create_infer_request() for _ in range(self.batches_in_flight)]
 
     def convert(self, batch: Mapping[str, Any]) -> Arrays:
         return {name: self.onnx_model.native(array, "float32") for name, array in batch.items()}
@@ -139,6 +159,28 @@ class _Requests(Program):
             raise Unavailable(f"not supported: openvino ran {workload} in {', '.join(sorted(ran))}, not {precision}")
         return precision, precision
 
+    def profile(self, steps: int) -> Profile:
+        """One mean run. OpenVINO reports the mean time of each node over all requests so far, in whole microseconds,
+        and no times of single runs."""
+        compiled, _ = _compiled(self.graph, self.initial, self.case, self.settings, counted=True)
+        before, self.requests = self.requests, self._created(compiled)
+        try:
+            if self.arrays:
+                self.keep([self.arrays])
+            self.run()
+            first = _counters(self.requests[-1])
+            seconds = [timed(self.run, perf_counter) for _ in range(steps)]
+            all_runs = _counters(self.requests[-1])
+        finally:
+            self.requests = before
+        nodes = _nodes(compiled.get_runtime_model(), self.graph)
+        # The first run, which warms up, is subtracted.
+        kernels = [
+            Kernel(kind, nodes.get(name, ()), max(0.0, (mean_s * (1 + steps) - first[name][1]) / steps))
+            for name, (kind, mean_s) in all_runs.items()
+        ]
+        return Profile([Run(sum(seconds) / steps, kernels)], _trace(all_runs, kernels))
+
 
 class _OneRequest(_Requests):
     """One request, run in the calling thread: passing it to another thread costs 100 us."""
@@ -153,3 +195,48 @@ def _ran_in(compiled: Any) -> Set[str]:
     ran = [(info["layerType"].astype(str), info["runtimePrecision"].astype(str)) for info in infos]
     work = [kind for layer, kind in ran if layer in WORK]
     return {TYPES.get(kind, kind) for kind in work or [kind for layer, kind in ran if layer not in IDLE]}
+
+
+def _counters(request: Any) -> Dict[str, Tuple[str, float]]:
+    """The executed nodes of the compiled model by name, in order: their kernel, and their mean time in seconds."""
+    infos = [info for info in request.get_profiling_info() if str(info.status).endswith("EXECUTED")]
+    return {info.node_name: (f"{info.node_type} {info.exec_type}", info.real_time.total_seconds()) for info in infos}
+
+
+def _nodes(model: Any, graph: Graph) -> Dict[str, Tuple[int, ...]]:
+    """The nodes of the graph that each node of the compiled model computes.
+
+    OpenVINO lists the ONNX nodes that it fused. A node that it made itself, such as a change of layout, belongs to the
+    node that reads its result, or else to the one whose result it reads.
+    """
+    ends = {"output": graph.output.node, "loss": graph.loss.node}
+    loops = {kind: [index for index, node in enumerate(graph.nodes) if node.op == op] for kind, op in LOOPS.items()}
+    found: Dict[str, Tuple[int, ...]] = {}
+    ordered = model.get_ordered_ops()
+    for node in ordered:
+        originals = node.get_rt_info()["originalLayersNames"].astype(str).split(",")
+        named = naming.indexes(",".join(originals))
+        named = named or tuple(ends[name] for name in originals if name in ends)
+        # The kernel of a loop loses its name; the loops run in the order of the graph.
+        kind = node.get_friendly_name().partition("_")[0]
+        if not named and loops.get(kind):
+            named = (loops[kind].pop(0),)
+        found[node.get_friendly_name()] = named
+    for node in reversed(ordered):
+        readers = [port.get_node() for output in node.outputs() for port in output.get_target_inputs()]
+        name = node.get_friendly_name()
+        found[name] = found[name] or next((found[r.get_friendly_name()] for r in readers), ())
+    for node in ordered:
+        sources = [source.get_source_output().get_node().get_friendly_name() for source in node.inputs()]
+        name = node.get_friendly_name()
+        found[name] = found[name] or next((found[source] for source in sources if found[source]), ())
+    return found
+
+
+def _trace(counters: Mapping[str, Any], kernels: Sequence[Kernel]) -> bytes:
+    """A trace of a mean run. OpenVINO reports no start of a node, so they are drawn one after the other."""
+    rows, start = [], 0.0
+    for name, kernel in zip(counters, kernels):
+        rows.append(("mean times, drawn one after the other", name, start, kernel.seconds, {"kernel": kernel.name}))
+        start += kernel.seconds
+    return chrome_trace(rows)

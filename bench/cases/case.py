@@ -88,6 +88,8 @@ class Settings:
     weights            a file of weights; empty: random weights
     validation         compute the accuracy after --epochs
     export_onnx        a folder for the ONNX models; empty: none
+    profile            a folder for the traces of a profile after the timed section; empty: none
+    caches             a folder for the framework's caches of compiled programs; empty: where the framework keeps them
     ipus_held          the number of IPUs that the harness already holds for this case
     """
 
@@ -158,6 +160,8 @@ class Settings:
     weights: str = ""
     validation: bool = True
     export_onnx: str = ""
+    profile: str = ""
+    caches: str = ""
     ipus_held: int = 0
 
     def __post_init__(self) -> None:

@@ -14,7 +14,7 @@ def floor_bytes() -> Optional[int]:
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):  # only glibc has it
         ctypes.CDLL(None).malloc_trim(0)
-    return _status_bytes("VmRSS")
+    return resident_bytes()
 
 
 def forget_peak() -> bool:
@@ -27,6 +27,10 @@ def forget_peak() -> bool:
 
 def peak_bytes() -> Optional[int]:
     return _status_bytes("VmHWM")
+
+
+def resident_bytes() -> Optional[int]:
+    return _status_bytes("VmRSS")
 
 
 def _status_bytes(name: str) -> Optional[int]:

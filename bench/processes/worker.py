@@ -11,7 +11,7 @@ import os
 import traceback
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional
 
-from bench import calibration, parent, run, workloads
+from bench import calibration, parent, run, startup, workloads
 from bench import environment as variables
 from bench.cases.case import Settings
 from bench.cases.errors import Broken, Invalid, Lost, Refused, Unavailable, Wrong
@@ -27,6 +27,7 @@ def serve(channel: Any, spec: Mapping[str, Any]) -> None:
     """Answer requests until the channel is closed."""
     _detach(spec)
     prepare(spec["environment"], spec["cores"])
+    startup.ready()
     channel.send({"kind": "ready"})
 
     def tell(phase: str) -> None:

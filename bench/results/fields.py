@@ -259,7 +259,28 @@ _ROWS = (
         "bytes",
     ),
     Field("memory_case_bytes", "what of that came since before the case was compiled", "bytes"),
+    Field(
+        "memory_floor_bytes",
+        "resident memory before the case was compiled, with the framework loaded and what earlier cases left",
+        "bytes",
+    ),
+    Field("memory_loaded_bytes", "resident memory after the second step", "bytes"),
+    Field(
+        "process_start_s",
+        "from the start of the worker until it is ready: the interpreter and the suite; null if it ran a case before",
+        "s",
+    ),
+    Field("import_s", "time of importing the framework; null if it was imported before", "s"),
+    Field("graph_s", "time of recording the graph", "s"),
+    Field("weights_s", "time of drawing or reading weights, and of drawing inputs", "s"),
     Field("compile_s", "time of lowering, compiling, loading and the first step", "s"),
+    Field("first_step_s", "the first step alone, in which some frameworks compile", "s"),
+    Field("second_step_s", "the second step", "s"),
+    Field(
+        "cold",
+        "with --cold: the fields from memory_floor_bytes to second_step_s of each fresh process, by the state of the"
+        " framework's caches: cold (empty) or warm",
+    ),
     Field("warmup_steps", "steps before the first sample", value=lambda m: m.samples.warmup_steps),
     Field("warmup_s", "time before the first sample", "s", lambda m: m.samples.warmup_s),
     Field("steady", "whether the warm-up ended because steps stopped getting faster", value=lambda m: m.samples.steady),
@@ -303,6 +324,22 @@ _ROWS = (
         "what reached the tighter of the two, a library and its kernel or a case that raised it, and the rate",
     ),
     Field("peak_raised", "whether this case was faster than the measured peak and raised it"),
+    # The profile, with --profile.
+    Field(
+        "profile",
+        "what each operation of the graph costs: names, kernels, calls of the first kernel, seconds, share of the step,"
+        " FLOP, and rates as above; the largest first, and at last what is outside of operations; null: not profiled",
+        rate=True,
+    ),
+    Field("profile_step_s", "the measured time of one run, of which the shares are", "s", rate=True),
+    Field(
+        "profile_profiled_s",
+        "the mean time of the profiled runs from which the seconds are: the third that is nearest to the measured time",
+        "s",
+        rate=True,
+    ),
+    Field("profile_trace", "file name of the framework's own trace, in the folder of --profile"),
+    Field("profile_note", "why there is no profile, or no trace; null: there is, or none was asked for"),
     Field("core_hz", "clock of a core, measured before and after the case; the higher one", "Hz"),
     # Replicas.
     Field(

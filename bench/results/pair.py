@@ -51,6 +51,7 @@ METRICS = {
     "p99": Metric(False, field="latency_p99_s"),
     "memory": Metric(False, field="memory_case_bytes"),
     "compile": Metric(False, field="compile_s"),
+    "first_step": Metric(False, field="first_step_s"),
 }
 
 

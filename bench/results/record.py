@@ -17,6 +17,7 @@ from bench.clock import protocol, roofline
 from bench.clock.sampling import Samples
 from bench.graph import Graph
 from bench.program import Step
+from bench.results import profile
 from bench.results.fields import FIELDS, SCHEMA, Measurement, percentile
 
 Record = Dict[str, Any]
@@ -104,6 +105,7 @@ def with_peak(record: Record, peak: Mapping[str, Any], raised: bool = False) -> 
         "peak_gbytes_per_s": bandwidth / 1e9 if bandwidth else None,
         "peak_library": f"{peak['sources'].get(roof)}: {rate}",
         "peak_raised": raised,
+        "profile": profile.with_peak(record.get("profile"), peak["flops"], record["replicas"]),
     }
 
 

@@ -64,7 +64,7 @@ def compared(file: str, rows: Sequence[Tuple[Record, Record]], missing: Sequence
             table.add_row(rate(rates[0]), rate(rates[1]), ratio, now["id"])
         lines += [
             f"layerbench: items/s now, and then in {file} (pytest-benchmark's OPS counts steps)",
-            *_printed(table, False),
+            *printed(table, False),
         ]
     for now, stored in rows:
         different = [difference.name for difference in fingerprints.differences(now, stored)]
@@ -141,7 +141,7 @@ def of_self_check(found: Mapping[str, Any], color: bool = False) -> str:
 
 def _below_names(table: Table, names: Sequence[str], color: bool) -> List[str]:
     """The table as lines, with a line above each row that names it: ids of cases are too long for a column."""
-    lines = _printed(table, color)
+    lines = printed(table, color)
     header = len(lines) - len(names)
     named = [line for name, row in zip(names, lines[header:]) for line in (name, f"  {row}")]
     return [*(f"  {line}" for line in lines[:header]), *named]
@@ -158,7 +158,8 @@ def _of_verdict(verdict: Verdict) -> List[str]:
     return [change, interval, str(verdict.count), smallest]
 
 
-def _printed(table: Table, color: bool) -> List[str]:
+def printed(table: Table, color: bool) -> List[str]:
+    """The lines of a table of rich."""
     out = io.StringIO()
     console = Console(file=out, width=400, force_terminal=color, no_color=not color, highlight=False)
     console.print(table)
@@ -195,7 +196,7 @@ def _lines(rows: Sequence[Row], axes: Sequence[str], color: bool) -> List[str]:
         cells = [_value(record, axis) for axis in axes] + [cell(record, verdict) for _, cell in columns]
         failed = not is_valid(record) or (verdict and verdict.kind == "slower")
         table.add_row(*cells, style="red" if failed else None)
-    return _printed(table, color)
+    return printed(table, color)
 
 
 def _below_cases(rows: Sequence[Row], axes: Sequence[str], color: bool) -> List[str]:

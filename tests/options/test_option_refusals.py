@@ -186,6 +186,19 @@ REFUSED = {
         [*NETWORK, "--backend=onnxruntime", "--export-onnx=", "--collect-only"],
         ["--export-onnx", "empty"],
     ),
+    "a profile of real images": (
+        [*NETWORK, "--backend=torch", "--data=real", "--profile=there"],
+        ["--profile is of a step without an input pipeline", "not real"],
+    ),
+    "a profile into a file": (
+        [*NETWORK, "--profile=run.json", "--collect-only"],
+        ["--profile", "run.json is a file"],
+    ),
+    "a profile of no name": ([*NETWORK, "--profile=", "--collect-only"], ["--profile", "empty"]),
+    "a profile of a comparison": (
+        [*NETWORK, "--against=rev=HEAD", "--profile=there"],
+        ["--against and --profile contradict each other"],
+    ),
     "real rows": (["-k", "dense", "--data=real"], ["--data real is for image networks", "dense is selected"]),
     "smoothing of rows": (
         ["-k", "dense", "--mode=training", "--label-smoothing=0.1", "--recompute=auto"],

@@ -14,7 +14,17 @@ from fixtures.options import parsing, presets, table
 from fixtures.options.table import OPTIONS
 
 # What the code works out from several options, or knows by itself.
-WORKED_OUT = {"recipe", "poplar", "cores", "compile_cores", "max_time_s", "min_rounds", "min_warmup_s", "timed"}
+WORKED_OUT = {
+    "recipe",
+    "poplar",
+    "caches",
+    "cores",
+    "compile_cores",
+    "max_time_s",
+    "min_rounds",
+    "min_warmup_s",
+    "timed",
+}
 
 
 @pytest.mark.parametrize("kind", [Recipe, Poplar])

@@ -37,13 +37,16 @@ FOUND = {
 # Null in the record of a layer: what `record.latency`, `record.with_peak`, fixtures/measure.py and real images add.
 LATER = set(
     """
-    weights_note processes revision tolerance gradient_error checked_size memory_peak_bytes memory_case_bytes
+    weights_note processes revision tolerance gradient_error checked_size
+    cold graph_s weights_s import_s process_start_s first_step_s second_step_s
+    memory_floor_bytes memory_loaded_bytes memory_peak_bytes memory_case_bytes
     environment removed_variables not_compiled
     step_p90_s step_p99_s latency_p50_s latency_p90_s latency_p99_s latency_p999_s
     rechecked rechecked_error autocorrelation
     percent_of_peak peak_tflops peak_gbytes_per_s peak_library peak_raised
     data_dir images_skipped pipeline_items_per_s transfer_s_per_item compute_s_per_item bound_by
     top1_percent top5_percent images_scored epochs loss_first loss_last
+    profile profile_step_s profile_profiled_s profile_trace profile_note
     cycles sdk_latency_s scaling_percent replica_items_per_s all_reduce_percent
     protocol_items_per_s protocol_min_items_per_s protocol_max_items_per_s protocol_std_items_per_s
     """.split()
@@ -245,6 +248,7 @@ def test_settings_that_matter_change_their_fingerprint(changed):
         {"min_warmup_s": 9.0},
         {"data_workers": 9},
         {"export_onnx": "there"},
+        {"profile": "there"},
     ],
     ids=lambda each: next(iter(each)),
 )
@@ -278,7 +282,7 @@ RATES = """
     step_median_s step_mean_s step_p90_s step_p99_s latency_p50_s latency_p90_s latency_p99_s latency_p999_s
     protocol_items_per_s protocol_min_items_per_s protocol_max_items_per_s protocol_std_items_per_s
     tflops gbytes_per_s percent_of_peak sdk_latency_s drift_percent autocorrelation
-    pipeline_items_per_s transfer_s_per_item compute_s_per_item bound_by
+    pipeline_items_per_s transfer_s_per_item compute_s_per_item bound_by profile profile_step_s profile_profiled_s
 """.split()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Callable, Dict, List, Mapping, Sequence, Tuple
 
-from bench.graph import Node, Weight
+from bench.graph import Node, Weight, naming
 
 # The gates of a graph have torch's order, i f g o and r z n. ONNX has i o f c and z r h.
 GATE_ORDER = {"rnn": (0,), "lstm": (0, 3, 1, 2), "gru": (1, 0, 2)}
@@ -51,6 +51,8 @@ class Lowering:
         self.initializers: List[Any] = []
         self.parameters: Dict[str, Sequence[Tuple[Weight, str]]] = {}
         self.count = 0
+        # The name of the graph's node that is lowered: the names of its ONNX nodes and tensors start with it.
+        self.scope = ""
         # The indices of the inputs of type uint8.
         self.bytes: List[int] = []
 
@@ -69,6 +71,8 @@ class Lowering:
                 if node.attrs["values"] == "uint8":
                     self.bytes.append(index)
             else:
+                if not sources:
+                    self.scope = naming.scope(index, node) + "."
                 first, names = len(self.nodes), self._lower(node, args, not sources and index == self.loss)
                 values[index] = names if isinstance(names, list) else [names]
                 if not sources:
@@ -101,8 +105,8 @@ class Lowering:
         from onnx import helper
 
         self.count += 1
-        names = [f"{kind.lower()}{self.count}_{i}" for i in range(outputs)]
-        self.nodes.append(helper.make_node(kind, list(inputs), names, **attrs))
+        names = [f"{self.scope}{kind.lower()}{self.count}_{i}" for i in range(outputs)]
+        self.nodes.append(helper.make_node(kind, list(inputs), names, name=f"{self.scope}{kind}{self.count}", **attrs))
         return names[0] if outputs == 1 else names
 
     def constant(self, array: Any) -> str:

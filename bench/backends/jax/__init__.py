@@ -32,7 +32,13 @@ def environment(settings: Settings, device: str) -> Dict[str, str]:
     threads = {"PJRT_NPROC": str(settings.threads), "NPROC": str(settings.threads)}
     # The workers of other backends stay alive, and need memory on the same GPU.
     memory = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-    return {**threads, **({"JAX_PLATFORMS": "cpu"} if device == "cpu" else memory)}
+    caches = {
+        "JAX_COMPILATION_CACHE_DIR": settings.caches,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+    own = {"JAX_PLATFORMS": "cpu"} if device == "cpu" else memory
+    return {**threads, **own, **(caches if settings.caches else {})}
 
 
 def version() -> str:

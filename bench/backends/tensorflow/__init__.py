@@ -12,6 +12,7 @@ Tuning   best: XLA for recurrent layers and scans in fp32, up to 1.4 times faste
 
 from __future__ import annotations
 
+import os
 from typing import Any, Dict, Mapping, Optional, Sequence
 
 from bench.backends import CORE
@@ -35,7 +36,9 @@ def unsupported(precision: str, mode: str, device: str) -> Optional[str]:
 
 
 def environment(settings: Settings, device: str) -> Dict[str, str]:
+    flags = f"{os.environ.get('TF_XLA_FLAGS', '')} --tf_xla_persistent_cache_directory={settings.caches}"
     return {
+        **({"TF_XLA_FLAGS": flags.strip()} if settings.caches else {}),
         "OMP_NUM_THREADS": str(settings.threads),
         "TF_NUM_INTRAOP_THREADS": str(settings.threads),
         "TF_NUM_INTEROP_THREADS": "1",

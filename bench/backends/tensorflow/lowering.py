@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from bench.backends.tensorflow import images, sequences
-from bench.graph import Graph, Node, Tensor, Weight
+from bench.graph import Graph, Node, Tensor, Weight, naming
 
 # A variable, and the conversions of its value from and to the layout of the graph.
 Held = Tuple[Any, Callable[[Any], Any], Callable[[Any], Any]]
@@ -137,7 +137,8 @@ class Lowered:
     def _walk(self, nodes: Dict[int, Node], values: Dict[int, Any]) -> None:
         for index, node in nodes.items():
             if index not in values:
-                values[index] = self.calls[index](*[values[t.node] for t in node.inputs])
+                with tf.name_scope(naming.scope(index, node)):
+                    values[index] = self.calls[index](*[values[t.node] for t in node.inputs])
 
     def _recompute(self, segment: Dict[int, Node], values: Dict[int, Any]) -> None:
         """Run a block that saves only its inputs, and is computed again in the backward pass.

@@ -11,8 +11,9 @@ from bench.backends.tensorflow import lowering
 from bench.backends.tensorflow.training import Trainer
 from bench.cases.case import Case, Settings
 from bench.cases.precision import PRECISIONS
-from bench.graph import Graph
+from bench.graph import Graph, naming
 from bench.group import Group
+from bench.profiling import Profile
 from bench.program import Arrays, Program
 
 LOOPS = ("rnn", "lstm", "gru", "scan")
@@ -70,7 +71,8 @@ class Inference(Program):
         output = self.lowered.output(values, self.training)
         if self.loss_node is None:
             return output, output
-        return output, lowering.loss(self.loss_node, output, [values[name] for name in self.labels])
+        with tf.name_scope(naming.scope(self.graph.loss.node, self.loss_node)):
+            return output, lowering.loss(self.loss_node, output, [values[name] for name in self.labels])
 
     def convert(self, batch: Mapping[str, Any]) -> List[Any]:
         return [self._array(name, batch[name]) for name in self.names]
@@ -125,6 +127,11 @@ class Inference(Program):
         if self.predictor is None:
             self.predictor = self._traced(self._logits, arguments)
         return lowering.canonical(tf.cast(self.predictor(*arguments), tf.float64).numpy())
+
+    def profile(self, steps: int) -> Profile:
+        from bench.backends.tensorflow import profiler
+
+        return profiler.profile(self.run, steps, self.graph)
 
     def _logits(self, *args: Any) -> Any:
         return self.lowered.output(dict(zip(self.forward_inputs, args)))

@@ -33,7 +33,8 @@ def unsupported(precision: str, mode: str, device: str) -> Optional[str]:
 
 def environment(settings: Settings, device: str) -> Dict[str, str]:
     threads = str(settings.threads)
-    return {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+    caches = {"TORCHINDUCTOR_CACHE_DIR": settings.caches} if settings.caches else {}
+    return {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "TORCHINDUCTOR_COMPILE_THREADS": "1", **caches}
 
 
 def version() -> str:

@@ -28,11 +28,16 @@ class Lowered:
 
     plain   for a compiler that optimises by itself: every recurrent layer is a module of its own with biases, and no
             block is recomputed
+    layers  if the graph is a chain: its modules, and the indexes of the nodes that each computes
+    traced  otherwise: the modules of torch.fx that compute the graph, whose nodes have the index in `meta`
     """
 
     def __init__(self, graph: Graph, weights: Mapping[str, Any], plain: bool = False) -> None:
         self.plain = plain
         self.parameters: Parameters = {}
+        self.graph = graph
+        self.layers: List[Tuple[nn.Module, Tuple[int, ...]]] = []
+        self.traced: List[fx.GraphModule] = []
         self.module = self._module(graph)
         self.load(weights)
 
@@ -49,6 +54,10 @@ class Lowered:
             return self._traced(graph, nodes, [graph.output])
         runs = [[node] for node in work] if self.plain else _runs(work)
         layers = [self._recurrent(run) if run[0].op in LAYERS else self._layer(run[0]) for run in runs]
+        first = len(nodes) - len(work)
+        for layer, run in zip(layers, runs):
+            self.layers.append((layer, tuple(range(first, first + len(run)))))
+            first += len(run)
         return layers[0] if len(layers) == 1 else nn.Sequential(*layers)
 
     def _traced(self, graph: Graph, nodes: Dict[int, Node], ends: List[Tensor]) -> fx.GraphModule:
@@ -71,16 +80,21 @@ class Lowered:
                 for position, result in enumerate(results):
                     values[result.node] = called[position] if len(results) > 1 else called
                 continue
-            node = segment[first]
+            node, count = segment[first], len(traced.nodes)
             args = tuple(values[t.node] if t.output == 0 else values[t.node][t.output] for t in node.inputs)
             if node.op in FUNCTIONS:
                 values[first] = FUNCTIONS[node.op](traced, node, args)
             elif node.op not in SOURCES:
                 modules[f"{node.op}{first}"] = self._layer(node, graph.nodes)
                 values[first] = traced.call_module(f"{node.op}{first}", args)
+            for made in list(traced.nodes)[count:]:
+                made.meta["layerbench"] = first
         outputs = tuple(values[end.node] for end in ends)
         traced.output(outputs if len(outputs) > 1 else outputs[0])
-        return fx.GraphModule(modules, traced)
+        module = fx.GraphModule(modules, traced)
+        if graph is self.graph:
+            self.traced.append(module)
+        return module
 
     def _layer(self, node: Node, nodes: Sequence[Node] = ()) -> nn.Module:
         layer: nn.Module

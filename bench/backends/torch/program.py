@@ -17,6 +17,7 @@ from bench.cases.errors import Unavailable
 from bench.cases.precision import PRECISIONS
 from bench.graph import Graph
 from bench.group import Group
+from bench.profiling import Profile
 from bench.program import Arrays, Program
 
 Tensors = Dict[str, torch.Tensor]
@@ -28,6 +29,7 @@ class Inference(Program):
     """A module, and the tensors on the device with which it is called.
 
     slots      the tensors of each batch of a run, by name; new batches are copied into them
+    whole      whether the whole model is compiled
     arguments  the same tensors as two lists: the arguments of the forward pass and those of the loss
     """
 
@@ -46,6 +48,7 @@ class Inference(Program):
         self.model: Any = self.lowered.module.to(case.device, self.stored).train(self.training)
         if self.images:
             self.model = self.model.to(memory_format=self.layout)
+        self.whole = False
         compiled = self._compile(best) if not self.training else False
         self.forward = self._autocast(self.model)
         self.facts = {"compiled": compiled, **({"layout": _name(self.layout)} if self.images else {})}
@@ -63,6 +66,7 @@ class Inference(Program):
         if frozen:
             torch._inductor.config.freezing = True
             self.model = torch.compile(self.model, dynamic=False)
+            self.whole = True
         return frozen or (best and self._compile_scans())
 
     def _compile_scans(self) -> bool:
@@ -160,6 +164,11 @@ class Inference(Program):
             output = self.forward(*[tensors[name].to(self.case.device) for name in self.forward_inputs])
         self.model.train(self.training)
         return output.to("cpu", torch.float64).numpy()
+
+    def profile(self, steps: int) -> Profile:
+        from bench.backends.torch import profiler
+
+        return profiler.profile(self, steps, self.whole)
 
 
 class Eval(Inference):
