@@ -289,6 +289,33 @@ def test_compilation_and_memory_are_stacked():
     assert sum("warm-up" in name for name in titles(figure)) == 1
 
 
+def test_the_cold_path_has_the_median_of_each_phase():
+    """Of 1, 2 and 4 seconds it is 2; a phase that no process knows is empty."""
+    processes = [{"import_s": value, "compile_s": None} for value in (4.0, 1.0, 2.0)]
+
+    _, cold = figures(section("cold_and_memory", run_of([case(cold={"cold": processes, "warm": []})])))
+
+    (row,) = rows(cold.table)
+    assert row[0] == "lstm h8_t3, cold"
+    assert [cell for cell in row[2:] if cell] == ["2 s"]
+
+
+def test_a_profile_has_its_operations_and_what_is_outside_of_them():
+    profile = [
+        {"operations": ["lstm1"], "kernels": ["gemm"], "share_percent": 80.0, "seconds": 0.0008, "calls": 5},
+        {"operations": ["outside operations"], "kernels": [], "share_percent": 20.0, "seconds": 0.0002},
+    ]
+
+    (figure,) = figures(section("profile", run_of([case(profile=profile, profile_step_s=0.001)])))
+
+    assert rows(figure.table) == [
+        ["lstm1", "gemm", "80.0 %", "800 us", "5", ""],
+        ["outside operations", "", "20.0 %", "200 us", "", ""],
+    ]
+    assert titles(figure) == ["lstm1: 80.0 %", "outside operations: 20.0 %"]
+    assert "shares of a step of 1 ms" in figure.caption
+
+
 def test_accuracy_has_losses_and_shares_of_right_images():
     scores = {"epochs": 2.0, "loss_first": 2.5, "loss_last": 0.5, "top1_percent": 70.0, "top5_percent": 95.0}
 
