@@ -7,7 +7,6 @@ the processes that the exact rule of stored baselines needs (`bench/results/stor
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import shutil
 import sys
@@ -17,13 +16,12 @@ from pathlib import Path
 from typing import Dict, Iterator, List, NoReturn, Optional, Sequence
 
 from rich.box import ASCII2, SIMPLE_HEAD, Box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from bench.report import cases, reading
 from bench.report.reading import Run, newest, newest_invalid, number, shortened, text
-from bench.results import baseline, fingerprints, units
+from bench.results import baseline, fingerprints, table, units
 from bench.results.record import Record, is_valid
 from bench.results.stored import FRESH_LEAST, OCCASIONS_LEAST, STORED_LEAST
 from bench.results.verdict import SLOWER, Verdict
@@ -120,19 +118,13 @@ def rendered(a: Run, b: Run, width: int, encoding: str = "utf-8", color: bool = 
 def _fitting(pairs: Sequence[Pair], width: int, box: Box, color: bool) -> List[str]:
     """The table as lines: with the names of cases in a column, or else in a line above each row, without the noise."""
     names = _names(pairs)
-    whole = _printed(_table(pairs, names, True, box), color)
+    whole = table.printed(_table(pairs, names, True, box), color)
     if max(len(Text.from_ansi(line).plain) for line in whole) <= width:
         return whole
-    lines = _printed(_table(pairs, None, False, box), color)
+    lines = table.printed(_table(pairs, None, False, box), color)
     header = len(lines) - len(pairs)
     named = [line for name, row in zip(names, lines[header:]) for line in (name, f"  {row}")]
     return [*(f"  {line}" for line in lines[:header]), *named]
-
-
-def _printed(table: Table, color: bool) -> List[str]:
-    file = io.StringIO()
-    Console(file=file, width=1000, force_terminal=color, no_color=not color, highlight=False).print(table)
-    return [line.rstrip() for line in file.getvalue().splitlines() if line.strip()]
 
 
 def _names(pairs: Sequence[Pair]) -> List[str]:
@@ -151,23 +143,23 @@ def _table(pairs: Sequence[Pair], names: Optional[Sequence[str]], wide: bool, bo
     names   of the cases, for a column of their own
     wide    with the noise of both sides
     """
-    table = Table(box=box, padding=(0, 1), collapse_padding=True, pad_edge=False, show_edge=False)
+    grid = Table(box=box, padding=(0, 1), collapse_padding=True, pad_edge=False, show_edge=False)
     verdicts = any(pair.verdict for pair in pairs)
     if names:
-        table.add_column("case", no_wrap=True)
+        grid.add_column("case", no_wrap=True)
     for head in ("A items/s", "noise", "B items/s", "noise", "B / A"):
         if wide or head != "noise":
-            table.add_column(head, justify="right", no_wrap=True)
+            grid.add_column(head, justify="right", no_wrap=True)
     if verdicts:
-        table.add_column("verdict", no_wrap=True)
+        grid.add_column("verdict", no_wrap=True)
     for index, pair in enumerate(pairs):
         ratio = "-" if pair.ratio is None else f"{pair.ratio:.3f}"
         cells = [*_side(pair.a, wide), *_side(pair.b, wide), f"{ratio}{'*' if pair.differences else ' '}"]
         verdict = pair.verdict
         cells += [verdict.kind if verdict else ""] if verdicts else []
         cells = [names[index], *cells] if names else cells
-        table.add_row(*map(Text, cells), style="red" if verdict and verdict.kind == SLOWER else None)
-    return table
+        grid.add_row(*map(Text, cells), style="red" if verdict and verdict.kind == SLOWER else None)
+    return grid
 
 
 def _side(record: Record, wide: bool) -> List[str]:
