@@ -189,7 +189,7 @@ class History:
 
 def short(run: Entry) -> str:
     """A commit for a person, with a + if there were uncommitted changes."""
-    return f"{run.commit[:10] or 'no commit'}{'+' if run.dirty else ''}"
+    return f"{run.commit[:7] or 'no commit'}{'+' if run.dirty else ''}"
 
 
 def date(time_s: float) -> str:
