@@ -302,7 +302,7 @@ def _row(picture: Rows, series: Series, middle: float) -> None:
         for mark, change in zip(marks, changes)
     ]
     if len(points) == 1:
-        picture.dot(*points[0], "")
+        picture.dot(*points[0], f"{_label(series)}: {units.rate(series.levels[-1][2])}")
     else:
         picture.line(points, look.colour, "thin")
     for step in series.steps:

@@ -50,6 +50,7 @@ def _figure(result: Result, label: str) -> Figure:
     shown = [*operations[: DRAWN - 1], outside]
     picture = Rows(f"Profile of {label}", [_names(row, "operations") for row in shown])
     picture.x = linear([max(0.0, _share(row)) for row in shown], picture.left, picture.right - 8)
+    picture.text(0, 18, label, "t")
     picture.axis("share of a step", percent)
     colour = style(text(result.record, "backend")).colour
     for index, row in enumerate(shown):
