@@ -12,6 +12,7 @@ pytest_plugins = [
     "fixtures.judge",
     "fixtures.publish",
     "fixtures.saving",
+    "fixtures.report",
     "fixtures.terminal",
     "fixtures.processes.xdist",
     "fixtures.processes.gather",

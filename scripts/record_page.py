@@ -19,6 +19,10 @@ Every measured case stores one flat dictionary as pytest-benchmark's `extra_info
 facts of the backend (`tuned_*`) and of the device (`device_*`: model, cores or driver). Every record has every key. The
 value is null if it does not apply to the case. The samples are in `stats.data`, in seconds.
 
+Beside `benchmarks`, a file has `layerbench_invalid`, the records of INVALID cases, and `layerbench`: the `command` of
+the run, `missing` (cases without a result, and why), `verdicts` that are in no record, and `self_check`, the findings
+of the last one with `--against`.
+
 A baseline must have the keys that are marked "needed". Two records are compared only if the keys that are marked
 "match" and the `device_*` and `tuned_*` facts are equal. Settings without an effect on the case are ignored.
 """

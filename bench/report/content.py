@@ -1,6 +1,6 @@
 """What a report consists of: sections of pictures, tables and notes. `page.py` and `markdown.py` write them out.
 
-Every text is plain: what writes it out escapes it. Only `Figure.svg` is markup, made by `drawing.py`.
+Every text is plain: what writes it out escapes it. Only `Figure.svgs` are markup, made by `drawing.py`.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Callable, List, Optional, Sequence, Union
 
+from bench.report.history import History
 from bench.report.reading import Run
 
 
@@ -15,16 +16,20 @@ from bench.report.reading import Run
 class Cell:
     """One cell of a table.
 
-    text    what is shown
-    value   what the column is sorted by; None: the text
+    text    what is shown, and what the column is sorted by: a number is sorted with its unit
     code    it is a command, which is shown as such
     bad     it is shown as a failure
+    case    the id of a case; the text is a link to its row in the table of results
+    row     the id of a case; the row of this cell is that of the case in the table of results
+    look    the name of a framework, whose mark is shown before the text
     """
 
     text: str
-    value: Optional[float] = None
     code: bool = False
     bad: bool = False
+    case: str = ""
+    row: str = ""
+    look: str = ""
 
 
 @dataclass(frozen=True)
@@ -38,26 +43,31 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells, as many as there are columns. `filtered`: a field above it filters the rows by text."""
+    """Rows of cells, as many as there are columns.
+
+    filtered   a field above it filters the rows by text
+    brief      it is in the Markdown as well
+    """
 
     columns: Sequence[Column]
     rows: Sequence[Sequence[Cell]]
     filtered: bool = False
+    brief: bool = True
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture with the table that has its values. `caption` says what it shows and how to read it.
+    """Pictures with the table that has their values. `caption` says what they show and how to read them.
 
-    folded   the table is folded away until it is asked for
+    Tables are folded away until they are asked for.
+    table    None: the table that follows has the values
     brief    the table is in the Markdown as well
     """
 
-    svg: str
+    svgs: Sequence[str]
     caption: str
-    table: Table
-    folded: bool = True
-    brief: bool = True
+    table: Optional[Table] = None
+    brief: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,7 +102,9 @@ class Kind:
 
     POSITION   its place on the page; the smallest is first
     section    returns the section of these runs, oldest first; None: they have no data for it
+    of_history the same, of an index of all runs of a folder
     """
 
     position: int
     section: Callable[[Sequence[Run]], Optional[Section]]
+    of_history: Callable[[History], Optional[Section]] = lambda history: None

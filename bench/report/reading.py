@@ -6,7 +6,6 @@ Values of a record are read through `number` and `text`, since a file may be dam
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence
@@ -17,6 +16,8 @@ from bench.results.record import Record, is_valid, upgraded
 INVALID, EXTRA = "layerbench_invalid", "layerbench"
 # Longer texts of a record are cut.
 LONGEST = 200
+# Larger numbers of a record, and smaller ones than their inverse, are damaged.
+MOST = 1e30
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Run:
     results    the measured cases; `invalid`: records without a rate
     command    the command line of the run; empty: not known
     missing    cases that were selected and not measured: `id`, `outcome` (skipped or failed) and `reason` of each
-    broken     cases of --against that have no pairs: `id`, `verdict` and `text` of each
+    verdicts   of --against and of baselines: `id`, `spec`, `verdict`, `text`, `metrics` and `log_ratios` of each
     self_check what the last self-check on this machine found; empty: there was none
     others     results that are not the suite's
     """
@@ -54,6 +55,7 @@ class Run:
     invalid: Sequence[Record] = ()
     command: str = ""
     missing: Sequence[Mapping[str, Any]] = ()
+    verdicts: Sequence[Mapping[str, Any]] = ()
     self_check: Mapping[str, Any] = field(default_factory=dict)
     others: int = 0
 
@@ -65,15 +67,32 @@ class Run:
 
 def read(path: Path) -> Run:
     """The run of a file. Raises ValueError, in one line, for a file that cannot be read or is not such a JSON file."""
+    return from_json(path.name, content(path))
+
+
+def content(path: Path) -> Dict[str, Any]:
+    """What a file has, of which `benchmarks` is a list. Raises ValueError, in one line, as `read` does."""
     try:
-        content = json.loads(path.read_bytes().decode("utf-8"))
+        found = json.loads(path.read_bytes().decode("utf-8"))
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}") from None
     except (ValueError, RecursionError):
         raise ValueError(f"{path} is not JSON; a file of --benchmark-json is needed") from None
-    if not isinstance(content, dict) or not isinstance(content.get("benchmarks"), list):
+    if not isinstance(found, dict) or not isinstance(found.get("benchmarks"), list):
         raise ValueError(f"{path} has no list of benchmarks; a file of --benchmark-json is needed")
-    return from_json(path.name, content)
+    return found
+
+
+def files(names: Sequence[str]) -> List[Path]:
+    """The files of these names: a folder stands for all JSON files in it. Raises ValueError for one without any."""
+    found: List[Path] = []
+    for name in names:
+        path = Path(name)
+        inside = sorted(path.rglob("*.json")) if path.is_dir() else [path]
+        if not inside:
+            raise ValueError(f"{path} has no JSON file in it")
+        found += inside
+    return found
 
 
 def from_json(name: str, content: Mapping[str, Any]) -> Run:
@@ -90,6 +109,7 @@ def from_json(name: str, content: Mapping[str, Any]) -> Run:
         results=[result for result in results if is_valid(result.record)],
         invalid=[record for record in invalid if record is not None and _has_axes(record)],
         command=text(extra, "command", 10 * LONGEST),
+        verdicts=[*_of_sides(results), *(entry for entry in _list(extra.get("verdicts")) if isinstance(entry, dict))],
         missing=[entry for entry in _list(extra.get("missing")) if isinstance(entry, dict)],
         self_check=_dictionary(extra.get("self_check")),
         others=len(entries) - len(results),
@@ -104,22 +124,47 @@ def _result(entry: Mapping[str, Any]) -> Optional[Result]:
     return Result(record, _finite(_dictionary(entry.get("stats")).get("data")))
 
 
+def _of_sides(results: Sequence[Result]) -> List[Dict[str, Any]]:
+    """The verdicts of --against, which are in the records."""
+    return [
+        {**result.record["against"], "id": result.record["id"]}
+        for result in results
+        if isinstance(result.record.get("against"), dict)
+    ]
+
+
+def newest(runs: Sequence[Run]) -> List[Result]:
+    """The newest result of each case, in the order in which the cases come. Runs are oldest first."""
+    found = {result.record["id"]: result for run in runs for result in run.results}
+    return list(found.values())
+
+
+def newest_invalid(runs: Sequence[Run]) -> List[Record]:
+    """The INVALID records of the last run in which each case was measured."""
+    last = {record["id"]: index for index, run in enumerate(runs) for record in (*_records(run), *run.invalid)}
+    found = {
+        record["id"]: record for index, run in enumerate(runs) for record in run.invalid if last[record["id"]] == index
+    }
+    return list(found.values())
+
+
+def _records(run: Run) -> List[Record]:
+    return [result.record for result in run.results]
+
+
 def _has_axes(record: Record) -> bool:
     """Whether a record says which case it is of."""
     texts = ("id", "workload", "size", "mode", "precision", "backend", "device")
     return all(isinstance(record.get(name), str) and record[name] for name in texts) and all(
-        number(record, name) is not None for name in ("batch_size", "replicas")
+        (number(record, name) or 0) >= 1 for name in ("batch_size", "replicas")
     )
 
 
 def number(record: Mapping[str, Any], name: str) -> Optional[float]:
-    """A number of a record; None if it is missing, not a number or not finite."""
-    value = record.get(name)
+    """A number of a record; None if it is missing, no number, or larger or smaller than anything that is measured."""
+    value: Any = record.get(name)
     known = isinstance(value, (int, float)) and not isinstance(value, bool)
-    try:
-        return float(value) if known and math.isfinite(value) else None  # type: ignore[arg-type]
-    except OverflowError:
-        return None
+    return float(value) if known and (value == 0 or 1 / MOST < abs(value) < MOST) else None
 
 
 def text(record: Mapping[str, Any], name: str, longest: int = LONGEST) -> str:
@@ -136,7 +181,9 @@ def shortened(value: str, longest: int = LONGEST) -> str:
 
 def _finite(values: Any) -> List[float]:
     """A list of seconds; empty if it is none."""
-    known = isinstance(values, list) and all(type(value) in (int, float) and 0 < value < math.inf for value in values)
+    known = isinstance(values, list) and all(
+        type(value) in (int, float) and 1 / MOST < value < MOST for value in values
+    )
     return values if known else []
 
 

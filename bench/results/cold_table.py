@@ -9,6 +9,7 @@ from rich.table import Table
 
 from bench.results import cold, table
 from bench.results.record import Record
+from bench.results.units import seconds
 
 HEADS = {
     "total_s": "total",
@@ -57,5 +58,5 @@ def _cell(processes: Sequence[Mapping[str, Any]], name: str) -> str:
     if name in cold.MEMORY:
         return f"{found['median'] / 2**20:,.0f} MiB"
     if name != "total_s" or len(processes) == 1:
-        return table.seconds(found["median"])
-    return f"{table.seconds(found['median'])} ({found['least']:.3g}-{found['most']:.3g})"
+        return seconds(found["median"])
+    return f"{seconds(found['median'])} ({found['least']:.3g}-{found['most']:.3g})"

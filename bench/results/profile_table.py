@@ -10,6 +10,7 @@ from rich.text import Text
 
 from bench.results import table
 from bench.results.record import Record
+from bench.results.units import seconds
 
 MOST_ROWS = 10
 OPERATION_WIDTH, KERNEL_WIDTH = 38, 24
@@ -26,8 +27,8 @@ def render(record: Record, folder: str, color: bool = False) -> str:
     run_s = record["profile_step_s"]
     profiled_s = record["profile_profiled_s"]
     title = (
-        f"{record['id']}: a step takes {table.seconds(run_s)}, under the profiler {table.seconds(profiled_s)};"
-        f" shares of {table.seconds(run_s)}"
+        f"{record['id']}: a step takes {seconds(run_s)}, under the profiler {seconds(profiled_s)};"
+        f" shares of {seconds(run_s)}"
     )
     *rows, outside = record["profile"]
     largest, rest = rows[:MOST_ROWS], rows[MOST_ROWS:]
@@ -84,4 +85,4 @@ def cut(text: str, width: int) -> str:
 
 
 def _seconds(value: float) -> str:
-    return f"-{table.seconds(-value)}" if value < 0 else table.seconds(value)
+    return f"-{seconds(-value)}" if value < 0 else seconds(value)

@@ -98,6 +98,7 @@ def with_peak(record: Record, peak: Mapping[str, Any], raised: bool = False) -> 
         shares[size] = record["gbytes_per_s"] * 1e9 / bandwidth
     roof = max(shares, key=lambda name: shares[name])
     rate = f"{peak['flops'] / 1e12:.3g} TFLOP/s" if roof == "flops" else f"{(bandwidth or 0) / 1e9:.3g} GB/s"
+    rows = record.get("profile")
     return {
         **record,
         "percent_of_peak": 100 * shares[roof],
@@ -105,7 +106,7 @@ def with_peak(record: Record, peak: Mapping[str, Any], raised: bool = False) -> 
         "peak_gbytes_per_s": bandwidth / 1e9 if bandwidth else None,
         "peak_library": f"{peak['sources'].get(roof)}: {rate}",
         "peak_raised": raised,
-        "profile": profile.with_peak(record.get("profile"), peak["flops"], record["replicas"]),
+        **({"profile": profile.with_peak(rows, peak["flops"], record["replicas"])} if rows else {}),
     }
 
 

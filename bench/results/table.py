@@ -19,13 +19,13 @@ from bench.results.comparison import CaseVerdict
 from bench.results.fields import FIELDS, Field
 from bench.results.record import Record, is_valid
 from bench.results.self_check import SLOWDOWNS, highest_rate
+from bench.results.units import NO_RATE, rate, seconds
 from bench.results.verdict import CHANGED, Verdict, percent
 
 WIDTH = 100
 IMAGE_NETWORKS = workloads.names("cnns")
 # Axes with one value in all rows are in the title; the others are columns.
 AXES = ("workload", "size", "mode", "batch_size", "precision", "replicas", "device", "backend")
-NO_RATE = "-"
 HEADS = {"batch_size": "batch"}
 # The rate over the whole timed section is named where it differs from the median's by more than this factor.
 SECTION_FACTOR = 1.5
@@ -246,15 +246,6 @@ def _noise(record: Record, verdict: Optional[Verdict]) -> str:
     return ("" if noise is None else f"{noise:.1f}%") + ("!" if record["disturbed"] else "")
 
 
-def seconds(value: float) -> str:
-    """A time with its unit: 81.2 us, 4.05 ms, 1.3 s."""
-    for factor, unit in ((1e9, "ns"), (1e6, "us"), (1e3, "ms")):
-        rounded = float(f"{value * factor:.3g}")
-        if rounded < 1000:
-            return f"{rounded:g} {unit}"
-    return f"{value:.3g} s" if value < 1000 else f"{value:,.0f} s"
-
-
 def _notes(rows: Sequence[Row]) -> List[str]:
     notes = []
     for record, _ in rows:
@@ -375,13 +366,6 @@ def _protocol_notes(record: Record) -> List[str]:
 
 def _percent(value: float) -> str:
     return f"{value:.3g}%"
-
-
-def rate(value: Optional[float]) -> str:
-    """A rate with four significant digits; a dash for None."""
-    if value is None:
-        return NO_RATE
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def _have_tail_latency(rows: Sequence[Row]) -> bool:

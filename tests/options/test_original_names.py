@@ -45,12 +45,11 @@ TAKEN = [
 ]
 ANSWERED = {
     "--save-graph": "--save-graph is --export-onnx DIR here",
-    "--report": "--report is --profile DIR here",
     "--shards 4": "--shards: how a network is cut over IPUs is said by --pipeline-splits alone here; leave it out",
     "--pipeline": "--pipeline: how a network is cut over IPUs is said by --pipeline-splits alone here; leave it out",
     "--ckpts-per-epoch 0": "--ckpts-per-epoch: no checkpoints are written here; leave it out",
     "--pipeline-num-parallel 32": "--pipeline-num-parallel is --data-workers N here: processes that decode images",
-    "--save-graph --report": "--save-graph is --export-onnx DIR here; --report is --profile DIR here",
+    "--save-graph --gc-profile x": "--save-graph is --export-onnx DIR here; --gc-profile is --profile DIR here",
 }
 
 

@@ -20,7 +20,7 @@ FLOORS = (
     ("backends", "clock", "machine"),
     ("results", "selection", "recheck", "startup"),
     ("real_data", "calibration", "report"),
-    ("run",),
+    ("run", "compare"),
     ("processes",),
     ("fixtures",),
 )

@@ -221,6 +221,14 @@ def test_a_limit_of_minutes_ends_it_undecided(sleeper):
     assert "stopped after --max-minutes 0.01" in result.text
 
 
+@pytest.mark.parametrize("undecided", ["warn", "pass"])
+def test_an_undecided_case_without_a_pair_is_skipped_where_undecided_cases_pass(sleeper, undecided):
+    result = sleeper.run(*ARGUMENTS, "--against=same", "--max-minutes=0.01", f"--undecided={undecided}", "-rs")
+
+    assert result.returncode == 0, result.text
+    assert "stopped after --max-minutes 0.01" in result.text
+
+
 @pytest.mark.parametrize("rev, said", [("no-such-commit", "no code of revision no-such-commit")])
 def test_another_side_that_does_not_start_ends_the_run_in_one_line(sleeper, rev, said):
     for against in (f"rev={rev}", "python=/no/python"):
