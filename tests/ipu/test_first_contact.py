@@ -188,6 +188,7 @@ def test_a_fault_of_the_sdk_is_found_and_reported(monkeypatch, tmp_path):
     """On the fakes, in a process: the error of PopTorch is what the outcome says."""
     pytest.importorskip("torch")
     fault = {"poptorch.PoplarExecutor.__call__": {"exception": "poptorch.Error", "message": "tile 7 has no memory"}}
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     for name, value in {
         "PYTHONPATH": str(FAKES),
         "PATH": f"{FAKES / 'bin'}{os.pathsep}{os.environ['PATH']}",
@@ -197,7 +198,7 @@ def test_a_fault_of_the_sdk_is_found_and_reported(monkeypatch, tmp_path):
     }.items():
         monkeypatch.setenv(name, value)
 
-    outcome = contact._one("smallest", "poptorch", contact.DENSE, contact.as_process, 120.0, tmp_path / "smallest")
+    outcome = contact._one("smallest", "poptorch", contact.DENSE, contact.as_process, 240.0, tmp_path / "smallest")
 
     assert outcome.result == "failed", (tmp_path / "smallest.log").read_text()
     assert "tile 7 has no memory" in (tmp_path / "smallest.log").read_text()
