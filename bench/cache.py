@@ -8,7 +8,7 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, Optional, Union
+from typing import Any, BinaryIO, Dict, Iterator, Optional, Union
 
 
 def folder() -> Path:
@@ -42,11 +42,17 @@ def write(name: str, value: Dict[str, Any]) -> None:
 
 def write_whole(path: Path, content: Union[str, bytes]) -> None:
     """Write a file atomically: on a full disk or a kill, the old file stays."""
-    data = content.encode() if isinstance(content, str) else content
+    with replacing(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """An open file that replaces `path` when the block ends. After an error or a kill, the old file is still there."""
     handle, temporary = tempfile.mkstemp(dir=str(path.parent), prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)

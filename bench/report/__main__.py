@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 from typing import List, Optional, Sequence
 
-from bench.report import history, index, names, reading, spreadsheet, writing
+from bench.report import history, index, reading, spreadsheet, writing
 from bench.report.entries import is_baseline
 from bench.report.history import History
+from bench.report.names import MARKDOWN, PAGE
 from bench.report.reading import Run
 
 CSV = ".csv"
@@ -33,7 +34,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
     )
     given = parser.parse_args(arguments)
     try:
-        paths = [Path(name) if name.endswith(CSV) else Path(names.require_name(name)) for name in given.o]
+        paths = [_target(name) for name in given.o]
         faults = _write([Path(name) for name in given.files], paths)
     except ValueError as error:
         sys.stderr.write(f"{error}\n")
@@ -46,6 +47,13 @@ def main(arguments: Optional[List[str]] = None) -> int:
     for path in paths:
         sys.stdout.write(f"{path} ({path.stat().st_size / 1000:.0f} kB)\n")
     return 0
+
+
+def _target(name: str) -> Path:
+    """The path of a report. Raises ValueError for another ending."""
+    if Path(name).suffix not in (PAGE, MARKDOWN, CSV):
+        raise ValueError(f"{name!r}: a report is a file that ends with {PAGE}, {MARKDOWN} or {CSV}")
+    return Path(name)
 
 
 def _write(sources: Sequence[Path], targets: Sequence[Path]) -> List[str]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
+import io
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any, Iterator, List, Sequence
 
+from bench import cache
 from bench.report import reading
 from bench.report.entries import is_baseline
 from bench.report.reading import Run, text
@@ -28,24 +27,18 @@ def write(sources: Sequence[Path], target: Path) -> List[str]:
     One run at a time is in memory. An older file is replaced as a whole.
     """
     faults: List[str] = []
-    handle, temporary = tempfile.mkstemp(dir=str(target.parent), prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", errors="replace", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(COLUMNS)
-            for source in sources:
-                try:
-                    content = reading.content(source)
-                    if not is_baseline(content):
-                        writer.writerows(rows(reading.from_json(source.name, content)))
-                except ValueError as error:
-                    faults.append(str(error))
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, str(target))
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
+    with cache.replacing(target) as raw:
+        file = io.TextIOWrapper(raw, encoding="utf-8", errors="replace", newline="")
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for source in sources:
+            try:
+                content = reading.content(source)
+                if not is_baseline(content):
+                    writer.writerows(rows(reading.from_json(source.name, content)))
+            except ValueError as error:
+                faults.append(str(error))
+        file.detach()
     return faults
 
 

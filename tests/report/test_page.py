@@ -172,7 +172,7 @@ def test_a_report_of_files_is_written_by_the_module(tmp_path, capsys):
     ("arguments", "said"),
     [
         (["missing.json", "-o", "r.html"], "missing.json"),
-        (["a.json", "-o", "r.pdf"], "'r.pdf': a report is a file that ends with .html or .md"),
+        (["a.json", "-o", "r.pdf"], "'r.pdf': a report is a file that ends with .html, .md or .csv"),
         (["a.json", "-o", "nowhere/r.html"], "nowhere"),
     ],
 )
