@@ -17,6 +17,7 @@ from bench import backends, check, selection, workloads
 from bench.cases.case import MODES, Case, Settings
 from bench.cases.errors import Unavailable, Wrong
 from bench.cases.precision import PRECISIONS
+from bench.graph import Graph
 from bench.graph import draws as values
 from bench.graph.reference import evaluate
 
@@ -174,6 +175,44 @@ def draws(engine):
     return found
 
 
+def normal(net):
+    return net.random(STEPS, 1, values="normal")
+
+
+def unit(net):
+    return net.random(STEPS, 1, values="unit")
+
+
+# What a step draws in CHAINS chains of STEPS steps.
+CHAINS, STEPS = 64, 500
+DRAWN = {
+    "normal": normal,
+    "unit": unit,
+    "two normals": lambda net: net.mul(normal(net), normal(net)),
+    "a normal and a unit": lambda net: net.mul(normal(net), unit(net)),
+}
+
+
+def numbers(engine):
+    """The moments of what two runs draw, and the correlation of neighbours: by name of DRAWN."""
+    found = {}
+    for name, build in DRAWN.items():
+        graph = Graph(CHAINS)
+        graph.output = build(graph)
+        case = Case("hmc", "drawn", {}, "inference", CHAINS, "fp32", 1, engine, "cpu")
+        program, _ = compiled(graph, case, Settings(tuning="default"))
+        runs = []
+        for _ in range(2):
+            program.run()
+            runs.append(np.array(program.outputs()["output"], "float64")[:, :, 0])
+        drawn = np.array(runs)
+        found[name] = {"mean": drawn.mean(), "variance": drawn.var()}
+        for axis, neighbour in enumerate(("run", "chain", "step")):
+            ordered = np.moveaxis(drawn, axis, 0)
+            found[name][neighbour] = float(np.corrcoef(ordered[1:].ravel(), ordered[:-1].ravel())[0, 1])
+    return found
+
+
 def models():
     """What the ONNX model of each case is made of; all of them pass the checker."""
     import onnx
@@ -211,4 +250,5 @@ def name(key):
 
 
 def answers(engine, thorough):
-    return {**{name(key): outcome_of(engine, key) for key in keys(engine, thorough)}, "draws": draws(engine)}
+    cases = {name(key): outcome_of(engine, key) for key in keys(engine, thorough)}
+    return {**cases, "draws": draws(engine), "numbers": numbers(engine)}

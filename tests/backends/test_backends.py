@@ -132,6 +132,29 @@ def test_a_timed_chain_draws_new_numbers_in_every_step(matrix, engine):
     assert len({tuple(chain) for chain in np.reshape(traces[0], (backend_matrix.BATCH, -1))}) == backend_matrix.BATCH
 
 
+# By name: the mean and the variance of a number, and the variance of its squared distance from the mean. The product of
+# two independent normal numbers has E x^2 = 1 and E x^4 = 9, that of a normal and a unit number 1/3 and 3/5.
+MOMENTS = {
+    "normal": (0, 1, 2),
+    "unit": (1 / 2, 1 / 12, 1 / 180),
+    "two normals": (0, 1, 8),
+    "a normal and a unit": (0, 1 / 3, 22 / 45),
+}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("name", MOMENTS)
+def test_a_backend_draws_independent_numbers_of_the_distribution_that_was_asked_for(matrix, engine, name):
+    """Within six standard errors of 64,000 numbers."""
+    found, (mean, variance, spread) = matrix(engine, "layers")["numbers"][name], MOMENTS[name]
+    count = 2 * backend_matrix.CHAINS * backend_matrix.STEPS
+
+    assert found["mean"] == pytest.approx(mean, abs=6 * (variance / count) ** 0.5)
+    assert found["variance"] == pytest.approx(variance, abs=6 * (spread / count) ** 0.5)
+    for neighbour in ("run", "chain", "step"):
+        assert abs(found[neighbour]) < 6 / (count / 2) ** 0.5
+
+
 @pytest.fixture(scope="session")
 def models(matrix):
     return matrix("models", "models")
