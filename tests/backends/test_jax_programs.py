@@ -64,6 +64,26 @@ tasks = [open(f"/proc/self/task/{task}/comm").read().strip() for task in os.list
 found = {"ready": all(ready), "compiled": program.update._cache_size(), "threads": tasks.count("tf_XLAEigen")}
 print(json.dumps(found))
 """
+# The text of a compiled module, as jax 0.10.2 prints it, shortened.
+MODULE = """
+HloModule jit__step, is_scheduled=true, entry_computation_layout={(f32[4,8]{1,0})->f32[4,8]{1,0}}
+
+%fused (param_0: f32[4,8], param_1: (s32[], f32[8,8])) -> f32[4,8] {
+  %param_0 = f32[4,8]{1,0} parameter(0)
+  ROOT %dot.1 = f32[4,8]{1,0} dot(%param_0, %param_1), metadata={op_name="jit(_step)/n1_a/dot"}
+}
+
+ENTRY %main.7 (x.1: f32[4,8]) -> f32[4,8] {
+  %while.6 = (s32[], /*index=1*/f32[4,8]{1,0}) while(%tuple.2), body=%region, metadata={op_name="jit(_step)/n2_b/while"}
+  %copy.10 = s32[] copy(%constant.13)
+  ROOT %fusion = f32[4,8]{1,0} fusion(%x.1, %copy.10), calls=%fused, metadata={op_name="jit(_step)/n3_c/max"}
+}
+"""
+PARSED = f"""
+import json
+from bench.backends.jax import profiler
+print(json.dumps(list(profiler.instructions({MODULE.strip()!r}))))
+"""
 
 
 def answer(code, threads=1):
@@ -108,3 +128,20 @@ def test_sixteen_bit_programs_have_the_types_and_numbers_of_their_precision():
 
 def test_an_update_is_compiled_once_is_done_when_it_returns_and_has_the_threads_of_the_case():
     assert answer(UPDATES, threads=3) == {"ready": True, "compiled": 1, "threads": 3}
+
+
+def test_the_text_of_a_module_tells_the_scope_of_each_instruction_and_what_a_fusion_runs():
+    parsed = answer(PARSED)
+    found = {name: rest for _, _, name, *rest in parsed}
+
+    assert {(module, where, name) for module, where, name, *_ in parsed} == {
+        ("jit__step", "fused", "param_0"),
+        ("jit__step", "fused", "dot.1"),
+        ("jit__step", "main.7", "while.6"),
+        ("jit__step", "main.7", "copy.10"),
+        ("jit__step", "main.7", "fusion"),
+    }
+    assert found["dot.1"] == ["dot", "jit(_step)/n1_a/dot", ""]
+    assert found["while.6"] == ["while", "jit(_step)/n2_b/while", ""]
+    assert found["copy.10"] == ["copy", "", ""]
+    assert found["fusion"] == ["fusion", "jit(_step)/n3_c/max", "fused"]

@@ -13,14 +13,15 @@ from pathlib import Path
 import pytest
 
 from bench import backends
+from bench.backends import _xla
 from bench.cases.case import Case, Settings
-from bench.graph import Graph
+from bench.graph import Graph, naming
 from bench.profiling import Unprofiled
 from bench.program import Program
 from bench.results.profile import OUTSIDE
 
 SCRIPT = Path(__file__).with_name("profiling_networks.py")
-NAMES = ("numpy", "onnxruntime", "openvino", "torch", "tensorflow")
+NAMES = ("numpy", "onnxruntime", "openvino", "torch", "tensorflow", "jax")
 NETWORKS = [
     (name, f"{network} {mode}")
     for name in NAMES
@@ -83,6 +84,13 @@ def test_each_node_with_flop_is_in_one_row_that_has_a_kernel(told):
         assert not row["flops"] or (row["seconds"] > 0 and row["kernels"] and row["calls"] > 0)
 
 
+@pytest.mark.parametrize(("name", "network"), NETWORKS)
+def test_no_row_computes_faster_than_a_core_can(told):
+    """The kernel that computes a node is in its row. 1 TFLOP/s is four times what a core with AVX-512 can do."""
+    # OpenVINO counts whole microseconds.
+    assert all(row["flops"] < 1e12 * (row["seconds"] + 1e-6) for row in told["rows"] if row["flops"])
+
+
 @pytest.mark.parametrize(("name", "network"), [each for each in NETWORKS if each[1].startswith("dense")])
 def test_the_largest_product_has_the_largest_share(told):
     assert max(told["flops"], key=told["flops"].get) in told["rows"][0]["operations"]
@@ -103,8 +111,25 @@ def test_the_trace_is_json_with_events_and_the_program_still_computes_the_same(t
     assert told["same"]
 
 
-def test_a_program_without_a_profiler_says_so():
-    case = Case("dense", "u8", {}, "inference", 4, "fp32", 1, "jax", "cpu")
+def test_a_fusion_of_xla_has_the_scope_of_its_result_and_of_the_products_within_it():
+    instructions = [
+        _xla.Instruction("jit_f", "fused", "dot.1", "dot", "jit(f)/n1_dense/dot", ""),
+        _xla.Instruction("jit_f", "fused", "max.1", "maximum", "jit(f)/n2_relu/max", ""),
+        _xla.Instruction("jit_f", "fused", "add.1", "add", "jit(f)/n3_add/add", ""),
+        _xla.Instruction("jit_f", "main", "fusion", "fusion", "jit(f)/n3_add/add", "fused"),
+        _xla.Instruction("jit_f", "main", "copy.4", "copy", "", ""),
+        _xla.Instruction("jit_g", "main", "fusion", "fusion", "jit(g)/n7_mul/mul", "fused"),
+    ]
 
-    with pytest.raises(Unprofiled, match="jax on the cpu"):
+    scopes = _xla.scopes_of(instructions)
+
+    assert naming.indexes(scopes["jit_f", "fusion"]) == (1, 3)
+    assert naming.indexes(scopes["jit_f", "copy.4"]) == ()
+    assert naming.indexes(scopes["jit_g", "fusion"]) == (7,)
+
+
+def test_a_program_without_a_profiler_says_so():
+    case = Case("dense", "u8", {}, "inference", 4, "fp32", 1, "own", "cpu")
+
+    with pytest.raises(Unprofiled, match="own on the cpu"):
         Program(Graph(4), case, Settings()).profile(3)

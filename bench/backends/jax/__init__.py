@@ -38,7 +38,9 @@ def environment(settings: Settings, device: str) -> Dict[str, str]:
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
     own = {"JAX_PLATFORMS": "cpu"} if device == "cpu" else memory
-    return {**threads, **own, **(caches if settings.caches else {})}
+    # A program of a cache has the names of the nodes with which it was compiled, by which a profile finds them.
+    named = {"JAX_COMPILATION_CACHE_INCLUDE_METADATA_IN_KEY": "true"}
+    return {**threads, **own, **named, **(caches if settings.caches else {})}
 
 
 def version() -> str:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from bench.graph import Graph, Node, Tensor
+from bench.graph import Graph, Node, Tensor, naming
 
 Array = Any
 Weights = Dict[str, Array]
@@ -74,10 +74,15 @@ class Trace:
         """Add the values of the nodes that have none yet."""
         for index, node in nodes.items():
             if index not in values:
-                # The parameters and statistics of norms are fp32 in every precision.
-                dtype = jnp.float32 if node.op.endswith("_norm") else self.compute
-                named = {w.name.rsplit(".", 1)[-1]: self.weights[w.name].astype(dtype) for w in node.weights}
-                values[index] = OPS[node.op](self, node, named, *[value_of(values, t) for t in node.inputs])
+                with jax.named_scope(naming.scope(index, node)):
+                    values[index] = self.computed(node, values)
+
+    def computed(self, node: Node, values: Mapping[int, Any]) -> Any:
+        """The value of a node, from those of the nodes that it reads."""
+        # The parameters and statistics of norms are fp32 in every precision.
+        dtype = jnp.float32 if node.op.endswith("_norm") else self.compute
+        named = {w.name.rsplit(".", 1)[-1]: self.weights[w.name].astype(dtype) for w in node.weights}
+        return OPS[node.op](self, node, named, *[value_of(values, t) for t in node.inputs])
 
     def new_key(self) -> Array:
         """A random key for one node."""
@@ -157,7 +162,9 @@ def _scan(trace: Trace, node: Node, w: Weights, *args: Array) -> Array:
 
     def advance(states: Tuple[Array, ...], slices: Tuple[Array, ...]) -> Tuple[Tuple[Array, ...], Array]:
         values: Dict[int, Any] = dict(enumerate([*states, *slices]))
-        trace.walk(dict(enumerate(body.nodes)), values)
+        for index, node in enumerate(body.nodes):
+            if index not in values:
+                values[index] = trace.computed(node, values)
         states = tuple(value_of(values, end) for end in node.attrs["ends"])
         return states, states[0]
 

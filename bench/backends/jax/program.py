@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple
 
@@ -14,7 +13,8 @@ import numpy as np
 from bench.backends.jax import lowering, optimisers
 from bench.cases.case import Case, Settings
 from bench.cases.precision import PRECISIONS, loss_scale
-from bench.graph import Graph
+from bench.graph import Graph, naming
+from bench.profiling import Profile
 from bench.program import Arrays, Program
 
 Array = Any
@@ -66,7 +66,8 @@ class Inference(Program):
     def loss(self, output: Array, inputs: Arrays) -> Array:
         assert self.loss_node is not None
         labels = [inputs[name] for name in self.labels]
-        return lowering.LOSSES[self.loss_node.op](self.loss_node, output.astype(jnp.float32), *labels)
+        with jax.named_scope(naming.scope(self.graph.loss.node, self.loss_node)):
+            return lowering.LOSSES[self.loss_node.op](self.loss_node, output.astype(jnp.float32), *labels)
 
     def _step(self, weights: Arrays, key: Optional[Array], inputs: Arrays) -> Tuple[Tuple[Array, ...], Optional[Array]]:
         key, draw = split(key)
@@ -121,6 +122,15 @@ class Inference(Program):
         arrays = {name: self._array(name, batch[name]) for name in self.forward_inputs}
         return lowering.canonical(self.predictor(self.held, jax.device_put(arrays, self.device)))
 
+    def profile(self, steps: int) -> Profile:
+        from bench.backends.jax import profiler
+
+        return profiler.profile(self.run, steps, self.graph, self.modules())
+
+    def modules(self) -> List[str]:
+        """The texts of the compiled modules that a run calls."""
+        return [self.step.lower(self.held, self.key, self.slots[0]).compile().as_text()]
+
 
 class Training(Inference):
     """Weight updates. The memory of the weights and of all other state is donated: the new values take it.
@@ -139,8 +149,8 @@ class Training(Inference):
         if self.scale != 1:
             self.facts["loss_scale"] = self.scale
         self.set_learning_rate(0.0)
-        self.add = jax.jit(functools.partial(self._train, last=False), donate_argnums=(0, 1, 2))
-        self.update = jax.jit(functools.partial(self._train, last=True), donate_argnums=(0, 1, 2))
+        self.add = jax.jit(self._add, donate_argnums=(0, 1, 2))
+        self.update = jax.jit(self._update, donate_argnums=(0, 1, 2))
 
     def run_resident(self) -> None:
         self.results = ()
@@ -151,8 +161,20 @@ class Training(Inference):
     def _call(self, train: Any, slot: Arrays) -> None:
         self.results, self.held, self.state, self.key = train(self.held, self.state, self.key, self.rate, slot)
 
+    # Two functions, since a module has the name of its function: a profile tells them apart.
+    def _add(self, *args: Any) -> Tuple[Any, ...]:
+        return self._train(*args, last=False)
+
+    def _update(self, *args: Any) -> Tuple[Any, ...]:
+        return self._train(*args, last=True)
+
+    def modules(self) -> List[str]:
+        calls = [*([self.add] if len(self.slots) > 1 else []), self.update]
+        arguments = self.held, self.state, self.key, self.rate, self.slots[0]
+        return [call.lower(*arguments).compile().as_text() for call in calls]
+
     def _train(
-        self, weights: Arrays, state: Dict[str, Any], key: Optional[Array], rate: Array, inputs: Arrays, last: bool
+        self, weights: Arrays, state: Dict[str, Any], key: Optional[Array], rate: Array, inputs: Arrays, *, last: bool
     ) -> Tuple[Any, ...]:
         """Add the gradients of a batch; with the last batch of an update, update the weights."""
         key, draw = split(key)
