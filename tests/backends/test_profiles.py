@@ -22,6 +22,8 @@ from bench.results.profile import OUTSIDE
 
 SCRIPT = Path(__file__).with_name("profiling_networks.py")
 NAMES = ("numpy", "onnxruntime", "openvino", "torch", "tensorflow", "jax")
+# What a core computes in a microsecond.
+MICROSECOND_FLOP = 100_000
 NETWORKS = [
     (name, f"{network} {mode}")
     for name in NAMES
@@ -81,13 +83,14 @@ def test_each_node_with_flop_is_in_one_row_that_has_a_kernel(told):
     assert {name: rows[name] for name in told["flops"]} == dict.fromkeys(told["flops"], 1)
     assert len(passes) == 1
     for row in told["rows"]:
-        assert not row["flops"] or (row["seconds"] > 0 and row["kernels"] and row["calls"] > 0)
+        assert not row["flops"] or (row["kernels"] and row["calls"] > 0)
+        # OpenVINO counts whole microseconds: a small product may take none.
+        assert row["flops"] < MICROSECOND_FLOP or row["seconds"] > 0
 
 
 @pytest.mark.parametrize(("name", "network"), NETWORKS)
 def test_no_row_computes_faster_than_a_core_can(told):
-    """The kernel that computes a node is in its row. 1 TFLOP/s is four times what a core with AVX-512 can do."""
-    # OpenVINO counts whole microseconds.
+    """The kernel that computes a node is in its row. 1 TFLOP/s is several times what a core can do."""
     assert all(row["flops"] < 1e12 * (row["seconds"] + 1e-6) for row in told["rows"] if row["flops"])
 
 
