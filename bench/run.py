@@ -33,6 +33,8 @@ Reply = Dict[str, Any]
 # Fields of a record that are known before it is built.
 Facts = Dict[str, Any]
 
+# The shares of a profile would be of a time that is not that of a step.
+NO_PROFILE: Facts = {"profile_note": "no profile: the case is INVALID"}
 # The number of host batches that generated data repeats in a cycle.
 GENERATED_BATCHES = 4
 
@@ -248,13 +250,12 @@ def _timed_record(
             # At last: it replaces inputs and weights.
             facts.update(again.require(samples.median_s / runs))
         if settings.profile and program.source == "measured":
-            facts.update(_profiled(job, program, samples.median_s / runs))
+            invalid = bool(facts["invalid_reasons"])
+            facts.update(NO_PROFILE if invalid else _profiled(job, program, samples.median_s / runs))
     facts["data_dir"] = next(iter(images.values())).root if images else None
-    fields = record.build(case, settings, program.graph, step, samples, facts)
-    if program.source == "measured":
-        fields.update(_latency(job, samples, latencies, step))
+    facts.update(_latency(job, samples, latencies, step))
     return {
-        "record": fields,
+        "record": record.build(case, settings, program.graph, step, samples, facts),
         "samples": samples.seconds,
         "canary_s": canary_s,
         "use": samples.use and list(samples.use),

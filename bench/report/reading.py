@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
-from bench.results.record import Record, is_valid, upgraded
+from bench.results.record import Record, is_valid, upgraded, without_rates
 
 # The keys of the suite in a JSON file, beside those of pytest-benchmark.
 INVALID, EXTRA = "layerbench_invalid", "layerbench"
@@ -107,7 +107,8 @@ def from_json(name: str, content: Mapping[str, Any]) -> Run:
         commit=_dictionary(content.get("commit_info")),
         date=text(content, "datetime"),
         results=[result for result in results if is_valid(result.record)],
-        invalid=[record for record in invalid if record is not None and _has_axes(record)],
+        # Earlier versions left some times in them.
+        invalid=[without_rates(record) for record in invalid if record is not None and _has_axes(record)],
         command=text(extra, "command", 10 * LONGEST),
         verdicts=[*_of_sides(results), *(entry for entry in _list(extra.get("verdicts")) if isinstance(entry, dict))],
         missing=[entry for entry in _list(extra.get("missing")) if isinstance(entry, dict)],

@@ -159,7 +159,8 @@ _ROWS = (
     ),
     Field(
         "validity",
-        "VALID; or INVALID: the time is not what the record would say, so it has no rate and is no baseline",
+        "VALID; or INVALID: the time is not what the record would say, so it is no baseline, and all rates, times of"
+        " steps and latencies, and the profile, are null",
         junit=True,
     ),
     Field("invalid_reasons", "why it is INVALID, a sentence each; empty: it is VALID"),

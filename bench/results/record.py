@@ -48,9 +48,12 @@ def build(
         # No time of a simulation is shown, so none is wrong.
         record["invalid_reasons"] = []
     record["validity"] = "INVALID" if record["invalid_reasons"] else "VALID"
-    if record["source"] != "measured" or not is_valid(record):
-        record.update({name: None for name, field in FIELDS.items() if field.rate})
-    return record
+    return without_rates(record) if record["source"] != "measured" or not is_valid(record) else record
+
+
+def without_rates(record: Record) -> Record:
+    """The record with null in all fields that need a sound time: rates, times of steps and latencies, the profile."""
+    return {**record, **{name: None for name, field in FIELDS.items() if field.rate}}
 
 
 def is_valid(record: Record) -> bool:

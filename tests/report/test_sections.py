@@ -109,7 +109,7 @@ def test_the_table_of_results_has_the_figures_of_the_records():
 
 
 def test_an_invalid_case_has_no_time_in_the_table():
-    """Records keep its latency."""
+    """Records of earlier versions have its latency."""
     bad = record(backend="jax", validity="INVALID", rate=None, latency_p50_s=0.001)
 
     (table,) = tables(section("results", run_of([case()], layerbench_invalid=[bad])))

@@ -64,16 +64,15 @@ def test_a_negative_number_stays_a_number():
     assert [spreadsheet.cell(value) for value in (-1.5, -3, None, True)] == [-1.5, -3, None, True]
 
 
-def test_invalid_cases_are_there_without_a_rate(tmp_path):
-    invalid = case(None, "rnn", validity="INVALID", invalid_reasons=["too short"])
-    source = run_file(tmp_path, 0, [case(1.0)], layerbench_invalid=[invalid])
+def test_invalid_cases_are_there_without_a_rate_or_a_latency(tmp_path):
+    """Records of earlier versions have their latency."""
+    invalid = case(None, "rnn", validity="INVALID", invalid_reasons=["too short"], latency_p50_s=0.001)
+    source = run_file(tmp_path, 0, [case(1.0, latency_p50_s=1.0)], layerbench_invalid=[invalid])
 
     spreadsheet.write([source], tmp_path / "all.csv")
 
-    assert [(row["validity"], row["items_per_s"]) for row in rows(tmp_path / "all.csv")] == [
-        ("VALID", "1.0"),
-        ("INVALID", ""),
-    ]
+    found = [(row["validity"], row["items_per_s"], row["latency_p50_s"]) for row in rows(tmp_path / "all.csv")]
+    assert found == [("VALID", "1.0", "1.0"), ("INVALID", "", "")]
 
 
 def test_a_damaged_file_is_named_and_the_others_are_written(tmp_path, capsys):

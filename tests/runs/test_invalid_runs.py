@@ -7,6 +7,8 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 from suite import SMALL, XDIST, Suite
 
+from bench.results.fields import FIELDS
+
 # A framework that compiles again in every step; `{where}` says in which processes.
 COMPILING = """
 here = {where}
@@ -51,6 +53,7 @@ def test_an_invalid_case_is_measured_again_then_reported_and_not_stored(suite: S
         (record,) = content["layerbench_invalid"]
         assert (record["id"], record["validity"], record["items_per_s"]) == (ID, "INVALID", None)
         assert record["invalid_reasons"][0].startswith("it was compiled")
+        assert {name for name, field in FIELDS.items() if field.rate and record[name] is not None} == set()
     assert [entry["extra_info"]["backend"] for entry in suite.read("base.json")["benchmarks"]] == ["numpy"]
     assert f"{ID} is INVALID: it was compiled" in result.text
     cases = ElementTree.parse(suite.root / "junit.xml").getroot().iter("testcase")

@@ -26,6 +26,24 @@ def slow(steps):
     return profile(steps)
 program.profile = slow
 """
+# A framework that compiles in each timed step, and one whose results change while it is timed.
+COMPILES = """
+program.count = 0
+def counted():
+    run()
+    program.count += 1
+program.run_resident = counted
+program.compiles = lambda: program.count
+"""
+TIRES = """
+calls = []
+def tiring():
+    run()
+    calls.append(0)
+    if len(calls) > 10:
+        program.results = {"output": 1.01 * program.results["output"]}
+program.run_resident = tiring
+"""
 
 
 @pytest.mark.parametrize("processes", [[], [*XDIST, "-n", "2"]], ids=["alone", "xdist"])
@@ -80,6 +98,27 @@ def test_a_profiler_that_fails_leaves_a_note_and_the_measured_record(suite: Suit
     assert (record["profile"], record["profile_trace"], record["profile_note"]) == (None, None, note)
     assert f"{case_id('broken', 1)}: {note}" in result.stdout
     assert "Traceback" not in result.text
+
+
+@pytest.mark.parametrize(
+    ("fault", "outcome", "notes"),
+    [
+        (COMPILES, "INVALID, measured twice and not stored", ["no profile: the case is INVALID"]),
+        (TIRES, "wrong result, not recorded: after the timed steps", []),
+    ],
+    ids=["INVALID", "wrong"],
+)
+def test_a_case_without_a_sound_time_is_not_profiled(suite: Suite, fault: str, outcome: str, notes: list[str]) -> None:
+    suite.add_backend("unsound", fault)
+
+    result = suite.run(*RUN, "--backend=numpy,unsound", "--benchmark-json=out.json")
+
+    assert result.returncode == 1, result.text
+    assert f"{case_id('unsound', 1)}: {outcome}" in result.text
+    assert os.listdir(suite.root / "traces") == [f"{ID}.json"]
+    assert result.stdout.count("under the profiler") == 1
+    invalid = suite.read("out.json").get("layerbench_invalid", [])
+    assert [record["profile_note"] for record in invalid] == notes
 
 
 def test_a_folder_that_takes_no_trace_leaves_a_note_and_the_profile(suite: Suite) -> None:

@@ -75,8 +75,7 @@ def _measured(name: str, write: Callable[[float], str]) -> Callable[[Record], Ce
     """The cell of a number of the record; empty if it is null."""
 
     def cell(record: Record) -> Cell:
-        # An INVALID record may have times, which are not what they seem.
-        value = None if record.get("validity") == "INVALID" else number(record, name)
+        value = number(record, name)
         return Cell("" if value is None else write(value))
 
     return cell
