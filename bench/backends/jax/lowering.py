@@ -162,9 +162,9 @@ def _scan(trace: Trace, node: Node, w: Weights, *args: Array) -> Array:
 
     def advance(states: Tuple[Array, ...], slices: Tuple[Array, ...]) -> Tuple[Tuple[Array, ...], Array]:
         values: Dict[int, Any] = dict(enumerate([*states, *slices]))
-        for index, node in enumerate(body.nodes):
+        for index, operation in enumerate(body.nodes):
             if index not in values:
-                values[index] = trace.computed(node, values)
+                values[index] = trace.computed(operation, values)
         states = tuple(value_of(values, end) for end in node.attrs["ends"])
         return states, states[0]
 
