@@ -13,6 +13,8 @@ import os
 import signal
 import sys
 import time
+from multiprocessing import connection
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 
 sys.path.extend(str(parent) for parent in list(Path(__file__).resolve().parents)[1:3])
@@ -58,7 +60,10 @@ def watched(name, run, folder, seen):
         engine.SILENCE_S = run["silence_s"]
     dataset = counted(find(run["root"], **run.get("find", {})), "skip")
     digest = hashlib.md5()
-    with engine.open(dataset, **{**DEFAULTS, **run.get("open", {})}) as batches:
+    with contextlib.ExitStack() as stack:
+        if run.get("kill_newborn"):
+            stack.enter_context(first_dies_at_birth(engine))
+        batches = stack.enter_context(engine.open(dataset, **{**DEFAULTS, **run.get("open", {})}))
         try:
             for images, labels in batches:
                 seen["batches"] += 1
@@ -74,6 +79,27 @@ def watched(name, run, folder, seen):
         finally:
             seen["digest"] = digest.hexdigest()
             seen["skipped"] = [batches.skipped.total, batches.skipped.first]
+
+
+@contextlib.contextmanager
+def first_dies_at_birth(engine):
+    """Within the context, torch's first worker is dead before the second is started."""
+    start, end_with = ForkProcess.start, engine._end_with
+
+    def slow(process):
+        start(process)
+        connection.wait([process.sentinel], 1.0)
+
+    def killed(pid, number):
+        if number == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        end_with(pid, number)
+
+    ForkProcess.start, engine._end_with = slow, killed
+    try:
+        yield
+    finally:
+        ForkProcess.start, engine._end_with = start, end_with
 
 
 def form(images, labels):

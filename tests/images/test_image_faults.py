@@ -114,6 +114,7 @@ def runs_of_torch(root, thorough):
         **runs_of(root, "torch", thorough),
         "killed": {**endless, "kill_after": 2},
         "killed-early": {**endless, "kill_after": 1},
+        "killed-at-birth": {**endless, "kill_newborn": True},
         "silent": {"root": str(root / "silent"), "silence_s": 1},
     }
 
@@ -211,7 +212,7 @@ def test_nothing_takes_long_and_no_process_is_left(seen, engine):
     assert {name: run["children"] for name, run in runs.items() if run["children"]} == {}
 
 
-@pytest.mark.parametrize("run", ["killed", "killed-early"])
+@pytest.mark.parametrize("run", ["killed", "killed-early", "killed-at-birth"])
 def test_a_killed_worker_is_one_line_within_seconds(seen, run):
     name, text = seen("torch")[0][run]["error"]
 

@@ -40,6 +40,17 @@ def test_the_loader_of_torch_can_end_its_processes():
     assert callable(data.dataloader._MultiProcessingDataLoaderIter._shutdown_workers)
 
 
+def test_the_loader_of_torch_knows_its_processes():
+    data = pytest.importorskip("torch.utils.data")
+
+    iterator = iter(data.DataLoader(range(2), num_workers=1))
+
+    try:
+        assert [process.pid > 0 for process in iterator._workers] == [True]
+    finally:
+        iterator._shutdown_workers()
+
+
 def pytest_generate_tests(metafunc):
     if "told" in metafunc.fixturenames:
         metafunc.parametrize("told", [metafunc._arg2fixturedefs["tmp_path"][-1].func.__module__])

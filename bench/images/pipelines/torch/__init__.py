@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import multiprocessing
 import os
 import re
 import signal
 import sys
+import time
 from multiprocessing.process import BaseProcess
 from typing import Any, Iterator, List, Optional
 
@@ -25,6 +25,9 @@ PACKAGE = "torch"
 PREFETCHED = 2
 # A worker without a batch for this long hangs, or its storage does.
 SILENCE_S = 120.0
+# While it waits for a batch, torch looks this often whether a worker is dead. The kernel's signal alone is not enough:
+# it is lost when a worker dies before torch has its handler, or just before torch begins to wait.
+LOOK_S = 1.0
 # The time that a worker has to end after it was asked to.
 GRACE_S = 1.0
 # The time in which the exit code of a dead worker arrives.
@@ -52,9 +55,9 @@ def open(
 ) -> Iterator[Batches]:
     request = Request(dataset, batch_size, image_size, workers, training, seed, errors, repeat, rest, replica, replicas)
     require_packages(dataset.format, PACKAGE)
-    before = set(multiprocessing.active_children())
     iterator = iter(_loader(request))
-    processes = [process for process in multiprocessing.active_children() if process not in before]
+    # Those that are dead by now as well.
+    processes: List[BaseProcess] = list(iterator._workers) if workers else []
     batches = Batches(dataset, _chunks(iterator, processes), batch_size, repeat, rest)
     try:
         # torch raises in a signal handler when a worker dies, so anywhere in the caller's code.
@@ -81,7 +84,7 @@ def _loader(request: Request) -> Any:
         collate_fn=_identity,
         num_workers=request.workers,
         prefetch_factor=PREFETCHED,
-        timeout=SILENCE_S,
+        timeout=LOOK_S,
         # A worker whose parent is killed waits for ever until somebody reads its last batch.
         worker_init_fn=functools.partial(_end_with, os.getpid()),
         # A spawned worker would import torch first, and leave Python's resource tracker running.
@@ -100,11 +103,23 @@ def _identity(chunk: Any) -> Any:
 def _chunks(iterator: Any, processes: List[BaseProcess]) -> Iterator[Chunk]:
     while True:
         with _deaths_in_one_line(processes):
-            batch = next(iterator, None)
+            batch = _next(iterator)
         if batch is None:
             return
         images, labels, skipped, fault = batch
         yield Chunk(images.numpy(), labels.numpy(), skipped, fault)
+
+
+def _next(iterator: Any) -> Any:
+    """The next batch, or None. Raises torch's error of a timeout after SILENCE_S."""
+    deadline_s = time.monotonic() + SILENCE_S
+    while True:
+        try:
+            return next(iterator, None)
+        except RuntimeError as error:
+            # After its timeout, torch's iterator can be asked again.
+            if not str(error).startswith(_SILENT) or time.monotonic() >= deadline_s:
+                raise
 
 
 @contextlib.contextmanager
