@@ -159,6 +159,27 @@ def test_the_page_is_printed_on_few_sheets(tmp_path):
     assert 1 <= len(re.findall(rb"/Type\s*/Page\b", made)) <= 6
 
 
+# A sheet of US letter within Chromium's margins of 1 cm, in pixels.
+SHEET = (740, 980)
+MEASURED = """
+<pre id="seen"></pre>
+<script>
+document.getElementById("seen").textContent =
+  "bottom=" + document.querySelector("#results figure").getBoundingClientRect().bottom;
+</script>
+"""
+
+
+def test_the_first_printed_sheet_has_the_rates_of_all_cases_below_the_machine(tmp_path):
+    """Twenty rows are the most that a picture has. One that does not fit leaves half of the sheet empty."""
+    path = file_of(tmp_path, many(80), MEASURED)
+    path.write_text(path.read_text().replace("@media print", "@media all"))
+
+    dom, _ = browse(tmp_path, "--dump-dom", f"--window-size={SHEET[0]},{SHEET[1]}", path.as_uri())
+
+    assert float(seen(dom)["bottom"]) < SHEET[1]
+
+
 def test_the_page_asks_a_server_for_nothing_but_itself(tmp_path):
     file_of(tmp_path, many(16))
     asked = []
