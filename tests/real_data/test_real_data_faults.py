@@ -212,6 +212,31 @@ def test_a_case_whose_decoder_is_killed_says_so_in_a_line(bereaved: Tuple[Result
     assert told_in_one_line(bereaved[0], "a worker of the torch input pipeline"), bereaved[0].text
 
 
+@pytest.mark.parametrize("backend", ["torch", "tensorflow"])
+def test_a_killed_worker_of_an_input_pipeline_is_noticed_within_seconds(
+    new_suite: Callable[[], Suite], sets: Path, backend: str
+) -> None:
+    """Its decoding processes have the ends of its pipes, so they have to end before anybody sees that it is dead."""
+    pytest.importorskip(backend)
+    suite = new_suite()
+    args = ("-k", "host_pipeline", "--data=real", "--image-size=16", "--batch-size=4", "--data-workers=2")
+
+    process = suite.start(*args, "--steps=1000000", f"--backend={backend}", f"--data-dir={sets / 'colours'}")
+    try:
+        until(lambda: held(suite.cache / "locks" / "room.lock") and children(process.pid))
+        (worker,) = children(process.pid)
+        pids = children(worker)
+        os.kill(worker, signal.SIGKILL)
+        result = finished(process, 30)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+    assert f"{backend}-cpu: the worker was killed by SIGKILL" in result.stdout, result.text
+    assert len(pids) == (2 if backend == "torch" else 0)
+    until(lambda: not any(map(alive, pids)), GONE_S)
+
+
 @pytest.mark.parametrize("name", ["SIGINT", "SIGKILL"])
 def test_a_run_that_is_stopped_leaves_no_process(suite: Suite, sets: Path, name: str) -> None:
     args = ("--data-workers=2", "--steps=1000000", f"--data-dir={sets / 'colours'}")
