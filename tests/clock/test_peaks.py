@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any, Callable, Dict, Tuple
 
 import pytest
@@ -203,9 +204,11 @@ def test_a_case_above_the_limit_of_the_device_fails_in_one_line_and_is_not_recor
     module = suite.root / "bench" / "clock" / "frequency.py"
     module.write_text(module.read_text() + "\n\ndef hz():\n    return None\n")
 
-    result = suite.run(*DENSE, "--benchmark-json=run.json")
+    result = suite.run(*DENSE, "--benchmark-json=run.json", "--profile=traces")
 
     assert result.returncode == 1
+    assert os.listdir(suite.root / "traces") == []
+    assert "under the profiler" not in result.text
     assert any("wrong measurement, not recorded:" in line for line in result.text.splitlines())
     assert "is more than this device can do" in result.text
     assert "Traceback" not in result.text
