@@ -263,6 +263,15 @@ def test_collecting_starts_no_other_side(sleeper):
     assert result.returncode == 0, result.text
 
 
+def test_a_python_that_does_not_start_is_refused_by_the_name_of_the_option(sleeper):
+    result = sleeper.run(*ARGUMENTS, "--against=python=/no/python")
+
+    assert result.returncode == 4, result.text
+    (line,) = result.errors
+    assert line.startswith("ERROR: --against python=/no/python: the base does not start: no host can be reached: ")
+    assert line.endswith("no Python of 3.8 or later starts there (//python=FILE)")
+
+
 @pytest.mark.parametrize(
     "against, said",
     [
