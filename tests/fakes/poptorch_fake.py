@@ -76,6 +76,7 @@ def _executor(model, options, training):
     contract.state(made).__dict__.update(
         model=model, settings=told, training=training, compiled=False, held=held, device={}, ran=False, inputs=None
     )
+    contract.state(made).__dict__.update(broken=False, tried=False)
     weakref.finalize(made, lambda: device.ATTACHED.difference_update(held))
     return made
 

@@ -292,7 +292,7 @@ POPTORCH = Sdk(
         "frozen": ("AttributeError", "Can't modify frozen Options", {}),
         "unknown": ("poptorch.Error", "something else", {}),
     },
-    fails_at={"early": f"{EXECUTOR}.compile", "late": f"{EXECUTOR}.__call__"},
+    fails_at={"early": f"{EXECUTOR}.compile", "late": "poptorch_core.execute"},
     steps=(
         *("poptorch.trainingModel", "poptorch_core.loadEngineAndConnectStreams"),
         *(f"{EXECUTOR}.{name}" for name in ("copyWeightsToHost", "copyWeightsToDevice", "setOptimizer", "destroy")),
