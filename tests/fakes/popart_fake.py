@@ -14,7 +14,7 @@ import numpy as np
 import popart_models as models
 import popart_optimisers as optimisers
 from contract import new, state
-from popart_lowering import operations
+from popart_lowering import operations, session
 
 HELD = {}
 
@@ -78,8 +78,9 @@ class Session:
         self.training = training
         self.model = models.checked(given["fnModel"], training, self.options, given.get("loss"), refuse)
         self.types = models.types(self.model)
-        contract.record("popart.lowered", operations(self.model, given["userOptions"]))
         options = self.options
+        lowered = session(self.model, options, given.get("optimizer"))
+        contract.record("popart.lowered", {**operations(self.model, options), **lowered})
         self.replicas = options.replicatedGraphCount if options.enableReplicatedGraphs else 1
         self.accumulated = options.accumulationFactor if options.enableGradientAccumulation else 1
         self.steps = state(self.flow).steps

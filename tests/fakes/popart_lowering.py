@@ -36,6 +36,33 @@ def operations(model, options):
     return found
 
 
+def located(numbers, off_chip, sharded, replicas):
+    """Where PopART puts a state of that many numbers (`streamingmemoryopinserter.cpp`, `sessionoptions.hpp`)."""
+    return {"offChip": bool(off_chip) and numbers >= 2, "sharded": bool(sharded) and numbers >= 8192 and replicas > 1}
+
+
+def session(model, options, optimiser):
+    """Where the state of an optimiser is, and what rounds numbers of 16 bits and streams inputs."""
+    import popart_models as models
+    import popart_optimisers as optimisers
+
+    found = {}
+    kinds = {one.type.tensor_type.elem_type for one in model.graph.input}
+    if 10 in kinds | {one.data_type for one in model.graph.initializer}:
+        found["rounding"] = [{"stochastic": options.enableStochasticRounding}]
+    if model.graph.input and options.syntheticDataMode.name == "Off":
+        found["stream"] = [{"prefetch": options.enablePrefetchDatastreams}]
+    if optimiser is not None and optimisers.has_place(optimiser, options):
+        held = options.optimizerStateTensorLocationSettings.location
+        numbers = max(models.array(one).size for one in model.graph.initializer)
+        replicas = options.replicatedGraphCount if options.enableReplicatedGraphs else 1
+        off, sharded = (held.storage, held.replicatedTensorSharding) if held else (None, None)
+        found["state"] = [
+            located(numbers, getattr(off, "name", "") == "OffChip", getattr(sharded, "name", "") == "On", replicas)
+        ]
+    return found
+
+
 def convolution(given):
     """The options of a convolution. Dithering is read as a number: `convbase.cpp` calls std::stoll."""
     read = dict(given)

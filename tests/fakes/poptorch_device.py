@@ -13,7 +13,7 @@ import fake_machine
 import torch
 from contract_calls import fail
 from contract_calls import names as known_calls
-from poptorch_lowering import operations
+from poptorch_lowering import operations, session
 
 CYCLES = 1234567
 BATCH = (
@@ -54,7 +54,9 @@ def compile_model(self, *args, **kwargs):
     with _untouched(st.model), _as_on_device(st), torch.no_grad():
         st.model(*[array[: array.shape[0] // factor] for array in args])
     st.inputs = [tuple(array.shape) for array in args]
-    contract.record("poptorch_core.lowered", operations(st.model, st.settings))
+    optimiser = st.optimizer if st.training else None
+    lowered = session(st.model, optimiser, args, st.settings, replicas)
+    contract.record("poptorch_core.lowered", {**operations(st.model, st.settings), **lowered})
     if "useOfflineIpuTarget" in st.settings and st.settings.get("logCycleCount"):
         raise error("Cycle count logging is only supported on actual IPU hardware.")
     if "useOfflineIpuTarget" not in st.settings and not st.settings.get("useIpuModel"):

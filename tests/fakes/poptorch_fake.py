@@ -36,6 +36,14 @@ def memory_proportions(self, available_memory_proportion):
     assert available_memory_proportion
 
 
+def location(name):
+    def told(self, use):
+        contract.state(self).__dict__[name] = use
+        return self
+
+    return told
+
+
 # Models
 
 
@@ -114,6 +122,10 @@ def set_optimizer(self, optimizer):
 BEHAVIOURS = {
     "poptorch.Options._Popart.set": popart_set,
     "poptorch.Options.setAvailableMemoryProportion": memory_proportions,
+    **{
+        f"poptorch.TensorLocationSettings.{name}": location(name)
+        for name in ("useOnChipStorage", "useReplicatedTensorSharding")
+    },
     "poptorch.BeginBlock": begin_block,
     "poptorch.recomputationCheckpoint": checkpoint,
     "poptorch.set_overlap_for_input": overlapped,

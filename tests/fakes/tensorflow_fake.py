@@ -59,6 +59,8 @@ def configure(self: Any, device: str = "cpu") -> None:
         raise tf.errors.InternalError(None, None, text)
     System.products, System.convolutions = self.matmuls.poplar_options, self.convolutions.poplar_options
     System.stable = self.norms.use_stable_statistics
+    System.prefetches = self.optimizations.prefetch_data_streams
+    System.rounds = self.floating_point_behaviour.esr.name == "ON"
     System.ipus, System.executes = wanted, self.device_connection.type.name != "PRE_COMPILE"
 
 

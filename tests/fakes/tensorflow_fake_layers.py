@@ -15,6 +15,7 @@ _true_conv2d = tf.nn.conv2d
 
 def _conv2d(input: Any, filters: Any, strides: Any, padding: Any, **more: Any) -> Any:
     lowered("conv", **System.convolutions)
+    rounded(input)
     groups = input.shape[-1] // filters.shape[2]
     if groups == 1:
         return _true_conv2d(input, filters, strides, padding, **more)
@@ -28,6 +29,12 @@ def lowered(kind: str, **options: Any) -> None:
         contract.record("tensorflow.lowered", {kind: [options]})
 
 
+def rounded(x: Any) -> None:
+    """Record how the results of an operation are rounded, if they have 16 bits."""
+    if getattr(x, "dtype", None) == tf.float16:
+        lowered("rounding", stochastic=System.rounds)
+
+
 # Fake layers that are being computed: the operations in them are no operations of an IPU.
 _WITHIN: List[Any] = []
 
@@ -35,6 +42,7 @@ _WITHIN: List[Any] = []
 def _recording(true: Any, kind: str, options: Any) -> Any:
     def call(*args: Any, **kwargs: Any) -> Any:
         lowered(kind, **options(kwargs))
+        rounded(args[0] if args else next(iter(kwargs.values())))
         return true(*args, **kwargs)
 
     return call

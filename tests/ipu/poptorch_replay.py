@@ -24,6 +24,7 @@ class RealBench(contract_worker.Bench):
     def ended(self, answer):
         held = len(poptorch_core.ATTACHED)
         poptorch_core.ATTACHED.clear()
+        answer["options"] = poptorch_core.COMPILED.pop() if poptorch_core.COMPILED else {}
         return {**answer, "held": held}
 
 
@@ -116,7 +117,7 @@ def refused(bench):
         yield name, bench.ended(answer)
 
 
-ASKED = ("numbers", "many", "wrong", "programs", "devices", "feeds", "optimisers", "runs")
+ASKED = ("numbers", "many", "wrong", "programs", "sessions", "devices", "feeds", "optimisers", "runs")
 
 if __name__ == "__main__":
     folder, file = sys.argv[1:]

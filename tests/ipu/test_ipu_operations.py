@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import pytest
 from contract_answers import arguments, ask
-from contract_sdks import KINDS, SDKS
+from contract_sdks import KINDS, SDKS, SESSIONS
+
+from bench.cases.poplar import DEFAULT_POPLAR, Poplar
 
 # What an operation has if an option reached it.
 ARRIVED = {
@@ -19,6 +21,21 @@ ARRIVED = {
     "--conv-dithering": {"enableConvDithering": "true"},
     "--stable-norm": {"stable": True},
 }
+# What a session has if an option reached it.
+SESSION = {
+    "--variable-offloading": ("state", {"offChip": True}),
+    "--replicated-tensor-sharding": ("state", {"sharded": True}),
+    "--stochastic-rounding": ("rounding", {"stochastic": True}),
+    "--prefetch": ("stream", {"prefetch": False}),
+}
+
+
+def given(name, option):
+    """Whether a program of SESSIONS has an option."""
+    field = option[2:].replace("-", "_")
+    return getattr(Poplar(**SESSIONS[name]["poplar"]), field) != getattr(DEFAULT_POPLAR, field)
+
+
 KINDS_OF_PRODUCTS = {"matmul", "lstm", "gru", "rnn", "popnnlstm", "popnngru"}
 LOWERED = {"poptorch": "poptorch_core.lowered", "popart": "lowered", "tensorflow_ipu": "tensorflow.lowered"}
 
@@ -58,6 +75,18 @@ def test_an_option_reaches_an_operation_or_is_recorded_as_without_effect(backend
     without_effect = found["said"]["facts"].get("without_effect", "").split(", ")
 
     assert bool(reached(backend, found, option)) != (option in without_effect)
+
+
+@pytest.mark.parametrize("backend", SDKS)
+@pytest.mark.parametrize(
+    "name, option", [(name, option) for name in SESSIONS for option in SESSION if given(name, option)]
+)
+def test_an_option_of_the_session_reaches_what_it_is_about_or_is_without_effect(backend, name, option):
+    found, (kind, wanted) = ask(backend, "sessions", name), SESSION[option]
+    without_effect = found["said"]["facts"].get("without_effect", "").split(", ")
+    arrived = any(one == kind and wanted.items() <= options.items() for one, options in operations(backend, found))
+
+    assert arrived != (option in without_effect)
 
 
 @pytest.mark.parametrize("backend", SDKS)

@@ -112,7 +112,7 @@ def test_the_true_python_layer_runs_every_case_of_the_contract_with_right_number
     """By the suite's own check: layers and networks, batches, replicas, pipelines, training."""
     answered = {
         f"{kind} {name}": answer["text"]
-        for kind in ("numbers", "many", "programs", "optimisers", "runs")
+        for kind in ("numbers", "many", "programs", "sessions", "optimisers", "runs")
         for name, answer in replayed()[kind].items()
         if answer["outcome"] != "passed" and not answer["text"].startswith("not supported: ")
     }
@@ -155,6 +155,18 @@ def test_the_true_python_layer_says_the_latency_and_the_cycles():
 
     # A batch takes the stand-in a millisecond.
     assert told == {"sdk_latency_s": pytest.approx(1e-3), "cycles": 1234567}
+
+
+@NEEDS_SOURCE
+@pytest.mark.parametrize(
+    "name, wanted",
+    [
+        ("state of 8281 numbers", {"location_optimizer": {"onChip": 0, "useReplicatedTensorSharding": 1}}),
+        ("16 bits from the host", {"enableStochasticRounding": True, "enablePrefetchDatastreams": False}),
+    ],
+)
+def test_options_reach_the_session_through_the_true_python_layer(name, wanted):
+    assert wanted.items() <= replayed()["sessions"][name]["options"].items()
 
 
 @NEEDS_SOURCE
