@@ -188,7 +188,7 @@ def run(self, stepio, debugName):
             if fake_machine.wrong("replica") and replica:
                 weights = {name: array * array.dtype.type(1.01) for name, array in weights.items()}
             scale = optimisers.loss_scale(session.optimiser) if session.training else 0.0
-            found, own, moved = models.computed(session.model, weights, batch, scale)
+            found, own, moved = models.computed(session.model, weights, batch, scale, session.options)
             results.append({name: found[name] for name in anchors})
             if fake_machine.wrong("iteration") and not replica and (step, index) == (0, 0):
                 results[-1] = {name: array * 2 for name, array in results[-1].items()}

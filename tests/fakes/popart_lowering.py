@@ -1,7 +1,7 @@
 """Which options PopART gives each kind of operation of a model.
 
 Sources, SDK 3.4: `matmul.cpp` and `irlowering.cpp` (products), `convbase.cpp`, `lstmx.cpp` and `grux.cpp`
-(`lstmOptions`), `rnnx.cpp` (none), `batchnormx.cpp` and `instancenormx.cpp`.
+(`lstmOptions`), `rnnx.cpp` (none), `batchnormx.cpp` and `groupnormx.cpp`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ KINDS = {
     "GRU": "gru",
     "RNN": "rnn",
     "BatchNormalization": "norm",
-    "InstanceNormalization": "norm",
+    "GroupNormalization": "norm",
 }
 
 
@@ -28,6 +28,8 @@ def operations(model, options):
         if not kind or (node.op_type == "BatchNormalization" and len(node.output) == 1):
             continue
         read = _options(kind, options)
+        if node.op_type == "GroupNormalization":
+            read["strided"] = options.groupNormStridedChannelGrouping
         shares = [attribute.f for attribute in node.attribute if attribute.name == "__available_memory"]
         if shares and kind != "rnn":
             read["availableMemoryProportion"] = shares[0]

@@ -15,7 +15,7 @@ import fake_machine
 import tensorflow as tf
 import tensorflow_fake_queues as queues
 import tensorflow_fake_training as training
-from tensorflow_fake_layers import GRU, LSTM
+from tensorflow_fake_layers import GRU, LSTM, GroupNorm
 from tensorflow_fake_run import Run, System
 
 IPU = "tensorflow.python.ipu"
@@ -118,6 +118,7 @@ BEHAVIOURS = {
     f"{_OPTIMISERS}.cross_replica_optimizer.CrossReplicaOptimizer.apply_gradients": training.mean_over_replicas,
     _ACCUMULATION: training.keep,
     f"{_ACCUMULATION}.apply_gradients": training.accumulate,
+    "ipu_tensorflow_addons.keras.layers.GroupNormalization": GroupNorm,
     "ipu_tensorflow_addons.keras.layers.PopnnLSTM": LSTM,
     "ipu_tensorflow_addons.keras.layers.PopnnGRU": GRU,
 }

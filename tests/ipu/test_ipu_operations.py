@@ -137,10 +137,11 @@ def test_a_record_of_poptorch_says_which_layers_are_unrolled_over_time(kind):
     assert "recurrence" not in facts["tensorflow_ipu"]
 
 
-def test_fast_group_norms_of_poptorch_are_its_own_operation():
-    """The session makes the groups strided; no elementary operation does."""
+@pytest.mark.parametrize("backend", SDKS)
+def test_group_norms_are_the_sdk_s_own_operation(backend):
+    """It has strided groups if the session or the layer says so; no elementary operation makes them."""
     grouped, fast = (
-        dict(operations("poptorch", answer("poptorch", f"network with {kind}group norms", "--stable-norm")))["norm"]
+        dict(operations(backend, answer(backend, f"network with {kind}group norms", "--stable-norm")))["norm"]
         for kind in ("", "fast ")
     )
 

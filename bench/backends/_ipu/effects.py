@@ -2,7 +2,7 @@
 
 Sources, SDK 3.4. PopTorch: `Compiler.cpp` (a memory proportion is an attribute of operations with one output),
 `RegisterOptionalAtenOps.cpp.inc` (only an LSTM stays whole; GRU and RNN become the products of each time step). PopART:
-`matmul.cpp`, `convbase.cpp`, `lstmx.cpp`, `grux.cpp`, `batchnormx.cpp`, `groupnormx.cpp`, `instancenormx.cpp`;
+`matmul.cpp`, `convbase.cpp`, `lstmx.cpp`, `grux.cpp`, `batchnormx.cpp`, `groupnormx.cpp`;
 `rnnx.cpp` passes no options to its products. `streamingmemoryopinserter.cpp`: where optimiser state is, which PopTorch
 leaves to PopART. TensorFlow: `poplar_util.cc`, `rnn_util.cc`, `norm_ops.cc`, `variables_offload_and_partition.cc`.
 """
@@ -32,7 +32,6 @@ PRODUCTS: Dict[str, FrozenSet[str]] = {
 OWN_PARTIALS = frozenset({"gru", "lstm"})
 # The recurrent layers of which PopTorch makes an operation for each time step.
 UNROLLED = frozenset({"rnn", "gru"}) | CELLS
-NORMS = ("batch_norm", "group_norm")
 # The smallest state of a weight that moves to remote memory, and that replicas share: in numbers, of PopART; and in
 # bytes of each replica, of TensorFlow.
 LEAST_OFFLOADED, LEAST_SHARDED, LEAST_REMOTE_BYTES = 2, 8192, 128
@@ -82,15 +81,12 @@ def _reads_memory(graph: Graph, case: Case, settings: Settings) -> bool:
 
 
 def _reads_stable_norm(graph: Graph, case: Case, settings: Settings) -> bool:
-    return any(_has_statistics(node, case) for node in graph.nodes if node.op in NORMS)
+    return any(_has_statistics(node) for node in graph.nodes)
 
 
-def _has_statistics(node: Node, case: Case) -> bool:
-    """Whether a norm computes the variance of its input by the SDK's operation. A batch norm does so in training."""
-    if node.op == "batch_norm":
-        return bool(node.attrs["training"])
-    # TensorFlow's group norm is made of elementary operations.
-    return case.backend != "tensorflow_ipu"
+def _has_statistics(node: Node) -> bool:
+    """Whether a node is a norm that computes the variance of its input. A batch norm does so in training."""
+    return node.op == "group_norm" or (node.op == "batch_norm" and bool(node.attrs["training"]))
 
 
 def _offloads(graph: Graph, case: Case, settings: Settings) -> bool:

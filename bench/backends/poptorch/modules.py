@@ -118,11 +118,6 @@ def hold(model: nn.Module, dtype: torch.dtype) -> None:
             tensor.data = tensor.data.to(dtype)
 
 
-def strided_norms(graph: Graph) -> bool:
-    """Whether the group norms of a network have strided groups: all of them, or none."""
-    return any(node.op == "group_norm" and node.attrs["strided"] for node in graph.nodes)
-
-
 def take_device_norms(model: nn.Module) -> None:
     """Make strided group norms PopTorch's own operation."""
     for module in model.modules():
