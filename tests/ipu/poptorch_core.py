@@ -28,7 +28,7 @@ TYPES = ((bool, "bool"), (float, "double"), (int, "uint64"), (str, "string"), ((
 OWN = ("patterns", "patterns_level", "anchored_tensors", "compilation_progress_bar_fn", "available_memory_proportion")
 # The IPUs that this process holds.
 ATTACHED = set()
-# The options of every graph that was compiled.
+# The options of every graph that was compiled, the IPUs that its blocks begin on, and its number of checkpoints.
 COMPILED = []
 # What the sources of the checkout say.
 FACTS = poptorch_trace.Facts()
@@ -159,7 +159,7 @@ def require_known(options):
 
 def compileWithManualTracing(options, accessor, training, optimiser, anchors):
     trace = TRACED[-1]
-    COMPILED.append(options)
+    COMPILED.append({"options": options, "ipus": trace.ipus, "checkpoints": trace.checkpoints})
     require_known(options)
     unsupported = trace.unsupported(FACTS.handlers) if FACTS.handlers else ()
     if unsupported:

@@ -24,8 +24,8 @@ class RealBench(contract_worker.Bench):
     def ended(self, answer):
         held = len(poptorch_core.ATTACHED)
         poptorch_core.ATTACHED.clear()
-        answer["options"] = poptorch_core.COMPILED.pop() if poptorch_core.COMPILED else {}
-        return {**answer, "held": held}
+        compiled = poptorch_core.COMPILED.pop() if poptorch_core.COMPILED else {}
+        return {**answer, **compiled, "held": held}
 
 
 def stepping(bench):

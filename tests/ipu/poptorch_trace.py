@@ -124,7 +124,7 @@ class Trace(TorchDispatchMode):
         self.kept = inputs
         self.inputs, self.outputs, self.names, self.constants = {}, [], {}, {}
         self.program, self.ipus, self.groups, self.loss, self.count = [], [], {}, None, 0
-        self.moving = ""
+        self.moving, self.checkpoints = "", 0
 
     def new(self, value):
         self.count += 1
@@ -184,6 +184,7 @@ class Trace(TorchDispatchMode):
         indexed = tree_map(lambda x: Ref(x.index) if isinstance(x, IpuTensor) else x, (args, kwargs))
         places = [x.index for x in tree_flatten(results)[0] if isinstance(x, IpuTensor)]
         self.program.append(Operation(func, *indexed, places))
+        self.checkpoints += func._schema.name == "poptorch::recomputation_checkpoint"
         if func._schema.name == "poptorch::identity_loss":
             self.loss = places[0]
         return results

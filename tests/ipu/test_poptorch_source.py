@@ -170,6 +170,16 @@ def test_options_reach_the_session_through_the_true_python_layer(name, wanted):
 
 
 @NEEDS_SOURCE
+def test_blocks_and_checkpoints_of_modules_are_in_the_graph_that_the_true_python_layer_traces():
+    programs = replayed()["programs"]
+
+    assert programs["pipeline"]["ipus"] == [0, 1]
+    assert programs["training"]["ipus"] == []
+    assert programs["--recompute manual"]["checkpoints"] > 0
+    assert programs["training"]["checkpoints"] == 0
+
+
+@NEEDS_SOURCE
 def test_a_step_copies_no_weights_from_or_to_the_device():
     said = {mode: answer["said"] for mode, answer in replayed()["stepping"].items()}
 
