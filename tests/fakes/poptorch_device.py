@@ -23,6 +23,8 @@ BATCH = (
 )
 # The IPUs that this process holds.
 ATTACHED = set()
+# The model that is being traced.
+TRACED = []
 # Calls of the core that can be made to fail, besides those that the facts name.
 LOADS, EXECUTES = "poptorch_core.loadEngineAndConnectStreams", "poptorch_core.execute"
 known_calls.update((LOADS, EXECUTES))
@@ -51,8 +53,12 @@ def compile_model(self, *args, **kwargs):
         rows = array.shape[0] if array.dim() else 1
         assert rows % factor == 0, BATCH % (array.shape, rows, iterations, replicas, accumulated, factor)
     _require_known(st.model)
-    with _untouched(st.model), _as_on_device(st), torch.no_grad():
-        st.model(*[array[: array.shape[0] // factor] for array in args])
+    TRACED.append(st)
+    try:
+        with _untouched(st.model), _as_on_device(st), torch.no_grad():
+            st.model(*[array[: array.shape[0] // factor] for array in args])
+    finally:
+        TRACED.pop()
     st.inputs = [tuple(array.shape) for array in args]
     optimiser = st.optimizer if st.training else None
     lowered = session(st.model, optimiser, args, st.settings, replicas)

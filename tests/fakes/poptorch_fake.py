@@ -62,6 +62,33 @@ def overlapped(input_tensors=None, output_tensors=None, mode=None):
     return input_tensors if output_tensors is None else output_tensors
 
 
+def for_loop(count, body, inputs):
+    if not isinstance(inputs, list):
+        raise ValueError("poptorch.for_loop expects input tensors (inputs) to be a list of tensors.")
+    if any(st.training for st in device.TRACED):
+        raise error("poptorch.for_loop() is only supported in inference")
+    values = [tensor.clone() for tensor in inputs]
+    for _ in range(count):
+        values = listed(body(*values))
+        if [(t.shape, t.dtype) for t in values] != [(t.shape, t.dtype) for t in inputs]:
+            raise error("the results of a loop's body are not like its inputs")
+    return values
+
+
+def listed(outputs):
+    return list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
+
+
+def dynamic_slice(tensor, dim, start, size, step):
+    return tensor.narrow(dim, int(start), size)[(slice(None),) * dim + (slice(None, None, step),)]
+
+
+def dynamic_update(input, src, dim, start, size):
+    updated = input.clone()
+    updated.narrow(dim, int(start), size).copy_(src)
+    return updated
+
+
 def inference_model(model, options):
     made = _executor(model, options, False)
     accumulated = contract.state(made).settings.get("Training.gradientAccumulation", 1)
@@ -131,6 +158,9 @@ BEHAVIOURS = {
     "poptorch.set_overlap_for_input": overlapped,
     "poptorch.set_overlap_for_output": overlapped,
     "poptorch.identity_loss": lambda x, reduction: {"none": x, "sum": x.sum(), "mean": x.mean()}[reduction],
+    "poptorch.for_loop": for_loop,
+    "poptorch.dynamic_slice": dynamic_slice,
+    "poptorch.dynamic_update": dynamic_update,
     "poptorch.inferenceModel": inference_model,
     "poptorch.trainingModel": training_model,
     **{f"poptorch.optim.{name}": optimiser for name in ("SGD", "Adam", "AdamW", "RMSprop")},

@@ -14,7 +14,7 @@ import fake_machine
 import poptorch_trace
 import torch
 from poptorch_rules import RULES
-from poptorch_trace import Trace, error
+from poptorch_trace import Trace, error, every
 
 CYCLES = 1234567
 # `_OptimizerType` and `enums` of the Python layer.
@@ -28,7 +28,8 @@ TYPES = ((bool, "bool"), (float, "double"), (int, "uint64"), (str, "string"), ((
 OWN = ("patterns", "patterns_level", "anchored_tensors", "compilation_progress_bar_fn", "available_memory_proportion")
 # The IPUs that this process holds.
 ATTACHED = set()
-# The options of every graph that was compiled, the IPUs that its blocks begin on, and its number of checkpoints.
+# Of every graph that was compiled: its options, the IPUs that its blocks begin on, and how many checkpoints and
+# operations it has.
 COMPILED = []
 # What the sources of the checkout say.
 FACTS = poptorch_trace.Facts()
@@ -159,11 +160,14 @@ def require_known(options):
 
 def compileWithManualTracing(options, accessor, training, optimiser, anchors):
     trace = TRACED[-1]
-    COMPILED.append({"options": options, "ipus": trace.ipus, "checkpoints": trace.checkpoints})
+    found = {"ipus": trace.ipus, "checkpoints": trace.checkpoints, "operations": sum(1 for _ in every(trace.program))}
+    COMPILED.append({"options": options, **found})
     require_known(options)
     unsupported = trace.unsupported(FACTS.handlers) if FACTS.handlers else ()
     if unsupported:
         raise error(f"Unsupported ops found in compiled model: [{', '.join('aten::' + name for name in unsupported)}].")
+    if training and any(op.function._schema.name == "poptorch::end_for_loop" for op in trace.program):
+        raise error("poptorch.for_loop() is only supported in inference")
     if training and trace.loss is None:
         raise error("Couldn't find a loss in graph")
     made = Executable(trace, options, training, optimiser)

@@ -18,6 +18,7 @@ import contract_worker
 import poptorch_core
 import poptorch_source
 import torch
+from contract_worker import compiled_only
 
 
 class RealBench(contract_worker.Bench):
@@ -50,6 +51,13 @@ def core_calls(program, graph, weights):
     finally:
         vars(poptorch_core).update(before)
     return called
+
+
+def chains(bench):
+    """Programs of chains of 6 and of 600 transitions, as they are timed."""
+    for steps in (6, 600):
+        case, settings = bench.made("hmc", dimensions={"hmc_steps": steps})
+        yield str(steps), bench.seen(case, settings, compiled_only, timed=True)
 
 
 def broken(bench):
@@ -126,6 +134,6 @@ if __name__ == "__main__":
         poptorch_source.load(folder, scratch).__fake__ = True
         bench = RealBench("poptorch")
         questions = [getattr(contract_worker, name) for name in ASKED]
-        questions += [stepping, broken, refused]
+        questions += [stepping, chains, broken, refused]
         answers = {question.__name__: dict(question(bench)) for question in questions}
     Path(file).write_text(json.dumps(answers, default=str))

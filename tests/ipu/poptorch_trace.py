@@ -21,7 +21,7 @@ aten = torch.ops.aten
 PARTS = {"_to_copy": "copy_", "randn_like": "normal_", "rand_like": "uniform_", "unsafe_split": "slice"}
 EMPTY = frozenset({"empty", "empty_like", "new_empty", "empty_strided", "alias"})
 # The operations of PopTorch that are the graph's, not a computation's.
-MARKS = ("begin_ipu_block", "end_ipu_block", "optimizer_group", "push_name_scope", "pop_name_scope")
+MARKS = ("begin_ipu_block", "end_ipu_block", "optimizer_group", "push_name_scope", "pop_name_scope", "start_for_loop")
 
 
 class Facts(NamedTuple):
@@ -125,6 +125,8 @@ class Trace(TorchDispatchMode):
         self.inputs, self.outputs, self.names, self.constants = {}, [], {}, {}
         self.program, self.ipus, self.groups, self.loss, self.count = [], [], {}, None, 0
         self.moving, self.checkpoints = "", 0
+        # The programs around the loops that are being traced.
+        self.around = []
 
     def new(self, value):
         self.count += 1
@@ -164,13 +166,28 @@ class Trace(TorchDispatchMode):
 
     def _marked(self, func, args):
         name = func._schema.name.partition("::")[2]
+        if name == "start_for_loop":
+            self.around.append(self.program)
+            self.program = []
         if name == "begin_ipu_block":
             self.ipus.append(args[2])
         if name == "optimizer_group":
             self.groups[args[0]] = [self.names[tensor.index] for tensor in args[1]]
         return name in MARKS
 
+    def _looped(self, func, outputs, inputs, count):
+        """The results of a loop of `count` rounds, whose body was traced since its start."""
+        if [(t.shape, t.dtype) for t in outputs] != [(t.shape, t.dtype) for t in inputs]:
+            raise error("the results of a loop's body are not like its inputs")
+        body, self.program = self.program, self.around.pop()
+        results = [self.new(tensor.value) for tensor in outputs]
+        places = [[tensor.index for tensor in tensors] for tensors in (inputs, outputs, results)]
+        self.program.append(Operation(func, (body, *places[:2], count), {}, places[2]))
+        return results
+
     def _recorded(self, func, args, kwargs, known):
+        if func._schema.name == "poptorch::end_for_loop":
+            return self._looped(func, *args)
         if func in (aten._local_scalar_dense.default, aten.item.default):
             raise error("aten::item is only supported in eager mode, but was intercepted in a static graph.")
         for tensor in tree_flatten((args, kwargs))[0]:
@@ -194,7 +211,7 @@ class Trace(TorchDispatchMode):
 
     def unsupported(self, handlers):
         """The names of the operations that PopTorch has no handler for."""
-        names = {op.function._schema.name.partition("::")[2] for op in self.program if op.function.namespace == "aten"}
+        names = {op.function._schema.name.partition("::")[2] for op in every(self.program)}
         names = {PARTS.get(name, name) for name in names} - EMPTY
         return sorted(name for name in names if not {name, name.rstrip("_")} & handlers)
 
@@ -204,13 +221,32 @@ class Trace(TorchDispatchMode):
         values.update({index: tensor.clone() for index, tensor in self.constants.items()})
         values.update({index: weights[name] for index, name in self.names.items()})
         with strided_groups(strided):
-            for function, args, kwargs, results in self.program:
-                args, kwargs = tree_map(
-                    lambda x: values[x.index] if isinstance(x, Ref) else x, (args, kwargs), is_leaf=is_ref
-                )
-                made = [x for x in tree_flatten(compute(function, args, kwargs))[0] if isinstance(x, torch.Tensor)]
-                values.update(zip(results, made))
+            replay(self.program, values)
         return values
+
+
+def replay(program, values):
+    """Add the results of the operations of a program to `values`, by index."""
+    for function, args, kwargs, results in program:
+        if function._schema.name == "poptorch::end_for_loop":
+            body, inputs, outputs, count = args
+            for _ in range(count):
+                replay(body, values)
+                values.update(zip(inputs, [values[index] for index in outputs]))
+            values.update(zip(results, [values[index] for index in inputs]))
+            continue
+        args, kwargs = tree_map(lambda x: values[x.index] if isinstance(x, Ref) else x, (args, kwargs), is_leaf=is_ref)
+        made = [x for x in tree_flatten(compute(function, args, kwargs))[0] if isinstance(x, torch.Tensor)]
+        values.update(zip(results, made))
+
+
+def every(program):
+    """The operations of torch in a program, and in the loops in it."""
+    for operation in program:
+        if operation.function._schema.name == "poptorch::end_for_loop":
+            yield from every(operation.args[0])
+        elif operation.function.namespace == "aten":
+            yield operation
 
 
 def is_ref(x):
@@ -236,6 +272,12 @@ def compute(func, args, kwargs):
     name = func._schema.name
     if name == "poptorch::identity_loss":
         return LOSSES[args[1]](args[0])
+    if name == "poptorch::dynamic_slice":
+        tensor, dim, start, size, step = args
+        return tensor.narrow(dim, int(start), size)[(slice(None),) * dim + (slice(None, None, step),)]
+    if name == "poptorch::dynamic_update":
+        tensor, source, dim, start, size = args
+        return aten.slice_scatter.default(tensor, source, dim, int(start), int(start) + size)
     if func.namespace == "poptorch":
         return args[0]
     if name == "aten::native_batch_norm" and args[3] is not None and args[3].dtype != args[0].dtype:

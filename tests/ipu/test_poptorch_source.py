@@ -180,6 +180,13 @@ def test_blocks_and_checkpoints_of_modules_are_in_the_graph_that_the_true_python
 
 
 @NEEDS_SOURCE
+def test_a_longer_chain_has_no_more_operations():
+    short, long = (replayed()["chains"][steps]["operations"] for steps in ("6", "600"))
+
+    assert short == long > 0
+
+
+@NEEDS_SOURCE
 def test_a_step_copies_no_weights_from_or_to_the_device():
     said = {mode: answer["said"] for mode, answer in replayed()["stepping"].items()}
 

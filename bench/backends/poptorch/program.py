@@ -37,6 +37,8 @@ class Executor(IpuProgram):
         self.lowered = lowering.Lowered(graph, weights, plain=True)
         modules.hold(self.lowered.module, getattr(torch, precision.weights))
         modules.take_device_norms(self.lowered.module)
+        if not self.training:
+            modules.take_device_loops(sdk, self.lowered.module)
         self.results: Tuple[Any, ...] = ()
         self.executor: Any = None
         self.optimiser: Any = None
