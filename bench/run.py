@@ -307,7 +307,9 @@ def _timed(job: Job, program: Program, step: Step, uncounted: Optional[Callable[
 
             samples, seen = epochs.train(program, job)
         elif job.pace is not None:
-            samples = measure_blocks(step.run, job.settings, job.pace, group=job.group, uncounted=uncounted)
+            samples = measure_blocks(
+                step.run, job.settings, job.pace, group=job.group, uncounted=uncounted, warmed_up=watch.warmed_up
+            )
         else:
             samples = measure(step.run, job.settings, group=job.group, uncounted=uncounted, warmed_up=watch.warmed_up)
     return samples, {**seen, "invalid_reasons": watch.reasons}

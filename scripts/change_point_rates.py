@@ -1,6 +1,7 @@
 """Simulate how often flat series have a change point, and how soon a step is found.
 
 python -m scripts.change_point_rates                 the rates, as docs/history.md has them
+python -m scripts.change_point_rates --of PATH       those of series that are resampled from real runs
 python -m scripts.change_point_rates --thresholds    the thresholds of bench/results/change_points.py
 """
 
@@ -9,12 +10,14 @@ from __future__ import annotations
 import argparse
 import math
 from pathlib import Path
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Dict, List
 
 import numpy as np
 
 from bench.report import history
 from bench.results import change_points as search
+from bench.results import pair_file
+from bench.results.pair import BASE, COUNTED, RATE
 
 RUNS = 100
 # A step comes after so many runs.
@@ -83,16 +86,29 @@ def found_within(draw: Draw, noise: float, runs: int, series: int) -> float:
     return found / series
 
 
-def resampled(folder: Path, first: int) -> Draw:
+def of_autosaves(folder: Path) -> List[Any]:
+    """Return the logarithms of the rates of each case, by run, from a folder of autosaves."""
+    return [np.log(series.points["rate"][series.counted]) for series in history.read([folder]).series]
+
+
+def of_pairs(path: Path) -> List[Any]:
+    """Return the logarithms of the rates of each case, by process, from a file of pairs: those of the other side, which
+    a self-check does not slow down."""
+    found: Dict[str, List[float]] = {}
+    for pair in pair_file.load(path):
+        if pair.outcome == COUNTED:
+            blocks = [value for unit in pair.units for value in unit["blocks"][BASE][RATE]]
+            found.setdefault(pair.case, []).append(-float(np.mean(np.log(blocks))))
+    return [np.array(values) for values in found.values()]
+
+
+def resampled(path: Path, first: int) -> Draw:
     """Return a draw of series from the first runs of real cases: blocks of consecutive runs of one case, by chance.
 
     The series are flat, since each block has its chance of every place. They are logarithms, not scaled by a noise.
     """
-    real = [
-        np.log(series.points["rate"][series.counted][:first])
-        for series in history.read([folder]).series
-        if len(series.counted) >= first
-    ]
+    every = of_autosaves(path) if path.is_dir() else of_pairs(path)
+    real = [values[:first] for values in every if len(values) >= first]
     print(f"{len(real)} cases with {first} runs, steps in {sum(bool(search.change_points(each)) for each in real)}:")
     print("  standard deviations " + ", ".join(f"{100 * search.noise_of(each).deviation:.2g} %" for each in real))
 
@@ -123,8 +139,8 @@ def print_thresholds(series: int) -> None:
         print(f"{count} values: {quantile:.2f} ({number} series; in use: {search.THRESHOLDS[count]})", flush=True)
 
 
-def print_resampled(folder: Path, first: int, series: int) -> None:
-    draw = resampled(folder, first)
+def print_resampled(path: Path, first: int, series: int) -> None:
+    draw = resampled(path, first)
     print(f"{series} series of {RUNS} runs, made of blocks of {BLOCK} consecutive runs:")
     print(f"  with a change point: {100 * false_alarms(draw, series, 1.0):.3g} %")
     shares = [f"{100 * found_within(draw, 1.0, runs, series):.3g} %" for runs in (3, 5, 10)]
@@ -147,7 +163,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--thresholds", action="store_true")
     parser.add_argument("--series", type=int, default=1000, help="series of each kind (default: 1000)")
-    parser.add_argument("--of", type=Path, metavar="FOLDER", help="a folder of autosaves")
+    parser.add_argument(
+        "--of", type=Path, metavar="PATH", help="a folder of autosaves, or the file of pairs of a self-check"
+    )
     parser.add_argument("--first", type=int, default=30, help="the runs of each case that count (default: 30)")
     given = parser.parse_args()
     if given.of:

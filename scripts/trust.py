@@ -146,16 +146,25 @@ def spreads(pairs: Sequence[Pair]) -> str:
     lines = [f"| case | pairs | {' | '.join(name.replace('_', ' ') for name in STATISTICS)} |"]
     lines.append("|---" * (len(STATISTICS) + 2) + "|")
     unchanged = [pair for pair in pairs if not pair.slowdown]
+    found: List[List[float]] = []
     for case in sorted({pair.case for pair in unchanged}):
         units = [[Unit(**unit) for unit in pair.units] for pair in unchanged if pair.case == case]
         if len(units) < 2:
             continue
-        cells = [
-            f"{100 * statistics.stdev(statistics.median(u.log_ratio(name) for u in pair) for pair in units):.2f} %"
-            for name in STATISTICS
-        ]
-        lines.append(f"| {case} | {len(units)} | {' | '.join(cells)} |")
+        found.append(
+            [
+                statistics.stdev(statistics.median(u.log_ratio(name) for u in pair) for pair in units)
+                for name in STATISTICS
+            ]
+        )
+        lines.append(_row(case, len(units), found[-1]))
+    for name, of in (("median of the cases", statistics.median), ("largest", max)):
+        lines += [_row(name, len(unchanged), [of(values) for values in zip(*found)])] if found else []
     return "\n".join(lines)
+
+
+def _row(name: str, count: int, deviations: Sequence[float]) -> str:
+    return f"| {name} | {count} | {' | '.join(f'{100 * each:.2f} %' for each in deviations)} |"
 
 
 def write_csv(path: Path, pairs: Sequence[Pair]) -> None:

@@ -51,7 +51,7 @@ class Samples:
     """Seconds of single steps, in order, and how they came about.
 
     section_s   what all of them took together, with what lies between two; 0: not known
-    by_clocks_s the time from the first to the last, by the clock and by a second one; 0: not known
+    by_clocks_s the time from the first to the last, or of all blocks, by the clock and by a second one; 0: not known
     use         of the cores, from the first block to the last; None: they were not timed in blocks, or it is not known
     """
 
@@ -119,18 +119,20 @@ def measure_blocks(
     clock: Callable[[], float] = perf_counter,
     group: Group = ALONE,
     uncounted: Optional[Callable[[], None]] = None,
+    warmed_up: Callable[[], None] = lambda: None,
 ) -> Samples:
     """Time `run`, warmed up, in blocks: one side of a pair. `pace` waits for the turn of this side.
 
-    A step of a group takes as long as that of its slowest member.
+    A step of a group takes as long as that of its slowest member. `uncounted` and `warmed_up` as in `measure`.
     """
     seconds: List[float] = []
-    section_s, watch, use = 0.0, None, None
+    section_s, second_s, watch, use = 0.0, 0.0, None, None
     with _no_collection():
         warm = _warm_up(run, settings, clock, group)
         inner = max(group.all_gather(_steps_per_sample(warm.step_s)))
         resume = _Resume(uncounted or run, max(group.all_gather(warm.step_s)), clock)
         block = [warm.step_s]
+        warmed_up()
         while True:
             wanted = pace(block) if group.rank == 0 else 0
             count = group.all_gather(wanted, no_timeout=True)[0]
@@ -139,7 +141,9 @@ def measure_blocks(
             watch = watch or neighbours.watch(settings.cores)
             resume.after_pause()
             block = []
+            began_s = second_clock()
             section_s += _sample(run, inner, count, block, clock)
+            second_s += second_clock() - began_s
             block = [max(step_s) for step_s in zip(*group.all_gather(block))]
             seconds += block
             # Now, since the other side of the pair uses the cores once more when it ends.
@@ -147,7 +151,7 @@ def measure_blocks(
     if not min(seconds, default=0.0) > 0:
         raise Invalid(f"a step took {min(seconds, default=0.0)} s; the clock did not move")
     steps, warmup_s = warm.steps + resume.steps, warm.seconds + resume.seconds
-    return Samples(seconds, inner, steps, warmup_s, warm.steady, section_s, use=use)
+    return Samples(seconds, inner, steps, warmup_s, warm.steady, section_s, (section_s, second_s), use)
 
 
 def _steps_per_sample(step_s: float) -> int:

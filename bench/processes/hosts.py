@@ -33,7 +33,7 @@ class Hosts:
         Raises HostLost when none is left."""
         while self._current is None:
             if not self._remaining:
-                start = "no host is left" if self._first_facts else "--worker-host: no host can be reached"
+                start = "no host is left" if self._first_facts else "no host can be reached"
                 raise HostLost(f"{start}: {'; '.join(self._failures)}")
             try:
                 host = RemoteHost(self._remaining[0], self._root, self._devices, self._revision)

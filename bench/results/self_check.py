@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import statistics
 from dataclasses import dataclass
-from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Sequence, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from bench.results.comparison import Comparisons, Store
 from bench.results.pair import COUNTED, Pair
@@ -37,13 +37,16 @@ class Part(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """The comparisons of one case with one slow-down."""
+    """The comparisons of one case with one slow-down.
+
+    seconds   of the pairs of one, the median; None: there was none
+    """
 
     comparisons: int
     slower: int
     faster: int
     undecided: int
-    seconds: float
+    seconds: Optional[float]
 
 
 @dataclass(frozen=True)
@@ -51,13 +54,13 @@ class Findings:
     """What was found of one case.
 
     counts     by slow-down, in percent
-    spread     standard deviation of the log ratios of the pairs without a change; NaN for fewer than two
-    smallest   percent of the smallest loss that is seen 9 times in 10 with this spread
+    spread     standard deviation of the log ratios of the pairs without a change; None for fewer than two
+    smallest   percent of the smallest loss that is seen 9 times in 10 with this spread; not below the budget
     """
 
     counts: Mapping[float, Counts]
-    spread: float
-    smallest: float
+    spread: Optional[float]
+    smallest: Optional[float]
 
 
 def parts(count: int) -> List[Part]:
@@ -96,8 +99,10 @@ def findings(judged: Sequence[Tuple[Part, Comparisons]], last: int) -> Dict[str,
             for pair in comparisons.counted(case)
             if not part.slowdown
         ]
-        spread = statistics.stdev(unchanged) if len(unchanged) > 1 else math.nan
-        found[case] = Findings(counts, spread, -percent(-PLANS[last].slower * spread))
+        spread = statistics.stdev(unchanged) if len(unchanged) > 1 else None
+        budget = next(each.budgets[case]["rate"] for _, each in judged if case in each.budgets)
+        smallest = None if spread is None else max(budget, -percent(-PLANS[last].slower * spread))
+        found[case] = Findings(counts, spread, smallest)
     return found
 
 
@@ -152,5 +157,5 @@ def _counts(comparisons: Sequence[Comparisons], case: str) -> Counts:
         if case in each.budgets and each.pairs[case]:
             kinds.append(each.verdicts()[case].kind)
             seconds.append(sum(pair.seconds for pair in each.pairs[case]))
-    median_s = statistics.median(seconds) if seconds else math.nan
+    median_s = statistics.median(seconds) if seconds else None
     return Counts(len(kinds), kinds.count(SLOWER), kinds.count(FASTER), kinds.count(UNDECIDED), median_s)

@@ -121,9 +121,9 @@ def of_self_check(found: Mapping[str, Any], color: bool = False) -> str:
             str(false),
             str(unchanged["undecided"]),
             *seen,
-            f"{100 * facts['spread']:.2g} %",
-            f"-{facts['smallest_percent']:.2g} %",
-            seconds(unchanged["seconds"]),
+            "-" if facts["spread"] is None else f"{100 * facts['spread']:.2g} %",
+            "-" if facts["smallest_percent"] is None else f"-{facts['smallest_percent']:.2g} %",
+            "-" if unchanged["seconds"] is None else seconds(unchanged["seconds"]),
             style="red" if false else None,
         )
     most = 100 * highest_rate(found["false"], found["comparisons"]) if found["comparisons"] else 100.0

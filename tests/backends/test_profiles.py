@@ -21,6 +21,8 @@ from bench.results.profile import OUTSIDE
 
 SCRIPT = Path(__file__).with_name("profiling_networks.py")
 NAMES = ("numpy", "onnxruntime", "openvino", "torch", "tensorflow")
+# What any machine computes in a microsecond.
+MICROSECOND_FLOP = 1000
 NETWORKS = [
     (name, f"{network} {mode}")
     for name in NAMES
@@ -80,7 +82,9 @@ def test_each_node_with_flop_is_in_one_row_that_has_a_kernel(told):
     assert {name: rows[name] for name in told["flops"]} == dict.fromkeys(told["flops"], 1)
     assert len(passes) == 1
     for row in told["rows"]:
-        assert not row["flops"] or (row["seconds"] > 0 and row["kernels"] and row["calls"] > 0)
+        assert not row["flops"] or (row["kernels"] and row["calls"] > 0)
+        # OpenVINO counts whole microseconds: a few hundred FLOP may take none.
+        assert row["flops"] < MICROSECOND_FLOP or row["seconds"] > 0
 
 
 @pytest.mark.parametrize(("name", "network"), [each for each in NETWORKS if each[1].startswith("dense")])

@@ -33,14 +33,14 @@ def measured(monkeypatch):
 
     load = backends.load
 
-    def measured(kind, case=None, **settings):
+    def measured(kind, case=None, pace=None, **settings):
         def compile(graph, weights, inputs, case, settings):
             return kind(graph, weights, case, settings).started(inputs)
 
         fake = replace(load("numpy"), modes=("inference", "eval", "training"), compile=compile)
         monkeypatch.setattr(backends, "load", lambda name: fake if name == "fake" else load(name))
         chosen = Settings(**{"max_time_s": 0.05, **settings})
-        return run.run(case or case_of(), chosen, lambda phase: None)["record"]
+        return run.run(case or case_of(), chosen, lambda phase: None, pace=pace)["record"]
 
     return measured
 
@@ -285,3 +285,25 @@ def test_inputs_change_in_place_and_back():
 
     assert [name for name in before if np.array_equal(once[name], before[name])] == []
     assert [name for name in before if not np.array_equal(arrays[name], before[name])] == []
+
+
+class Recompiled(Honest):
+    """Has been compiled `again` times."""
+
+    again = 0
+
+    def compiles(self):
+        return Recompiled.again
+
+
+@pytest.mark.parametrize("times, reasons", [(0, []), (1, ["it was compiled 1 time while it was timed"])])
+def test_a_side_that_is_compiled_again_between_its_turns_is_invalid(measured, times, reasons):
+    turns = [5, 5, 0]
+
+    def pace(block):
+        Recompiled.again += times if len(turns) == 2 else 0
+        return turns.pop(0)
+
+    record = measured(Recompiled, pace=pace)
+
+    assert [reason for reason in record["invalid_reasons"] if "compiled" in reason] == reasons

@@ -373,6 +373,33 @@ def test_what_the_cores_do_after_the_last_block_is_no_part_of_their_use(monkeypa
     assert samples.use.busy_s == pytest.approx(1100, abs=1)
 
 
+def test_a_side_times_its_blocks_by_a_second_clock_and_not_its_waits(monkeypatch):
+    """The second clock is twice as fast as the first, as after a patch of the first."""
+    scripted, turns = Scripted(constant(0.01)), Turns(3, 5)
+    monkeypatch.setattr(sampling, "second_clock", lambda: 2 * scripted.now)
+
+    def pace(block):
+        scripted.now += 50.0
+        return turns(block)
+
+    samples = measure_blocks(scripted.run, Settings(), pace, scripted.clock)
+
+    assert samples.by_clocks_s == pytest.approx((0.08, 0.16))
+
+
+def test_the_warm_up_of_a_side_is_over_before_its_first_turn():
+    order, turns = [], Turns(3)
+
+    def pace(block):
+        order.append("turn")
+        return turns(block)
+
+    scripted = Scripted(constant(0.01))
+    measure_blocks(scripted.run, Settings(), pace, scripted.clock, warmed_up=lambda: order.append("warmed up"))
+
+    assert order == ["warmed up", "turn", "turn"]
+
+
 def test_a_side_without_a_turn_has_no_samples():
     scripted = Scripted(constant(0.01))
 

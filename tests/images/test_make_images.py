@@ -115,13 +115,22 @@ def test_what_cannot_be_made_is_one_line_and_nothing_is_written(tmp_path, monkey
 
 def test_ctrl_c_leaves_a_message_and_nothing_else(tmp_path):
     command = [sys.executable, str(ROOT / "scripts" / "make_images.py"), "--images=100000", f"--out={tmp_path / 'set'}"]
-    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 30
-    while not picture_sets.files(tmp_path) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    running = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background jobs ignore Ctrl-C, and so would this process.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    try:
+        deadline = time.monotonic() + 30
+        while not picture_sets.files(tmp_path) and time.monotonic() < deadline:
+            time.sleep(0.02)
 
-    running.send_signal(signal.SIGINT)
-    _, said = running.communicate(timeout=30)
+        running.send_signal(signal.SIGINT)
+        _, said = running.communicate(timeout=30)
+    finally:
+        running.kill()
 
     assert running.returncode == 130
     assert f"interrupted: {tmp_path / 'set'} is as it was before" in said

@@ -252,7 +252,12 @@ def test_a_worker_that_prints_to_stdout_does_not_break_the_run(suite: Suite) -> 
 
 
 def test_calibration_does_not_count_against_the_time_limit_of_a_case(suite: Suite, tmp_path: Path) -> None:
-    """Eleven kernels of a quarter of a second each take longer than this limit."""
+    """Eleven kernels of a quarter of a second each take longer than this limit. One library measures them."""
+    path = suite.root / "bench" / "calibration.py"
+    everyone = "return sorted(by_package.values())"
+    assert everyone in path.read_text()
+    path.write_text(path.read_text().replace(everyone, "return ['numpy']"))
+
     result = suite.run(*SMALL, "--case-timeout=2", LAYERBENCH_CACHE=str(tmp_path))
 
     assert result.returncode == 0, result.text

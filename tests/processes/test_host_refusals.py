@@ -63,7 +63,10 @@ def test_hosts_that_differ_are_refused(refused: Callable[..., str], tmp_path: Pa
             [f"--worker-host=popen,{OTHER}", "-p", "no:xdist"],
             "2 hosts work side by side, a process of pytest-xdist each",
         ),
-        (["--worker-host=popen//python=/nowhere/python"], "popen//python=/nowhere/python: no Python"),
+        (
+            ["--worker-host=popen//python=/nowhere/python"],
+            "--worker-host: no host can be reached: popen//python=/nowhere/python: no Python",
+        ),
         (["--worker-host=popen//python=/bin/true"], "popen//python=/bin/true: no Python of 3.8 or later starts there"),
         (["--worker-host=popen", "--in-process"], "--in-process has no worker that could run on a host"),
         (

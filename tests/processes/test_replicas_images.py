@@ -43,7 +43,7 @@ def set_of_both(sets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return parent
 
 
-@pytest.mark.parametrize("engine", ["torch", "tensorflow"])
+@pytest.mark.parametrize("engine", ["torch", pytest.param("tensorflow", marks=pytest.mark.thorough)])
 def test_an_epoch_of_tfrecords_is_shared_and_its_hits_are_counted_once(
     shared: Suite, set_of_both: Path, engine: str
 ) -> None:

@@ -6,7 +6,9 @@ import math
 
 import numpy as np
 import pytest
+from pairs_by_hand import pair
 
+from bench.results import pair_file
 from bench.results.change_points import (
     FALSE_ALARM,
     FEWEST,
@@ -16,7 +18,8 @@ from bench.results.change_points import (
     noise_of,
     threshold_of,
 )
-from scripts.change_point_rates import KINDS, correlated, false_alarms, found_within, normal
+from bench.results.pair import DISTURBED
+from scripts.change_point_rates import KINDS, correlated, false_alarms, found_within, normal, of_pairs
 
 
 def wave(count, size=0.01):
@@ -161,3 +164,18 @@ def test_the_position_and_the_size_are_within_their_intervals_as_often_as_stated
 
 def test_the_share_of_false_alarms_is_that_of_the_suite_s_other_verdicts():
     assert FALSE_ALARM == 0.005
+
+
+def test_the_series_of_a_file_of_pairs_are_the_rates_of_the_side_that_is_not_slowed_down(tmp_path):
+    """Blocks of 1 and 4 s a step have the geometric mean 2 s; the disturbed pair does not count."""
+    units = [
+        {"order": "ABBA", "blocks": {"base": {"lower_quartile": [1.0, 4.0]}, "candidate": {"lower_quartile": [9.0]}}}
+    ]
+    path = tmp_path / "pairs.jsonl"
+    pair_file.create(path, {"seed": 1})
+    for each in (pair("a", 0, units=units), pair("a", 1, outcome=DISTURBED), pair("a", 1, units=units, slowdown=5.0)):
+        pair_file.append(path, each)
+
+    (values,) = of_pairs(path)
+
+    assert values == pytest.approx([-math.log(2), -math.log(2)])

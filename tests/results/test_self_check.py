@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from scipy.stats import beta
 from bench import cache
 from bench.cases.case import Settings
 from bench.clock import slowdown
-from bench.results import pair_file
+from bench.results import pair_file, table
 from bench.results import self_check as results
 from bench.results.comparison import Comparisons, Store
 from bench.results.pair import CANDIDATE
@@ -63,11 +64,26 @@ def test_a_false_verdict_and_a_detected_slow_down_are_counted():
 
 
 def test_the_spread_is_that_of_the_pairs_without_a_change():
-    found = results.findings([judged(Part(0.0, 0), a=(0.01, -0.01)), judged(Part(10.0, 0), a=(-0.3, 0.5))], last=12)
+    found = results.findings([judged(Part(0.0, 0), a=(0.04, -0.04)), judged(Part(10.0, 0), a=(-0.3, 0.5))], last=12)
 
-    assert found["a"].spread == pytest.approx(math.sqrt(2) * 0.01)
-    # Two standard deviations: 1 - exp(-0.0283).
-    assert found["a"].smallest == pytest.approx(100 * (1 - math.exp(-2 * math.sqrt(2) * 0.01)))
+    assert found["a"].spread == pytest.approx(math.sqrt(2) * 0.04)
+    # Two standard deviations: 1 - exp(-0.1131).
+    assert found["a"].smallest == pytest.approx(100 * (1 - math.exp(-2 * math.sqrt(2) * 0.04)))
+
+
+def test_the_smallest_loss_that_is_seen_is_not_below_the_budget():
+    """Two standard deviations are 2.8 %: such a loss is called the same."""
+    assert results.findings([judged(Part(0.0, 0), a=(0.01, -0.01))], last=12)["a"].smallest == 5.0
+
+
+def test_what_is_not_known_of_a_self_check_is_null_and_a_dash():
+    found = results.plain(results.findings([judged(Part(0.0, 0), a=(0.01,))], last=12), (0, 1), 0.0)
+
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    facts = found["cases"]["a"]
+    assert (facts["spread"], facts["smallest_percent"], facts["counts"]["2"]["seconds"]) == (None, None, None)
+    row = table.of_self_check(found).splitlines()[5].split()
+    assert row[-4:] == ["-", "-", "2", "s"]
 
 
 def test_a_run_with_one_false_case_is_a_false_run():

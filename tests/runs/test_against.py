@@ -83,12 +83,17 @@ def test_the_failure_is_one_line_with_the_estimate_and_its_interval(compared):
     assert "Traceback" not in result.text
 
 
+def shown(result):
+    """The verdict of each case in the table of the two sides."""
+    lines = result.stdout.splitlines()
+    return {line: lines[at + 1].split()[0] for at, line in enumerate(lines) if line in (name(2), name(3))}
+
+
 def test_the_table_has_a_line_a_case(compared):
     _, result = compared
 
+    assert shown(result) == {name(2): "slower", name(3): "same"}
     lines = result.stdout.splitlines()
-    below = {line: lines[at + 1].split()[0] for at, line in enumerate(lines) if line in (name(2), name(3))}
-    assert below == {name(2): "slower", name(3): "same"}
     assert max(len(line) for line in lines[lines.index(name(2)) - 3 :] if line.startswith("  ")) <= 100
 
 
@@ -139,11 +144,17 @@ def test_a_decided_case_gets_no_further_pair(compared):
     assert counts == {name(2): 9, name(3): 6}
 
 
-def test_two_processes_of_pytest_share_one_comparison(sleeper):
-    result = sleeper.run(*ARGUMENTS, "--batch-size=2,3", "--against=same", *TWO, "-rA")
+def test_two_processes_of_pytest_share_one_comparison_and_say_what_one_says(sleeper):
+    """The other side has no number of seconds for a step of the first case."""
+    other = "env=STEP_B2=none"
+    result = sleeper.run(*ARGUMENTS, "--batch-size=2,3", f"--against={other}", *TWO, "-rA", "--benchmark-json=now.json")
 
-    assert result.outcomes() == {name(2): "PASSED", name(3): "PASSED"}, result.text
-    assert len(records(sleeper)) == 1 + 6 + 6
+    assert result.outcomes() == {name(2): "FAILED", name(3): "PASSED"}, result.text
+    assert [line["case"] for line in records(sleeper)[1:]].count(name(3)) == 6
+    assert f"layerbench: against {other}, at most 12 pairs" in result.stdout
+    assert shown(result) == {name(2): "broken", name(3): "same"}
+    (broken,) = sleeper.read("now.json")["layerbench"]["verdicts"]
+    assert (broken["id"], broken["spec"], broken["verdict"]) == (name(2), other, "broken")
 
 
 def test_a_run_that_was_killed_goes_on_from_its_pairs(sleeper):
@@ -250,6 +261,15 @@ def test_collecting_starts_no_other_side(sleeper):
     result = sleeper.run(*SMALL, "--backend=sleeper", "--against=python=/no/python", "--collect-only", "-q")
 
     assert result.returncode == 0, result.text
+
+
+def test_a_python_that_does_not_start_is_refused_by_the_name_of_the_option(sleeper):
+    result = sleeper.run(*ARGUMENTS, "--against=python=/no/python")
+
+    assert result.returncode == 4, result.text
+    (line,) = result.errors
+    assert line.startswith("ERROR: --against python=/no/python: the base does not start: no host can be reached: ")
+    assert line.endswith("no Python of 3.8 or later starts there (//python=FILE)")
 
 
 @pytest.mark.parametrize(

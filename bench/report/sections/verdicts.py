@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
@@ -241,6 +240,6 @@ def _findings(case: str, each: Mapping[str, Any]) -> List[Cell]:
     for slowdown in SLOWDOWNS:
         seen = of(slowdown)
         cells.append(Cell(f"{seen['slower']:.0f} of {seen['comparisons']:.0f}"))
-    cells.append(Cell("" if spread is None or math.isnan(spread) else f"{100 * spread:.2g} %"))
+    cells.append(Cell("" if spread is None else f"{100 * spread:.2g} %"))
     cells.append(Cell("" if smallest is None else f"-{smallest:.2g} %"))
     return cells
