@@ -68,6 +68,12 @@ def detect(environ: Mapping[str, str]) -> Optional[Launched]:
     return launched if launched is not None and launched.count > 1 else None
 
 
+def alone_under_poprun(environ: Mapping[str, str]) -> bool:
+    """Whether poprun started a single process. Its library works in that process only, not in workers of it."""
+    launched = _mpi(environ)
+    return launched is not None and launched.by == "poprun" and launched.count == 1
+
+
 def _torchrun(environ: Mapping[str, str]) -> Optional[Launched]:
     if "TORCHELASTIC_RUN_ID" not in environ:
         return None

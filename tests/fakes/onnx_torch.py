@@ -14,8 +14,8 @@ def tensor(proto):
     return torch.from_numpy(numpy_helper.to_array(proto).copy())
 
 
-def run(graph, given, training=False):
-    """Every tensor of a graph by name, from those that are `given`."""
+def run(graph, given, training=False, strided=False):
+    """Every tensor of a graph by name, from those that are `given`. `strided`: the groups of group norms are."""
     values = dict(given)
     for node in graph.node:
         attrs = {one.name: helper.get_attribute_value(one) for one in node.attribute if not one.name.startswith("__")}
@@ -26,6 +26,8 @@ def run(graph, given, training=False):
             made = functional.dropout(args[0], attrs["ratio"], training)
         elif node.op_type == "BatchNormalization":
             made = _batch_norm(len(node.output), *args, **attrs)
+        elif node.op_type == "GroupNormalization":
+            made = group_norm(*args, strided=strided, **attrs)
         else:
             made = OPS[node.op_type](*args, **attrs)
         made = made if isinstance(made, (list, tuple)) else [made]
@@ -78,6 +80,23 @@ def _instance_norm(x, scale, bias, epsilon):
     normed = centred / (centred.square().mean(axes, keepdim=True) + epsilon).sqrt()
     shape = (-1,) + (1,) * len(axes)
     return normed * scale.reshape(shape) + bias.reshape(shape)
+
+
+def group_norm(x, scale, bias, num_groups, epsilon=1e-5, strided=False):
+    """PopART's operator: the result, and the mean and 1 / deviation of each row and group.
+
+    strided   channel c is in group c % groups
+    """
+    parts = x.float().reshape(len(x), num_groups, -1, *x.shape[2:])
+    if strided:
+        parts = x.float().reshape(len(x), -1, num_groups, *x.shape[2:]).transpose(1, 2)
+    axes = tuple(range(2, parts.dim()))
+    mean = parts.mean(axes, keepdim=True)
+    root = (parts.var(axes, unbiased=False, keepdim=True) + epsilon).rsqrt()
+    normed = (parts - mean) * root
+    normed = (normed.transpose(1, 2) if strided else normed).reshape(x.shape).to(x.dtype)
+    shape = (-1,) + (1,) * (x.dim() - 2)
+    return normed * scale.reshape(shape) + bias.reshape(shape), mean.flatten(), root.flatten()
 
 
 def _gemm(a, b, c=None, transB=0):

@@ -14,7 +14,7 @@ import numpy as np
 import popart_models as models
 import popart_optimisers as optimisers
 from contract import new, state
-from popart_lowering import operations
+from popart_lowering import operations, session
 
 HELD = {}
 
@@ -78,8 +78,9 @@ class Session:
         self.training = training
         self.model = models.checked(given["fnModel"], training, self.options, given.get("loss"), refuse)
         self.types = models.types(self.model)
-        contract.record("popart.lowered", operations(self.model, given["userOptions"]))
         options = self.options
+        lowered = session(self.model, options, given.get("optimizer"))
+        contract.record("popart.lowered", {**operations(self.model, options), **lowered})
         self.replicas = options.replicatedGraphCount if options.enableReplicatedGraphs else 1
         self.accumulated = options.accumulationFactor if options.enableGradientAccumulation else 1
         self.steps = state(self.flow).steps
@@ -187,7 +188,7 @@ def run(self, stepio, debugName):
             if fake_machine.wrong("replica") and replica:
                 weights = {name: array * array.dtype.type(1.01) for name, array in weights.items()}
             scale = optimisers.loss_scale(session.optimiser) if session.training else 0.0
-            found, own, moved = models.computed(session.model, weights, batch, scale)
+            found, own, moved = models.computed(session.model, weights, batch, scale, session.options)
             results.append({name: found[name] for name in anchors})
             if fake_machine.wrong("iteration") and not replica and (step, index) == (0, 0):
                 results[-1] = {name: array * 2 for name, array in results[-1].items()}

@@ -8,6 +8,8 @@ import contract
 import numpy as np
 
 SUPPORT = contract.facts()["onnx_support"]
+# The domain of PopART's own operators.
+OWN = "ai.graphcore"
 # PopART rewrites Gemm before it looks for an operator, and makes a constant tensor of a Constant.
 SPECIAL = ("Constant", "Gemm")
 # Attributes of recurrent layers that PopART refuses, or knows one value of.
@@ -34,7 +36,9 @@ def checked(model, training, options, loss, refuse):
     import onnx
 
     proto = onnx.load_model_from_string(model)
-    if proto.ir_version > 6 or [(one.domain, one.version) for one in proto.opset_import] != [("", 11)]:
+    opsets = {one.domain: one.version for one in proto.opset_import}
+    used = {one.domain for one in nodes(proto.graph)} | {""}
+    if proto.ir_version > 6 or opsets != {domain: {"": 11, OWN: 1}.get(domain) for domain in used}:
         refuse(f"opsets {proto.opset_import}, IR version {proto.ir_version}")
     for node in nodes(proto.graph):
         _check_node(node, training, refuse)
@@ -55,6 +59,9 @@ def _check_node(node, training, refuse):
     from onnx import defs
 
     name = node.op_type
+    if node.domain == OWN:
+        _check_own(node, refuse)
+        return
     version = defs.get_schema(name, 11).since_version
     if name not in SPECIAL and version not in SUPPORT["operators"].get(name, ()):
         refuse(f"No OpDefinition found for ai.onnx.{name}:{version}")
@@ -65,6 +72,17 @@ def _check_node(node, training, refuse):
         refuse(f"the Ir is in training mode, yet this batch-normalization Op has only {len(node.output)} output(s)")
     if training and name in ("Scan", "Loop"):
         refuse(f"Failed to get a gradient op for {name}")
+
+
+def _check_own(node, refuse):
+    """Attributes and results of an operator of PopART's own (`groupnorm.cpp`)."""
+    if node.op_type.lower() not in SUPPORT["graphcore_builder_operators"]:
+        refuse(f"No OpDefinition found for {OWN}.{node.op_type}:1")
+    attributes = {one.name for one in node.attribute if not one.name.startswith("__")}
+    if node.op_type == "GroupNormalization" and not (
+        {"num_groups"} <= attributes <= {"num_groups", "epsilon"} and (len(node.input), len(node.output)) == (3, 3)
+    ):
+        refuse(f"GroupNormalization has attributes {attributes}, {len(node.input)} inputs, {len(node.output)} outputs")
 
 
 def _check_variables(proto, refuse):
@@ -116,7 +134,7 @@ def _runtime(model):
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def computed(proto, weights, batch, scale):
+def computed(proto, weights, batch, scale, options):
     """The outputs by name; in training, where `scale` is the factor on the loss, also the gradients, and the running
     statistics as they move."""
     names = [one.name for one in proto.graph.output]
@@ -124,15 +142,18 @@ def computed(proto, weights, batch, scale):
         for one in proto.graph.initializer:
             one.raw_data = np.ascontiguousarray(weights[one.name]).tobytes() if one.name in weights else one.raw_data
         return dict(zip(names, _runtime(proto.SerializeToString()).run(names, batch))), {}, {}
-    return _by_torch(proto, weights, batch, scale, names)
+    return _by_torch(proto, weights, batch, scale, names, options.groupNormStridedChannelGrouping)
 
 
 def _plain(proto):
+    """Whether ONNX Runtime can run a model."""
+    if any(node.domain for node in nodes(proto.graph)):
+        return False
     kinds = {one.type.tensor_type.elem_type for one in [*proto.graph.input, *proto.graph.output]}
     return 10 not in kinds
 
 
-def _by_torch(proto, weights, batch, scale, names):
+def _by_torch(proto, weights, batch, scale, names, strided):
     import onnx_torch
     import torch
 
@@ -146,7 +167,7 @@ def _by_torch(proto, weights, batch, scale, names):
             leaf.requires_grad_(name not in running)
     given = {**leaves, **{name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in batch.items()}}
     with torch.set_grad_enabled(training):
-        values = onnx_torch.run(proto.graph, given, training)
+        values = onnx_torch.run(proto.graph, given, training, strided)
     found = {name: values[name].detach().numpy() for name in names}
     if not training:
         return found, {}, {}

@@ -30,6 +30,16 @@ def loss_scale(optimiser):
     return state(optimiser).values["lossScaling"][0]
 
 
+def has_place(optimiser, options):
+    """Whether there is state whose place is that of optimiser state: a combined buffer is among the accumulators."""
+    own = state(optimiser)
+    if own.kind == "SGD" and not own.values["defaultMomentum"][0]:
+        return False
+    accumulates = options.enableGradientAccumulation and options.accumulationFactor > 1
+    kind = next((one.name for one in own.options.values() if type(one).__name__ == "SGDAccumulatorAndMomentum"), "")
+    return not (kind == "Combined" and accumulates)
+
+
 def stepped(optimiser, weights, grads, memory):
     """The weights after one update by `grads`, which are of the scaled loss."""
     own = state(optimiser)

@@ -6,12 +6,14 @@ Weights live on the device: the host's change when they are copied.
 from __future__ import annotations
 
 import contextlib
+import inspect
 
 import contract
 import fake_machine
 import torch
 from contract_calls import fail
-from poptorch_lowering import operations
+from contract_calls import names as known_calls
+from poptorch_lowering import operations, session
 
 CYCLES = 1234567
 BATCH = (
@@ -21,6 +23,11 @@ BATCH = (
 )
 # The IPUs that this process holds.
 ATTACHED = set()
+# The model that is being traced.
+TRACED = []
+# Calls of the core that can be made to fail, besides those that the facts name.
+LOADS, EXECUTES = "poptorch_core.loadEngineAndConnectStreams", "poptorch_core.execute"
+known_calls.update((LOADS, EXECUTES))
 
 
 def error(text):
@@ -46,17 +53,23 @@ def compile_model(self, *args, **kwargs):
         rows = array.shape[0] if array.dim() else 1
         assert rows % factor == 0, BATCH % (array.shape, rows, iterations, replicas, accumulated, factor)
     _require_known(st.model)
-    with _untouched(st.model), _as_on_device(st), torch.no_grad():
-        st.model(*[array[: array.shape[0] // factor] for array in args])
+    TRACED.append(st)
+    try:
+        with _untouched(st.model), _as_on_device(st), torch.no_grad():
+            st.model(*[array[: array.shape[0] // factor] for array in args])
+    finally:
+        TRACED.pop()
     st.inputs = [tuple(array.shape) for array in args]
-    contract.record("poptorch_core.lowered", operations(st.model, st.settings))
+    optimiser = st.optimizer if st.training else None
+    lowered = session(st.model, optimiser, args, st.settings, replicas)
+    contract.record("poptorch_core.lowered", {**operations(st.model, st.settings), **lowered})
     if "useOfflineIpuTarget" in st.settings and st.settings.get("logCycleCount"):
         raise error("Cycle count logging is only supported on actual IPU hardware.")
     if "useOfflineIpuTarget" not in st.settings and not st.settings.get("useIpuModel"):
         st.held.update(_acquire(st))
         ATTACHED.update(st.held)
     st.compiled = True
-    fail("poptorch_core.loadEngineAndConnectStreams")
+    fail(LOADS)
     to_device(self)
 
 
@@ -88,7 +101,12 @@ def _acquire(st):
 
 
 def destroy(self):
+    """As `_poplar_executor.py`, it reads back what training changed. A broken device answers no more."""
     st = contract.state(self)
+    if st.broken and st.training:
+        untried, st.tried = not st.tried, True
+        if untried or st.optimizer.host_state_is_dirty:
+            raise error("the device does not answer")
     ATTACHED.difference_update(st.held)
     st.held.clear()
     st.compiled = False
@@ -133,7 +151,11 @@ def call(self, *args, **kwargs):
         compile_model(self, *args)
     if [tuple(array.shape) for array in args] != st.inputs:
         raise error(f"The shapes of the inputs are {[tuple(a.shape) for a in args]}, compiled for {st.inputs}")
-    st.ran = True
+    st.broken = True
+    if st.training:
+        _state_attribute(st).store(st.optimizer, True)
+    fail(EXECUTES)
+    st.broken, st.ran = False, True
     iterations, accumulated, replicas = sizes(st)
     results = []
     with _on_device(st), _as_on_device(st):
@@ -143,6 +165,10 @@ def call(self, *args, **kwargs):
     if st.settings.get("enableSyntheticData"):
         given = [torch.full_like(one, float("nan")) for one in given]
     return given[0] if len(given) == 1 else tuple(given)
+
+
+def _state_attribute(st):
+    return inspect.getattr_static(st.optimizer, "host_state_is_dirty")
 
 
 def _iteration(st, args, iteration, accumulated, replicas):

@@ -36,6 +36,14 @@ def memory_proportions(self, available_memory_proportion):
     assert available_memory_proportion
 
 
+def location(name):
+    def told(self, use):
+        contract.state(self).__dict__[name] = use
+        return self
+
+    return told
+
+
 # Models
 
 
@@ -52,6 +60,33 @@ def checkpoint(*tensors):
 
 def overlapped(input_tensors=None, output_tensors=None, mode=None):
     return input_tensors if output_tensors is None else output_tensors
+
+
+def for_loop(count, body, inputs):
+    if not isinstance(inputs, list):
+        raise ValueError("poptorch.for_loop expects input tensors (inputs) to be a list of tensors.")
+    if any(st.training for st in device.TRACED):
+        raise error("poptorch.for_loop() is only supported in inference")
+    values = [tensor.clone() for tensor in inputs]
+    for _ in range(count):
+        values = listed(body(*values))
+        if [(t.shape, t.dtype) for t in values] != [(t.shape, t.dtype) for t in inputs]:
+            raise error("the results of a loop's body are not like its inputs")
+    return values
+
+
+def listed(outputs):
+    return list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
+
+
+def dynamic_slice(tensor, dim, start, size, step):
+    return tensor.narrow(dim, int(start), size)[(slice(None),) * dim + (slice(None, None, step),)]
+
+
+def dynamic_update(input, src, dim, start, size):
+    updated = input.clone()
+    updated.narrow(dim, int(start), size).copy_(src)
+    return updated
 
 
 def inference_model(model, options):
@@ -76,6 +111,7 @@ def _executor(model, options, training):
     contract.state(made).__dict__.update(
         model=model, settings=told, training=training, compiled=False, held=held, device={}, ran=False, inputs=None
     )
+    contract.state(made).__dict__.update(broken=False, tried=False)
     weakref.finalize(made, lambda: device.ATTACHED.difference_update(held))
     return made
 
@@ -113,11 +149,18 @@ def set_optimizer(self, optimizer):
 BEHAVIOURS = {
     "poptorch.Options._Popart.set": popart_set,
     "poptorch.Options.setAvailableMemoryProportion": memory_proportions,
+    **{
+        f"poptorch.TensorLocationSettings.{name}": location(name)
+        for name in ("useOnChipStorage", "useReplicatedTensorSharding")
+    },
     "poptorch.BeginBlock": begin_block,
     "poptorch.recomputationCheckpoint": checkpoint,
     "poptorch.set_overlap_for_input": overlapped,
     "poptorch.set_overlap_for_output": overlapped,
     "poptorch.identity_loss": lambda x, reduction: {"none": x, "sum": x.sum(), "mean": x.mean()}[reduction],
+    "poptorch.for_loop": for_loop,
+    "poptorch.dynamic_slice": dynamic_slice,
+    "poptorch.dynamic_update": dynamic_update,
     "poptorch.inferenceModel": inference_model,
     "poptorch.trainingModel": training_model,
     **{f"poptorch.optim.{name}": optimiser for name in ("SGD", "Adam", "AdamW", "RMSprop")},

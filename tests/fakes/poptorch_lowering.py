@@ -8,8 +8,9 @@ time step) and `NormalizationOps.cpp`; PopART `matmul.cpp`, `convbase.cpp`, `lst
 
 from __future__ import annotations
 
+import contract
 import torch
-from popart_lowering import convolution
+from popart_lowering import convolution, located
 
 PRODUCTS = (torch.nn.Linear, torch.nn.GRU, torch.nn.RNN, torch.nn.RNNCell, torch.nn.GRUCell, torch.nn.LSTMCell)
 NORMS = (torch.nn.BatchNorm2d, torch.nn.GroupNorm)
@@ -29,6 +30,35 @@ def operations(model, told):
         if kind and options not in found.setdefault(kind, []):
             found[kind].append(options)
     return found
+
+
+def session(model, optimiser, inputs, told, replicas):
+    """Where the state of an optimiser is, and what rounds numbers of 16 bits and streams inputs."""
+    popart, found = told.get("_Popart.set", {}), {}
+    tensors = [*inputs, *model.parameters(), *model.buffers()]
+    if any(tensor.dtype == torch.float16 for tensor in tensors):
+        found["rounding"] = [{"stochastic": told.get("Precision.enableStochasticRounding", False)}]
+    if inputs and not told.get("enableSyntheticData"):
+        found["stream"] = [{"prefetch": popart.get("enablePrefetchDatastreams", True)}]
+    sizes = [p.numel() for group in optimiser.param_groups for p in group["params"]] if optimiser else []
+    shared = optimiser is not None and _shares_a_buffer(optimiser, told)
+    location = told.get("TensorLocations.setOptimizerLocation")
+    if sizes and _has_state(optimiser) and not shared:
+        where = vars(contract.state(location)) if location else {}
+        off_chip, sharded = not where.get("useOnChipStorage", True), where.get("useReplicatedTensorSharding")
+        found["state"] = [located(max(sizes), off_chip, sharded, replicas)]
+    return found
+
+
+def _has_state(optimiser):
+    arguments = contract.state(optimiser).arguments
+    return type(optimiser).__name__ != "SGD" or bool(arguments.get("momentum"))
+
+
+def _shares_a_buffer(optimiser, told):
+    """SGD1's velocity is an accumulator too, whose place is that of accumulators."""
+    combined = contract.state(optimiser).arguments.get("use_combined_accum")
+    return bool(combined) and told.get("Training.gradientAccumulation", 1) > 1
 
 
 def _operation(module, popart, share):

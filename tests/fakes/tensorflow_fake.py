@@ -15,7 +15,7 @@ import fake_machine
 import tensorflow as tf
 import tensorflow_fake_queues as queues
 import tensorflow_fake_training as training
-from tensorflow_fake_layers import GRU, LSTM
+from tensorflow_fake_layers import GRU, LSTM, GroupNorm
 from tensorflow_fake_run import Run, System
 
 IPU = "tensorflow.python.ipu"
@@ -59,6 +59,8 @@ def configure(self: Any, device: str = "cpu") -> None:
         raise tf.errors.InternalError(None, None, text)
     System.products, System.convolutions = self.matmuls.poplar_options, self.convolutions.poplar_options
     System.stable = self.norms.use_stable_statistics
+    System.prefetches = self.optimizations.prefetch_data_streams
+    System.rounds = self.floating_point_behaviour.esr.name == "ON"
     System.ipus, System.executes = wanted, self.device_connection.type.name != "PRE_COMPILE"
 
 
@@ -116,6 +118,7 @@ BEHAVIOURS = {
     f"{_OPTIMISERS}.cross_replica_optimizer.CrossReplicaOptimizer.apply_gradients": training.mean_over_replicas,
     _ACCUMULATION: training.keep,
     f"{_ACCUMULATION}.apply_gradients": training.accumulate,
+    "ipu_tensorflow_addons.keras.layers.GroupNormalization": GroupNorm,
     "ipu_tensorflow_addons.keras.layers.PopnnLSTM": LSTM,
     "ipu_tensorflow_addons.keras.layers.PopnnGRU": GRU,
 }

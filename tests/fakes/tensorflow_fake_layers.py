@@ -15,6 +15,7 @@ _true_conv2d = tf.nn.conv2d
 
 def _conv2d(input: Any, filters: Any, strides: Any, padding: Any, **more: Any) -> Any:
     lowered("conv", **System.convolutions)
+    rounded(input)
     groups = input.shape[-1] // filters.shape[2]
     if groups == 1:
         return _true_conv2d(input, filters, strides, padding, **more)
@@ -28,6 +29,12 @@ def lowered(kind: str, **options: Any) -> None:
         contract.record("tensorflow.lowered", {kind: [options]})
 
 
+def rounded(x: Any) -> None:
+    """Record how the results of an operation are rounded, if they have 16 bits."""
+    if getattr(x, "dtype", None) == tf.float16:
+        lowered("rounding", stochastic=System.rounds)
+
+
 # Fake layers that are being computed: the operations in them are no operations of an IPU.
 _WITHIN: List[Any] = []
 
@@ -35,6 +42,7 @@ _WITHIN: List[Any] = []
 def _recording(true: Any, kind: str, options: Any) -> Any:
     def call(*args: Any, **kwargs: Any) -> Any:
         lowered(kind, **options(kwargs))
+        rounded(args[0] if args else next(iter(kwargs.values())))
         return true(*args, **kwargs)
 
     return call
@@ -56,6 +64,32 @@ for _module in (gen_math_ops, tf.raw_ops, tf.compat.v2.raw_ops):
         if hasattr(_module, _name):
             setattr(_module, _name, _recording(getattr(_module, _name), "matmul", _product_options))
 gen_nn_ops.fused_batch_norm_v3 = _recording(gen_nn_ops.fused_batch_norm_v3, "norm", _norm_options)
+
+
+class GroupNorm:
+    """PopLibs's group norm of (rows, height, width, channels), as addons' `normalization.py` has it."""
+
+    def __init__(self, groups: int = 2, channels_axis: int = -1, epsilon: float = 1e-3, **told: Any) -> None:
+        assert channels_axis in (-1, 3)
+        self.groups, self.epsilon, self.strided = groups, epsilon, told.get("strided_channel_grouping", True)
+        self.kind = tf.as_dtype(told.get("dtype") or "float32")
+
+    def build(self, input_shape: Any) -> None:
+        if input_shape[-1] % self.groups:
+            raise ValueError(f"{input_shape[-1]} channels is not commensurate with {self.groups} groups.")
+        self.gamma, self.beta = (tf.Variable(one(input_shape[-1:], self.kind)) for one in (tf.ones, tf.zeros))
+
+    def __call__(self, inputs: Any, training: Any = None) -> Any:
+        assert isinstance(training, bool), "Keras's own learning phase"
+        assert inputs.dtype == self.kind, f"inputs of {inputs.dtype} in a layer of {self.kind}"
+        lowered("norm", stable=System.stable, strided=self.strided)
+        rounded(inputs)
+        rows, height, width, channels = inputs.shape
+        parts = [channels // self.groups, self.groups] if self.strided else [self.groups, channels // self.groups]
+        split = tf.reshape(tf.cast(inputs, tf.float32), [rows, height, width, *parts])
+        mean, variance = tf.nn.moments(split, [1, 2, 3 if self.strided else 4], keepdims=True)
+        normed = tf.reshape((split - mean) * tf.math.rsqrt(variance + self.epsilon), inputs.shape)
+        return tf.cast(normed, self.kind) * tf.convert_to_tensor(self.gamma) + tf.convert_to_tensor(self.beta)
 
 
 class _Recurrent:

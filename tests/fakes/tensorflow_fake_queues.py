@@ -6,7 +6,7 @@ import itertools
 from typing import Any, List
 
 import tensorflow as tf
-from contract import state
+from contract import record, state
 from fake_machine import wrong
 from tensorflow_fake_run import System
 
@@ -40,6 +40,7 @@ def delete_infeed(self: Any) -> None:
 def dequeued(queue: Any) -> List[Any]:
     """Return the next element of the replica whose turn it is: one after the other goes to one after the other."""
     held, run = state(queue), System.run
+    record("tensorflow.lowered", {"stream": [{"prefetch": System.prefetches}]})
     assert held.iterator is not None, "an infeed that is not initialised"
     if not held.ahead.get(run.turn):
         # Two more rounds are fetched ahead. The SDK drops the last round where it is incomplete.

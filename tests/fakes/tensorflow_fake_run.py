@@ -13,7 +13,8 @@ from tensorflow import errors
 
 class System:
     """The IPUs of this process; None: none are configured. Whether they run what is compiled; every variable made
-    under a strategy; the present call; the options of products, convolutions and norms."""
+    under a strategy; the present call; the options of products, convolutions, norms; whether streams
+    are fetched ahead, and 16-bit numbers rounded stochastically."""
 
     ipus: Optional[int] = None
     executes = True
@@ -22,6 +23,8 @@ class System:
     products: Dict[str, str] = {}
     convolutions: Dict[str, str] = {}
     stable = False
+    prefetches = True
+    rounds = False
 
 
 class Ended(BaseException):

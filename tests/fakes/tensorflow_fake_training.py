@@ -6,7 +6,7 @@ import inspect
 from typing import Any, Dict, List
 
 import tensorflow as tf
-from contract import state
+from contract import record, state
 from fake_machine import wrong
 from tensorflow_fake_queues import dequeued
 from tensorflow_fake_run import System
@@ -70,6 +70,7 @@ def pipeline(computational_stages: Any, **told: Any) -> None:
         if make:
             mean = told["reduction_method"].name == "MEAN" and not wrong("accumulation")
             factor = 1 / count if mean else 1.0
+            place_state(sums.values(), told)
             state(made).opt.apply_gradients([(total * factor, variable) for total, variable in sums.values()])
         if added:
             told["outfeed_queue"].enqueue(totals)
@@ -101,6 +102,18 @@ def gradients(tape: Any, made: Any) -> Any:
     if not tf.executing_eagerly():
         return opt.compute_gradients(state(made).loss, **told)
     return list(zip(tape.gradient(state(made).loss, told["var_list"]), told["var_list"]))
+
+
+def place_state(pairs: Any, told: Any) -> None:
+    """Record where the largest variable is that only the update reads (`variables_offload_and_partition.cc`)."""
+    weights = [variable for _, variable in pairs]
+    own = [one for one in System.variables if all(one is not weight for weight in weights)]
+    shares = System.run.replicas if told["replicated_optimizer_state_sharding"] else 1
+    # None is automatic: what is large enough goes to remote memory.
+    remote = told["offload_weight_update_variables"] is not False and any(
+        one.shape.num_elements() * one.dtype.size >= 128 * shares for one in own
+    )
+    record("tensorflow.lowered", {"state": [{"offChip": remote, "sharded": remote and shares > 1}]})
 
 
 def keep(self: Any, **told: Any) -> None:
@@ -141,4 +154,5 @@ def accumulate(self: Any, grads_and_vars: Any, global_step: Any = None, name: An
     if held.batches % held.num_mini_batches:
         return tf.no_op() if not tf.executing_eagerly() else None
     found, held.sums = held.sums, None
+    place_state(pairs, vars(held))
     return self._opt.apply_gradients([(one, v) for one, (_, v) in zip(found, pairs)], global_step, name)

@@ -132,6 +132,37 @@ OPERATIONS: Dict[str, Dict[str, Any]] = {
         **poplar(available_memory_proportion=(0.3,), conv_dithering=True, stable_norm=True),
     },
 }
+# Programs of which options that no single operation reads have an effect or none, by what each of them is about.
+PLACED = {**TRAINED, "replicas": 2, **poplar(variable_offloading=True, replicated_tensor_sharding=True)}
+HURRIED = poplar(stochastic_rounding=True, prefetch=False)
+SESSIONS: Dict[str, Dict[str, Any]] = {
+    "state of 64 numbers": {**PLACED, "recipe": {"optimiser": "momentum"}},
+    "state of 64 numbers of 16 bits": {**PLACED, "precision": "fp16", "recipe": {"optimiser": "momentum"}},
+    "state of 8100 numbers": {**PLACED, "dimensions": {"units": 90}, "recipe": {"optimiser": "adam"}},
+    "state of 8281 numbers": {**PLACED, "dimensions": {"units": 91}, "recipe": {"optimiser": "rmsprop"}},
+    "no state": PLACED,
+    "a combined buffer": {
+        **PLACED,
+        "dimensions": {"units": 91},
+        "recipe": {"optimiser": "momentum", "gradient_accumulation": 2},
+        "poplar": {**PLACED["poplar"], "combined_momentum": True},
+    },
+    "a combined buffer, not accumulated": {
+        **PLACED,
+        "dimensions": {"units": 91},
+        "recipe": {"optimiser": "momentum"},
+        "poplar": {**PLACED["poplar"], "combined_momentum": True},
+    },
+    "32 bits from the host": HURRIED,
+    "16 bits from the host": {"precision": "fp16", **HURRIED},
+    "mixed precision from the host": {"precision": "fp16m", **HURRIED},
+    "16 bits, synthetic": {
+        "precision": "fp16",
+        "data": "synthetic",
+        "poplar": {**HURRIED["poplar"], "output_mode": ""},
+    },
+    "no inputs": {"workload": "hmc", **HURRIED},
+}
 # Injected errors: the mode, the way of contract_worker.WAYS, and the message of the check that detects it.
 WRONG = {
     "replica": ("inference", "replicas", "batch 1 of 2 of a call is off"),
@@ -292,7 +323,7 @@ POPTORCH = Sdk(
         "frozen": ("AttributeError", "Can't modify frozen Options", {}),
         "unknown": ("poptorch.Error", "something else", {}),
     },
-    fails_at={"early": f"{EXECUTOR}.compile", "late": f"{EXECUTOR}.__call__"},
+    fails_at={"early": f"{EXECUTOR}.compile", "late": "poptorch_core.execute"},
     steps=(
         *("poptorch.trainingModel", "poptorch_core.loadEngineAndConnectStreams"),
         *(f"{EXECUTOR}.{name}" for name in ("copyWeightsToHost", "copyWeightsToDevice", "setOptimizer", "destroy")),

@@ -119,8 +119,9 @@ class Bench:
                 more["batches_per_step"] = fewest
         return Settings(recipe=Recipe(**recipe), poplar=Poplar(**poplar), **more)
 
-    def made(self, workload, mode="inference", precision="fp32", variant="plain", **way):
+    def made(self, workload, mode="inference", precision="fp32", variant="plain", dimensions=None, **way):
         case = self.case(workload, mode, precision, variant, way.get("replicas", 1))
+        case = dataclasses.replace(case, dimensions={**case.dimensions, **(dimensions or {})})
         return case, self.settings(case, **way)
 
     def compiled(self, case, settings, timed=False):
@@ -313,6 +314,13 @@ def operations(bench):
             yield f"{kind}: {option}", bench.seen(case, settings, once)
 
 
+def sessions(bench):
+    """Where optimiser state is, and how numbers are rounded and inputs fetched, in each program of SESSIONS."""
+    for name, change in contract_sdks.SESSIONS.items():
+        case, settings = bench.made(**{"workload": "dense", **change})
+        yield name, bench.seen(case, settings, once, timed=case.workload == "hmc")
+
+
 def faults(bench):
     """Exceptions of the SDK in compilation and in a run."""
     case, settings = bench.made("dense", "training", poplar={"available_memory_proportion": (0.3,)})
@@ -497,6 +505,7 @@ QUESTIONS = (
     wrong,
     programs,
     operations,
+    sessions,
     faults,
     ways_out,
     devices,

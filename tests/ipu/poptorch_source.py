@@ -1,7 +1,7 @@
-"""The signatures of PopTorch's real Python layer: `python poptorch_source.py FOLDER NAMES FILE`.
+"""Loads PopTorch's real Python layer. Its signatures: `python poptorch_source.py FOLDER NAMES FILE`.
 
-FOLDER is the `python` folder of a source checkout. A copy of it is imported with stubs of its compiled core, so it
-cannot compile or run models. NAMES is a JSON list of dotted names. FILE receives `{name: [[parameter, kind], ...]}` for
+FOLDER is the `python` folder of a source checkout. A copy of it is imported with `poptorch_core.py` for its compiled
+core. NAMES is a JSON list of dotted names. FILE receives `{name: [[parameter, kind], ...]}` for
 those that exist.
 """
 
@@ -18,21 +18,13 @@ import tempfile
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+sys.path.append(str(Path(__file__).resolve().parents[1] / "fakes"))
+
+import poptorch_core
+import poptorch_trace
 import torch
 
-CORE = """
-class Error(Exception): pass
-class RecoverableError(Error): pass
-class UnrecoverableError(Error): pass
-class TracingMode:
-    PopART = MLIR = 0
-    def __init__(self, *args): pass
-class CompilerOptions: pass
-def __getattr__(name):
-    if name.startswith("__"):
-        raise AttributeError(name)
-    return lambda *args, **kwargs: None
-"""
+LIBRARIES = []
 
 
 class Bar:
@@ -49,25 +41,49 @@ def load(folder, scratch):
     for file in package.glob("*.py*"):
         if file.suffix in (".py", ".in"):
             file.with_suffix(".py" if file.suffix == ".py" else "").write_text(filled(file), encoding="utf-8")
-    (package / "poptorch_core.py").write_text(CORE)
-    for name in ("pkg_resources", "tqdm"):
-        if importlib.util.find_spec(name) is None:
-            stub = ModuleType(name)
-            stub.resource_filename, stub.tqdm = (lambda *args: ""), Bar
-            sys.modules[name] = stub
+    sys.modules["poptorch.poptorch_core"] = poptorch_core
+    stubs = [name for name in ("pkg_resources", "tqdm") if importlib.util.find_spec(name) is None]
+    for name in stubs:
+        sys.modules[name] = ModuleType(name)
+        sys.modules[name].resource_filename, sys.modules[name].tqdm = (lambda *args: ""), Bar
     torch.ops.load_library = lambda *args: None
-    library = torch.library.Library("poptorch", "DEF")
-    for name in sorted(set(re.findall(r"torch\.ops\.poptorch\.(\w+)", text))):
-        with contextlib.suppress(RuntimeError):
-            library.define(f"{name}(Tensor[] x) -> Tensor[]")
+    poptorch_core.FACTS = facts = poptorch_trace.facts(Path(folder).parent)
+    names = sorted(set(re.findall(r"torch\.ops\.poptorch\.(\w+)", text)))
+    define(facts.schemas or [f"{name}(Tensor[] x) -> Tensor[]" for name in names], facts.whole)
     sys.path.insert(0, scratch)
     import poptorch
 
+    for name in stubs:
+        # Others ask whether it is installed.
+        del sys.modules[name]
     return poptorch
+
+
+def define(schemas, whole):
+    """PopTorch's own operations, and torch's that it intercepts as a whole, which a device without them takes apart."""
+    # A library that nobody holds disappears.
+    LIBRARIES[:] = [torch.library.Library("poptorch", "DEF"), torch.library.Library("aten", "IMPL", "IPU")]
+    own, device = LIBRARIES
+    for schema in schemas:
+        own.define(schema)
+    if whole:
+        LIBRARIES.append(torch.library.Library("_", "IMPL", "AutogradIPU"))
+        LIBRARIES[-1].fallback(torch.library.fallthrough_kernel)
+    for name in whole:
+        # Some names are those of other versions of torch.
+        with contextlib.suppress(RuntimeError):
+            device.impl(name, _never_called)
+
+
+def _never_called(*args, **kwargs):
+    raise AssertionError("a trace is above the device")
 
 
 def filled(file):
     text = file.read_text(encoding="utf-8").replace("@TORCH_VERSION@", torch.__version__)
+    # In newer versions of torch AdamW is an Adam.
+    adam = "isinstance(optimizer, torch.optim.Adam)"
+    text = text.replace(adam, f"{adam} and not isinstance(optimizer, torch.optim.AdamW)")
     # This check fails with any torch but the SDK's.
     text = re.sub(r"^_check_constructor_match_parent\(.*\)$", "", text, flags=re.MULTILINE)
     return re.sub(r"@\w+@", "0", text)

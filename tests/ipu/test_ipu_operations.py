@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import pytest
 from contract_answers import arguments, ask
-from contract_sdks import KINDS, SDKS
+from contract_sdks import KINDS, SDKS, SESSIONS
+
+from bench.cases.poplar import DEFAULT_POPLAR, Poplar
 
 # What an operation has if an option reached it.
 ARRIVED = {
@@ -19,6 +21,21 @@ ARRIVED = {
     "--conv-dithering": {"enableConvDithering": "true"},
     "--stable-norm": {"stable": True},
 }
+# What a session has if an option reached it.
+SESSION = {
+    "--variable-offloading": ("state", {"offChip": True}),
+    "--replicated-tensor-sharding": ("state", {"sharded": True}),
+    "--stochastic-rounding": ("rounding", {"stochastic": True}),
+    "--prefetch": ("stream", {"prefetch": False}),
+}
+
+
+def given(name, option):
+    """Whether a program of SESSIONS has an option."""
+    field = option[2:].replace("-", "_")
+    return getattr(Poplar(**SESSIONS[name]["poplar"]), field) != getattr(DEFAULT_POPLAR, field)
+
+
 KINDS_OF_PRODUCTS = {"matmul", "lstm", "gru", "rnn", "popnnlstm", "popnngru"}
 LOWERED = {"poptorch": "poptorch_core.lowered", "popart": "lowered", "tensorflow_ipu": "tensorflow.lowered"}
 
@@ -58,6 +75,18 @@ def test_an_option_reaches_an_operation_or_is_recorded_as_without_effect(backend
     without_effect = found["said"]["facts"].get("without_effect", "").split(", ")
 
     assert bool(reached(backend, found, option)) != (option in without_effect)
+
+
+@pytest.mark.parametrize("backend", SDKS)
+@pytest.mark.parametrize(
+    "name, option", [(name, option) for name in SESSIONS for option in SESSION if given(name, option)]
+)
+def test_an_option_of_the_session_reaches_what_it_is_about_or_is_without_effect(backend, name, option):
+    found, (kind, wanted) = ask(backend, "sessions", name), SESSION[option]
+    without_effect = found["said"]["facts"].get("without_effect", "").split(", ")
+    arrived = any(one == kind and wanted.items() <= options.items() for one, options in operations(backend, found))
+
+    assert arrived != (option in without_effect)
 
 
 @pytest.mark.parametrize("backend", SDKS)
@@ -108,10 +137,11 @@ def test_a_record_of_poptorch_says_which_layers_are_unrolled_over_time(kind):
     assert "recurrence" not in facts["tensorflow_ipu"]
 
 
-def test_fast_group_norms_of_poptorch_are_its_own_operation():
-    """The session makes the groups strided; no elementary operation does."""
+@pytest.mark.parametrize("backend", SDKS)
+def test_group_norms_are_the_sdk_s_own_operation(backend):
+    """It has strided groups if the session or the layer says so; no elementary operation makes them."""
     grouped, fast = (
-        dict(operations("poptorch", answer("poptorch", f"network with {kind}group norms", "--stable-norm")))["norm"]
+        dict(operations(backend, answer(backend, f"network with {kind}group norms", "--stable-norm")))["norm"]
         for kind in ("", "fast ")
     )
 

@@ -12,6 +12,7 @@ import pytest
 
 from bench import workloads
 from bench.backends._onnx import model as _onnx_model
+from bench.backends.popart.operations import OPERATIONS
 from bench.cases.case import MODES
 from bench.cases.precision import PRECISIONS
 from bench.cases.recipe import DEFAULT_RECIPE as NO_RECIPE
@@ -85,7 +86,7 @@ def model_of(name, variant, mode, precision="fp32", recipe=NO_RECIPE, timed=Fals
     case = matrix.case_of("popart", (name, variant, mode, precision, "", ""))
     graph = workloads.of_case(case, recipe) if timed else workloads.checked(case, recipe)
     weights = draws.weights(graph, PRECISIONS[precision].weights)
-    return (*_onnx_model.lowered(graph, weights, precision), graph, weights)
+    return (*_onnx_model.lowered(graph, weights, precision, own=OPERATIONS), graph, weights)
 
 
 def nodes(graph):
@@ -99,11 +100,17 @@ def nodes(graph):
 def require_taken(model):
     onnx.checker.check_model(model)
     assert model.ir_version <= 6
-    assert [(one.domain, one.version) for one in model.opset_import] == [("", FACTS["max_opset"])]
+    domains = {node.domain for node in nodes(model.graph)}
+    opsets = {one.domain: one.version for one in model.opset_import}
+    assert opsets == {"": FACTS["max_opset"], **{domain: 1 for domain in domains - {""}}}
+    assert domains <= {"", "ai.graphcore"}
     for one in [*model.graph.input, *model.graph.output]:
         assert one.type.tensor_type.elem_type != onnx.TensorProto.INT64, one.name
         assert all(size.HasField("dim_value") for size in one.type.tensor_type.shape.dim), one.name
     for node in nodes(model.graph):
+        if node.domain:
+            assert node.op_type.lower() in FACTS["graphcore_builder_operators"]
+            continue
         since = onnx.defs.get_schema(node.op_type, 11).since_version
         assert node.op_type in SPECIAL or since in FACTS["operators"].get(node.op_type, ()), node.op_type
         given = {one.name for one in node.attribute if not one.name.startswith("__")}
@@ -190,6 +197,20 @@ def test_a_norm_that_is_trained_has_the_results_that_popart_looks_for():
     assert {len(node.output) for node in norms} == {5}
     # The suite's momentum is the share of the new statistics, and ONNX's that of the old ones.
     assert {one.f for node in norms for one in node.attribute if one.name == "momentum"} == {np.float32(0.9)}
+
+
+@pytest.mark.parametrize("variant", ["group", "fast"])
+def test_a_group_norm_is_popart_s_own_operator_with_its_mean_and_variance(variant):
+    model, _, graph, _ = model_of("resnet8", variant, "training")
+    norms = [node for node in model.graph.node if node.domain == "ai.graphcore"]
+    groups = [node.attrs["groups"] for node in graph.nodes if node.op == "group_norm"]
+
+    assert {node.op_type for node in norms} == {"GroupNormalization"}
+    # Its input, scale and shift; its result, and what its gradient reads.
+    assert {(len(node.input), len(node.output)) for node in norms} == {(3, 3)}
+    assert [one.i for node in norms for one in node.attribute if one.name == "num_groups"] == groups != []
+    assert {one.f for node in norms for one in node.attribute if one.name == "epsilon"} == {np.float32(1e-5)}
+    assert not {"InstanceNormalization", "Transpose"} & {node.op_type for node in model.graph.node}
 
 
 def test_the_file_that_onnx_runtime_runs_is_the_file_that_popart_runs():

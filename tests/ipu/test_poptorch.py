@@ -159,3 +159,12 @@ def test_the_state_of_an_optimiser_without_streams_is_not_read():
 
     assert answers("poptorch")["own"]["no state streams"]["outcome"] == "passed"
     assert not [name for name in called if name.endswith("state_dict")]
+
+
+def test_a_chain_is_a_loop_of_the_device_and_a_cell_is_not():
+    """A loop of Python would be unrolled, as cells are."""
+    chain = ask("poptorch", "programs", "a chain that draws")
+    cell = ask("poptorch", "operations", "lstm cell: others")
+
+    assert {given["count"] for given in arguments(chain, "for_loop")} == {6}
+    assert arguments(cell, "for_loop") == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import os
 import re
@@ -17,6 +18,7 @@ from suite import SMALL, alive, finished, until
 
 from bench.group import LOOPBACK
 from bench.processes import launcher
+from fixtures.processes import launched
 
 TORCHRUN = {
     "TORCHELASTIC_RUN_ID": "none",
@@ -79,6 +81,24 @@ def test_a_launcher_tells_rank_and_count(environ, by, rank, count, local):
     found = launcher.detect(environ)
 
     assert (found.by, found.rank, found.count, (found.local_rank, found.local_count)) == (by, rank, count, local)
+
+
+ONE_PROCESS = {"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "1"}
+
+
+@pytest.mark.parametrize(
+    "environ, in_process",
+    [({**ONE_PROCESS, "POPDIST_ANYTHING": "1"}, "on"), (ONE_PROCESS, None), ({"POPDIST_ANYTHING": "1"}, None)],
+)
+def test_a_single_process_of_poprun_runs_its_cases_itself(environ, in_process, monkeypatch):
+    for name in [name for name in os.environ if name.startswith(("OMPI_", "PMI_", "POPDIST_", "TORCHELASTIC_"))]:
+        monkeypatch.delenv(name)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    arguments = argparse.Namespace(rendezvous=None, in_process=None, replicas=None)
+
+    assert launched.prepare(arguments) is None
+    assert (arguments.in_process, arguments.replicas) == (in_process, None)
 
 
 def test_all_ranks_of_a_job_meet_at_one_place_and_those_of_another_elsewhere():

@@ -124,6 +124,11 @@ def last(copies: Any, identical: bool) -> Any:
     return copies[-1]
 
 
+def strided_norms(graph: Graph) -> bool:
+    """Whether the group norms of a network have strided groups: all of them, or none."""
+    return any(node.op == "group_norm" and node.attrs["strided"] for node in graph.nodes)
+
+
 def stage_of_block(graph: Graph, case: Case, settings: Settings) -> Dict[str, int]:
     """The pipeline stage of every block of a network, which is also the number of its IPU."""
     names = [name for name in settings.pipeline_splits.split(",") if name]

@@ -2,12 +2,14 @@
 
 Sources, SDK 3.4. PopTorch: `Compiler.cpp` (a memory proportion is an attribute of operations with one output),
 `RegisterOptionalAtenOps.cpp.inc` (only an LSTM stays whole; GRU and RNN become the products of each time step). PopART:
-`matmul.cpp`, `convbase.cpp`, `lstmx.cpp`, `grux.cpp`, `batchnormx.cpp`, `groupnormx.cpp`, `instancenormx.cpp`;
-`rnnx.cpp` passes no options to its products. TensorFlow: `poplar_util.cc`, `rnn_util.cc`, `norm_ops.cc`.
+`matmul.cpp`, `convbase.cpp`, `lstmx.cpp`, `grux.cpp`, `batchnormx.cpp`, `groupnormx.cpp`;
+`rnnx.cpp` passes no options to its products. `streamingmemoryopinserter.cpp`: where optimiser state is, which PopTorch
+leaves to PopART. TensorFlow: `poplar_util.cc`, `rnn_util.cc`, `norm_ops.cc`, `variables_offload_and_partition.cc`.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, FrozenSet, List, Tuple
 
@@ -30,7 +32,9 @@ PRODUCTS: Dict[str, FrozenSet[str]] = {
 OWN_PARTIALS = frozenset({"gru", "lstm"})
 # The recurrent layers of which PopTorch makes an operation for each time step.
 UNROLLED = frozenset({"rnn", "gru"}) | CELLS
-NORMS = ("batch_norm", "group_norm")
+# The smallest state of a weight that moves to remote memory, and that replicas share: in numbers, of PopART; and in
+# bytes of each replica, of TensorFlow.
+LEAST_OFFLOADED, LEAST_SHARDED, LEAST_REMOTE_BYTES = 2, 8192, 128
 
 
 @dataclass(frozen=True)
@@ -77,19 +81,41 @@ def _reads_memory(graph: Graph, case: Case, settings: Settings) -> bool:
 
 
 def _reads_stable_norm(graph: Graph, case: Case, settings: Settings) -> bool:
-    return any(_has_statistics(node, case) for node in graph.nodes if node.op in NORMS)
+    return any(_has_statistics(node) for node in graph.nodes)
 
 
-def _has_statistics(node: Node, case: Case) -> bool:
-    """Whether a norm computes the variance of its input by the SDK's operation. A batch norm does so in training."""
-    if node.op == "batch_norm":
-        return bool(node.attrs["training"])
-    # TensorFlow's group norm is made of elementary operations.
-    return case.backend != "tensorflow_ipu"
+def _has_statistics(node: Node) -> bool:
+    """Whether a node is a norm that computes the variance of its input. A batch norm does so in training."""
+    return node.op == "group_norm" or (node.op == "batch_norm" and bool(node.attrs["training"]))
 
 
-def _has_state(graph: Graph, case: Case, settings: Settings) -> bool:
-    return case.mode == "training" and bool(STATES[settings.recipe.optimiser])
+def _offloads(graph: Graph, case: Case, settings: Settings) -> bool:
+    if case.backend == "tensorflow_ipu":
+        return _is_remote(graph, case, settings)
+    return _largest_state(graph, case, settings) >= LEAST_OFFLOADED
+
+
+def _shards(graph: Graph, case: Case, settings: Settings) -> bool:
+    if case.backend == "tensorflow_ipu":
+        return _is_remote(graph, case, settings)
+    return _largest_state(graph, case, settings) >= LEAST_SHARDED
+
+
+def _is_remote(graph: Graph, case: Case, settings: Settings) -> bool:
+    shares = case.replicas if settings.poplar.replicated_tensor_sharding else 1
+    number_bytes = 2 if PRECISIONS[case.precision].weights == "float16" else 4
+    return _largest_state(graph, case, settings) * number_bytes >= LEAST_REMOTE_BYTES * shares
+
+
+def _largest_state(graph: Graph, case: Case, settings: Settings) -> int:
+    """The numbers of the largest tensor of optimiser state; 0 if there is none.
+
+    PopART puts a buffer that momentum and accumulated gradients share where accumulated gradients are.
+    """
+    recipe, combined = settings.recipe, settings.poplar.combined_momentum and case.backend != "tensorflow_ipu"
+    if case.mode != "training" or not STATES[recipe.optimiser] or (combined and recipe.gradient_accumulation > 1):
+        return 0
+    return max((math.prod(weight.shape) for weight in graph.weights if weight.trained), default=0)
 
 
 def _has_halves(graph: Graph, case: Case, settings: Settings) -> bool:
@@ -131,7 +157,8 @@ READERS: Tuple[Reader, ...] = (
     *_readers(_reads_memory, "available_memory_proportion"),
     *_readers(_reads_stable_norm, "stable_norm"),
     *_readers(_has_halves, "stochastic_rounding"),
-    *_readers(_has_state, "variable_offloading", "replicated_tensor_sharding"),
+    *_readers(_offloads, "variable_offloading"),
+    *_readers(_shards, "replicated_tensor_sharding"),
     *_readers(_is_session, "combined_momentum", "session_options"),
     *_readers(_sums_gradients, "max_cross_replica_buffer_size"),
     *_readers(_streams, "prefetch"),

@@ -1,4 +1,5 @@
-"""A graph as an ONNX model: opset 11, IR 6, static shapes. ONNX Runtime, OpenVINO and PopART run the same file.
+"""A graph as an ONNX model: opset 11, IR 6, static shapes. ONNX Runtime and OpenVINO run the same file, and PopART too
+but for operators of its own.
 
 PopART 3.4 reads ONNX up to opset 11 and IR 6. There Squeeze takes its axes as an attribute, and Softmax flattens.
 PopART has no 64-bit integers, so labels are INT32. Sequences are (time, batch, features), as in ONNX's recurrent
@@ -78,18 +79,20 @@ def lowered(
     weights: Mapping[str, Any],
     precision: str = "fp32",
     mark: Callable[[int], Dict[str, Any]] = lambda index: {},
+    own: Mapping[str, Callable[..., Any]] = {},
 ) -> Tuple[Any, Dict[str, Held]]:
     """Return the ModelProto of `graph` with `weights`, and the weights in each initializer by its name.
 
     precision   16-bit arithmetic is FLOAT16, except for the loss and its targets; weights of another type are cast
     mark        the attributes of the ONNX nodes of a node, by its index in the graph
+    own         lowerings to operators of another domain, whose version is 1, by primitive
     """
     import onnx
     from onnx import TensorProto, helper
 
     types = PRECISIONS[precision]
     variable = graph.training or types.weights != types.compute
-    lowering = Lowering(OPS, weights, types.compute, types.weights, graph.loss.node, variable, mark)
+    lowering = Lowering({**OPS, **own}, weights, types.compute, types.weights, graph.loss.node, variable, mark)
     values = lowering.graph(graph.nodes)
     kinds = {"classes": TensorProto.INT32, "uint8": TensorProto.UINT8}
     targets = [tensor.node for tensor in graph.nodes[graph.loss.node].inputs[1:]] if graph.loss.node >= 0 else []
@@ -107,6 +110,8 @@ def lowered(
         lowering.marked(lowering.nodes[-1:], end.node)
         outputs.append(helper.make_tensor_value_info(name, kind, native_shape(end.shape, False)))
     body = helper.make_graph(lowering.nodes, "layerbench", inputs, outputs, initializer=lowering.initializers)
-    proto = helper.make_model(body, opset_imports=[helper.make_opsetid("", 11)], ir_version=6)
+    domains = {node.domain for node in lowering.nodes} - {""}
+    opsets = [helper.make_opsetid("", 11), *(helper.make_opsetid(domain, 1) for domain in sorted(domains))]
+    proto = helper.make_model(body, opset_imports=opsets, ir_version=6)
     onnx.checker.check_model(proto)
     return proto, lowering.parameters

@@ -1,4 +1,4 @@
-"""PopART on Graphcore's IPUs: it runs and trains the ONNX model that ONNX Runtime runs.
+"""PopART on Graphcore's IPUs: it runs and trains the ONNX model that ONNX Runtime runs, with its own group norm.
 
 Weights  those of a trained model are its initializers, which PopART updates; other arrays are Constant nodes
 16-bit   all of it is FLOAT16 except the loss; in 16.32 the trained weights are FLOAT, and cast where they are used

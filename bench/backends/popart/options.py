@@ -57,6 +57,8 @@ def session_options(popart: Any, graph: Graph, case: Case, settings: Settings) -
         options.enableStochasticRounding = poplar.stochastic_rounding
     if poplar.stable_norm:
         options.enableStableNorm = True
+    if _ipu.strided_norms(graph):
+        options.groupNormStridedChannelGrouping = True
     if poplar.cycle_count:
         options.instrumentWithHardwareCycleCounter = True
     if poplar.executable_cache:

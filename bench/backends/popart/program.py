@@ -10,7 +10,7 @@ from onnx import numpy_helper
 from bench.backends import _ipu
 from bench.backends._ipu.program import IpuProgram
 from bench.backends._onnx import model as onnx_model
-from bench.backends.popart import errors, optimisers, options
+from bench.backends.popart import errors, operations, optimisers, options
 from bench.cases.case import Case, Settings
 from bench.cases.ipu_rules import ipus, stages
 from bench.cases.precision import PRECISIONS
@@ -33,7 +33,8 @@ class Session(IpuProgram):
 
     def __init__(self, popart: Any, graph: Graph, weights: Mapping[str, Any], case: Case, settings: Settings) -> None:
         super().__init__(popart, graph, case, settings)
-        self.model, self.held = onnx_model.lowered(graph, weights, case.precision, options.marks(graph, case, settings))
+        marks = options.marks(graph, case, settings)
+        self.model, self.held = onnx_model.lowered(graph, weights, case.precision, marks, operations.OPERATIONS)
         model = self.model.graph
         self.arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.initializer}
         self.halves = {value.name for value in model.input if value.type.tensor_type.elem_type == FLOAT16}

@@ -10,6 +10,7 @@ from torch import nn
 
 from bench.backends.torch import lowering as modules
 from bench.backends.torch.images import StridedGroupNorm
+from bench.backends.torch.sequences import Scan
 from bench.cases.recipe import Recipe
 from bench.graph import Graph
 
@@ -67,6 +68,27 @@ class DeviceGroupNorm(StridedGroupNorm):
         return nn.GroupNorm.forward(self, x) if self.on_device else super().forward(x)
 
 
+class DeviceScan(Scan):
+    """A scan as a loop on the device, which has no gradient. PopTorch would unroll a loop of Python over time."""
+
+    sdk: Any = None
+
+    def forward(self, *args: torch.Tensor) -> torch.Tensor:
+        sdk, states, rows = self.sdk, list(args[: self.states]), args[self.states :]
+        steps = rows[0].shape[0]
+
+        def step(index: torch.Tensor, trace: torch.Tensor, *states: torch.Tensor) -> List[torch.Tensor]:
+            slices = [sdk.dynamic_slice(row, 0, index, 1, 1).squeeze(0) for row in rows]
+            ends = self.body(*states, *slices)
+            ends = ends if isinstance(ends, tuple) else (ends,)
+            return [index + 1, sdk.dynamic_update(trace, ends[0].unsqueeze(0), 0, index, 1), *ends]
+
+        index = torch.zeros(1, dtype=torch.int32, device=rows[0].device)
+        trace = rows[0].new_zeros((steps, *states[0].shape))
+        traced: torch.Tensor = sdk.for_loop(steps, step, [index, trace, *states])[1]
+        return traced
+
+
 class Cast(nn.Module):
     """A module with 32-bit weights that computes with 16-bit ones.
 
@@ -118,16 +140,19 @@ def hold(model: nn.Module, dtype: torch.dtype) -> None:
             tensor.data = tensor.data.to(dtype)
 
 
-def strided_norms(graph: Graph) -> bool:
-    """Whether the group norms of a network have strided groups: all of them, or none."""
-    return any(node.op == "group_norm" and node.attrs["strided"] for node in graph.nodes)
-
-
 def take_device_norms(model: nn.Module) -> None:
     """Make strided group norms PopTorch's own operation."""
     for module in model.modules():
         if isinstance(module, StridedGroupNorm):
             module.__class__ = DeviceGroupNorm
+
+
+def take_device_loops(sdk: Any, model: nn.Module) -> None:
+    """Make scans loops of the device. Those of a single cell stay unrolled, as they are on other devices."""
+    for module in model.modules():
+        if type(module) is Scan:
+            module.__class__ = DeviceScan
+            module.sdk = sdk
 
 
 def norms_on_device(model: nn.Module, on_device: bool) -> None:

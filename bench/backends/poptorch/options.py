@@ -7,7 +7,6 @@ from typing import Any, Callable, Dict, Iterator, Tuple
 
 from bench.backends import _ipu
 from bench.backends._ipu.variables import engine_options
-from bench.backends.poptorch.modules import strided_norms
 from bench.cases.case import Case, Settings
 from bench.cases.errors import Broken, Refused
 from bench.cases.ipu_rules import stages
@@ -48,7 +47,7 @@ def make(sdk: Any, graph: Graph, case: Case, settings: Settings, synthetic: bool
                 raise Broken(f"PopTorch's options were changed after their first use ({name}): {error}") from error
             except (AssertionError, ValueError) as error:
                 raise Refused(f"{name}: PopTorch refuses the value: {error}") from error
-    if strided_norms(graph):
+    if _ipu.strided_norms(graph):
         options._Popart.set("groupNormStridedChannelGrouping", True)
     options.enableSyntheticData(synthetic)
     if synthetic and settings.zero_values:

@@ -37,6 +37,8 @@ class Executor(IpuProgram):
         self.lowered = lowering.Lowered(graph, weights, plain=True)
         modules.hold(self.lowered.module, getattr(torch, precision.weights))
         modules.take_device_norms(self.lowered.module)
+        if not self.training:
+            modules.take_device_loops(sdk, self.lowered.module)
         self.results: Tuple[Any, ...] = ()
         self.executor: Any = None
         self.optimiser: Any = None
@@ -172,14 +174,18 @@ class Executor(IpuProgram):
         return facts
 
     def release(self) -> None:
-        executor, self.executor = self.executor, None
-        self.device_optimiser = self.optimiser = None
+        executor, optimiser = self.executor, self.optimiser
+        self.executor = self.device_optimiser = self.optimiser = None
         if executor is None:
             return
-        with contextlib.suppress(self.sdk.Error):
-            executor.destroy()
-            return
-        # destroy() reads the weights first, which fails on a broken device. Then the device is released with the last
-        # reference, and an exception may hold references in a cycle.
-        del executor
+        # destroy() first reads back what a run changed, which fails on a broken device. It does not try the weights
+        # twice, nor the optimiser's state if the host's is not out of date.
+        for _ in range(2):
+            with contextlib.suppress(self.sdk.Error):
+                executor.destroy()
+                return
+            if optimiser is not None:
+                optimiser.host_state_is_dirty = False
+        # Then the device is released with the last reference, and an exception may hold references in a cycle.
+        del executor, optimiser
         gc.collect()

@@ -1,8 +1,8 @@
 """The lowering of `tensorflow/lowering.py` for IPUs, cut into the stages of a pipeline.
 
-Differences from other devices: LSTM and GRU are PopLibs's layers. Grouped convolutions have a gradient. Running
-statistics are updated by the optimiser, together with the weights, because a pipeline allows no other assignment. For
-that, the norm gives each a gradient of its own, which is its old value minus its new one.
+Differences from other devices: LSTM, GRU and group norm are PopLibs's layers. Grouped convolutions have a gradient.
+Running statistics are updated by the optimiser, together with the weights, because a pipeline allows no other
+assignment. For that, the norm gives each a gradient of its own, which is its old value minus its new one.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Network(lowering.Lowered):
         self.read = [self._read(stage) for stage in range(len(self.nodes))]
 
     def makers(self) -> Dict[str, Callable[[Any, Node], Callable[..., Any]]]:
-        return {**super().makers(), "lstm": _popnn("lstm"), "gru": _popnn("gru")}
+        return {**super().makers(), "lstm": _popnn("lstm"), "gru": _popnn("gru"), "group_norm": _group_norm}
 
     def moves(self, out: Any, pairs: List[Tuple[Any, Any]]) -> Any:
         for variable, new in pairs:
@@ -138,11 +138,7 @@ def _with_gradient(out: Any, held: Any, back: Any) -> Any:
 
 
 def _popnn(kind: str) -> Callable[[Any, Node], Callable[..., Any]]:
-    """The maker of PopLibs's recurrent layer.
-
-    The layer always has a bias, and its weights have the compute type. For wider weights, it gets a cast of separate
-    variables in every call.
-    """
+    """The maker of PopLibs's recurrent layer, which always has a bias."""
 
     def make(to: Any, node: Node) -> Callable[..., Any]:
         from ipu_tensorflow_addons.keras import layers
@@ -157,23 +153,51 @@ def _popnn(kind: str) -> Callable[[Any, Node], Callable[..., Any]]:
         }
         layer = {"lstm": layers.LSTM, "gru": layers.GRU}[kind](node.shape[-1], **arguments)
         layer.build(node.inputs[0].shape)
-        names = ("kernel", "recurrent_kernel", "biases")
-        held = {name: getattr(layer, name) for name in names}
-        mixed = to.policy.startswith("mixed")
-        if mixed:
-            held = {name: tf.Variable(tf.zeros(variable.shape)) for name, variable in held.items()}
-        _hold(to, node, kind, [held[name] for name in names])
-
-        def call(x: Any) -> Any:
-            if mixed:
-                for name, variable in held.items():
-                    setattr(layer, name, tf.cast(variable, to.compute))
-            # The layer takes Keras's own learning phase, which is a number, for training.
-            return layer(x, training=bool(to.training))
-
+        variables, call = _of_layer(to, layer, ("kernel", "recurrent_kernel", "biases"))
+        _hold(to, node, kind, variables)
         return call
 
     return make
+
+
+def _group_norm(to: Any, node: Node) -> Callable[..., Any]:
+    from ipu_tensorflow_addons.keras import layers
+
+    rows, channels, height, width = node.shape
+    layer = layers.GroupNormalization(
+        groups=node.attrs["groups"],
+        channels_axis=-1,
+        epsilon=node.attrs["eps"],
+        strided_channel_grouping=node.attrs["strided"],
+        beta_initializer="zeros",
+        gamma_initializer="ones",
+        dtype=to.compute.name,
+    )
+    layer.build((rows, height, width, channels))
+    variables, call = _of_layer(to, layer, ("gamma", "beta"))
+    for weight, variable in zip(node.weights, variables):
+        to.held[weight.name] = (variable, lambda array: array, lambda array: array)
+    return call
+
+
+def _of_layer(to: Any, layer: Any, names: Sequence[str]) -> Tuple[List[Any], Callable[..., Any]]:
+    """The variables of a layer of PopLibs that hold its weights of these names, and a function that calls it.
+
+    The layer's weights have the compute type. For wider weights, it gets a cast of separate variables in every call.
+    """
+    held = {name: getattr(layer, name) for name in names}
+    mixed = to.policy.startswith("mixed")
+    if mixed:
+        held = {name: tf.Variable(tf.zeros(variable.shape)) for name, variable in held.items()}
+
+    def call(x: Any) -> Any:
+        if mixed:
+            for name, variable in held.items():
+                setattr(layer, name, tf.cast(variable, to.compute))
+        # The layer takes Keras's own learning phase, which is a number, for training.
+        return layer(x, training=bool(to.training))
+
+    return list(held.values()), call
 
 
 def _hold(to: Any, node: Node, kind: str, variables: Sequence[Any]) -> None:
