@@ -14,7 +14,8 @@ from suite import SMALL, Suite, calibrate
 # One thread of arithmetic a process: several run side by side, and threads that wait for a core burn another.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 TESTS = Path(__file__).resolve().parent
-PROCESSES = 2
+# A process waits for a quarter of its time, so that three keep two cores busy.
+PROCESSES = 3
 # Files that take longest, longest first: they start first, so that the processes end together.
 LONGEST = (
     # With --thorough, a third of everything.
@@ -58,7 +59,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Run folders of tests in two processes, file by file, where pytest-xdist is there and -n does not say otherwise.
+    """Run folders of tests in three processes, file by file, where pytest-xdist is there and -n does not say otherwise.
 
     One process runs what is named by file or test, what shows its output at once and what is debugged.
     """
@@ -119,7 +120,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_of_this_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Runs of two processes do not wait for each other's locks."""
+    """Runs of several processes do not wait for each other's locks."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LAYERBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield

@@ -71,6 +71,17 @@ def paced():
 program.run_resident = paced
 """
 
+# Results that are right ten times, and wrong later.
+TIRES = """
+calls = []
+def tiring():
+    run()
+    calls.append(0)
+    if len(calls) > 10:
+        program.results = {"output": 1.01 * program.results["output"]}
+program.run_resident = tiring
+"""
+
 
 def case_id(backend: str, batch_size: int) -> str:
     """The one case of SMALL."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ElementTree
 
 import pytest
-from suite import SMALL, XDIST, Suite
+from suite import SMALL, TIRES, XDIST, Suite
 
 from bench.results.fields import FIELDS
 
@@ -112,18 +112,7 @@ def test_an_invalid_case_of_a_baseline_fails_and_says_why(suite: Suite) -> None:
 
 
 def test_a_wrong_result_after_the_clock_fails_and_is_not_measured_again(suite: Suite) -> None:
-    suite.add_backend(
-        "tiring",
-        """
-        calls = []
-        def tiring():
-            run()
-            calls.append(0)
-            if len(calls) > 10:
-                program.results = {"output": 1.01 * program.results["output"]}
-        program.run_resident = tiring
-        """,
-    )
+    suite.add_backend("tiring", TIRES)
 
     result = suite.run(*ARGS, "--backend=tiring", "--benchmark-json=out.json")
 

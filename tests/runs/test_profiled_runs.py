@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from suite import SMALL, XDIST, Suite, case_id, finished, until
+from suite import SMALL, TIRES, XDIST, Suite, case_id, finished, until
 
 RUN = (*SMALL, "--batch-size=1", "--benchmark-only", "--profile=traces")
 ID = case_id("numpy", 1)
@@ -34,15 +34,6 @@ def counted():
     program.count += 1
 program.run_resident = counted
 program.compiles = lambda: program.count
-"""
-TIRES = """
-calls = []
-def tiring():
-    run()
-    calls.append(0)
-    if len(calls) > 10:
-        program.results = {"output": 1.01 * program.results["output"]}
-program.run_resident = tiring
 """
 
 
