@@ -1,7 +1,7 @@
-"""What the pairs of a self-check say of several gates: `python -m scripts.trust PAIRS [--csv FILE]`.
+"""What pairs without a change, and with a known one, say of several gates: `python -m scripts.trust PAIRS [PAIRS ...]`.
 
-PAIRS is the file that a run with --self-check names. The gates of other tools hold one process against another: this
-side's of one pair against the other side's of another pair, as two runs one after the other would.
+PAIRS are files that runs with --self-check or --against same name. The gates of other tools hold one process against
+another: this side's of one pair against the other side's of another pair, as two runs one after the other would.
 
 min:5%, median:5%   of pytest-benchmark's --benchmark-compare-fail: the minimum or median is more than 5 % longer
 Mann-Whitney        p below 0.05, one-sided, over the medians of the blocks of each process; needs scipy
@@ -18,7 +18,7 @@ import itertools
 import statistics
 import sys
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Sequence, Tuple
+from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Sequence, Tuple
 
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
@@ -73,13 +73,14 @@ def fired(gate: Gate, by_case: Sequence[Sequence[Pair]], slowdown: float) -> str
     return f"{100 * sum(results) / len(results):.1f} %" if results else "-"
 
 
-def benchmatrix(pairs: Sequence[Pair], slowdown: float, cases: int) -> str:
-    """The share of comparisons that benchmatrix calls regressed or, without a slow-down, regressed or improved."""
+def benchmatrix(run: Run, slowdown: float) -> Tuple[int, int]:
+    """How many comparisons of a run benchmatrix calls regressed or, without a slow-down, regressed or improved; and of
+    how many."""
     from benchmatrix import bench_compare
     from benchmatrix.bench_policy import default_benchmark_policy
 
-    policy = default_benchmark_policy()
-    kinds = []
+    policy, pairs = default_benchmark_policy(), run.pairs
+    kinds, cases = [], len({pair.case for pair in pairs})
     for part in sorted(
         {self_check.Part(pair.slowdown, pair.comparison) for pair in pairs if pair.slowdown == slowdown}
     ):
@@ -99,12 +100,20 @@ def benchmatrix(pairs: Sequence[Pair], slowdown: float, cases: int) -> str:
             )
             threshold = policy.regression.default_threshold_percent
             kinds.append(bench_compare._classify_inference(effect, threshold_percent=threshold))
-    hits = sum(kind == "regressed" or (not slowdown and kind == "improved") for kind in kinds)
-    return f"{100 * hits / len(kinds):.1f} % ({hits} of {len(kinds)})" if kinds else "-"
+    return sum(kind == "regressed" or (not slowdown and kind == "improved") for kind in kinds), len(kinds)
 
 
-def judged(pairs: Sequence[Pair], budgets: Dict[str, Dict[str, float]], last: int) -> List[Tuple[str, float, str]]:
-    """Case, slow-down and verdict of each comparison that has ended."""
+class Run(NamedTuple):
+    """The pairs that count of one file, and what they were judged by."""
+
+    pairs: List[Pair]
+    budgets: Dict[str, Dict[str, float]]
+    last: int
+
+
+def judged(run: Run) -> List[Tuple[str, float, str]]:
+    """Case, slow-down and verdict of each comparison of a run that has ended."""
+    pairs, budgets, last = run
     found = []
     for part in sorted({self_check.Part(pair.slowdown, pair.comparison) for pair in pairs}):
         comparisons = Comparisons(budgets, last, self_check.store(pairs, part.before))
@@ -122,21 +131,30 @@ def judged(pairs: Sequence[Pair], budgets: Dict[str, Dict[str, float]], last: in
 def ours(verdicts: Sequence[Tuple[str, float, str]], slowdown: float) -> str:
     """The share of comparisons with a wrong verdict or, with a slow-down, of those that found it."""
     kinds = [kind for _, of, kind in verdicts if of == slowdown]
-    hits = sum(kind == SLOWER or (not slowdown and kind == FASTER) for kind in kinds)
-    return f"{100 * hits / len(kinds):.1f} % ({hits} of {len(kinds)})" if kinds else "-"
+    return _rate(sum(kind == SLOWER or (not slowdown and kind == FASTER) for kind in kinds), len(kinds))
 
 
-def gates(pairs: Sequence[Pair], budgets: Dict[str, Dict[str, float]], last: int) -> str:
+def _rate(hits: int, count: int) -> str:
+    return f"{100 * hits / count:.1f} % ({hits} of {count})" if count else "-"
+
+
+def _sums(counts: Iterable[Tuple[int, int]]) -> Tuple[int, int]:
+    hits, trials = zip(*counts)
+    return sum(hits), sum(trials)
+
+
+def gates(runs: Sequence[Run]) -> str:
     """A table: how often each gate fires without a change, and with each slow-down."""
+    pairs = [pair for run in runs for pair in run.pairs]
     by_case = [[pair for pair in pairs if pair.case == case] for case in sorted({pair.case for pair in pairs})]
-    verdicts = judged(pairs, budgets, last)
+    verdicts = [verdict for run in runs for verdict in judged(run)]
     lines = [f"| gate | unchanged | {' | '.join(f'+{slowdown:g} %' for slowdown in SLOWDOWNS[1:])} |"]
     lines.append("|---" * (len(SLOWDOWNS) + 1) + "|")
     lines.append(f"| `--against` | {' | '.join(ours(verdicts, slowdown) for slowdown in SLOWDOWNS)} |")
     for name, gate in GATES.items():
         lines.append(f"| {name} | {' | '.join(fired(gate, by_case, slowdown) for slowdown in SLOWDOWNS)} |")
     if importlib.util.find_spec("benchmatrix"):
-        cells = [benchmatrix(pairs, slowdown, len(by_case)) for slowdown in SLOWDOWNS]
+        cells = [_rate(*_sums(benchmatrix(run, slowdown) for run in runs)) for slowdown in SLOWDOWNS]
         lines.append(f"| benchmatrix | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -167,30 +185,34 @@ def _row(name: str, count: int, deviations: Sequence[float]) -> str:
     return f"| {name} | {count} | {' | '.join(f'{100 * each:.2f} %' for each in deviations)} |"
 
 
-def write_csv(path: Path, pairs: Sequence[Pair]) -> None:
+def write_csv(path: Path, runs: Sequence[Run]) -> None:
     with path.open("w", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow(["case", "slowdown_percent", "comparison", "pair", "rate", "mean_rate", "seconds"])
-        for pair in pairs:
+        rows.writerow(["run", "case", "slowdown_percent", "comparison", "pair", "rate", "mean_rate", "seconds"])
+        for number, pair in ((number, pair) for number, run in enumerate(runs) for pair in run.pairs):
             ratios = [f"{pair.log_ratios[name]:.5f}" for name in ("rate", "mean_rate")]
-            rows.writerow([pair.case, f"{pair.slowdown:g}", pair.comparison, pair.pair, *ratios, f"{pair.seconds:.2f}"])
+            of = [number, pair.case, f"{pair.slowdown:g}", pair.comparison, pair.pair]
+            rows.writerow([*of, *ratios, f"{pair.seconds:.2f}"])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pairs", type=Path)
+    parser.add_argument("pairs", type=Path, nargs="+")
     parser.add_argument("--csv", type=Path, help="write the log ratios of the pairs to this file")
     arguments = parser.parse_args()
-    head = pair_file.head(arguments.pairs)
-    if not head.get("self_check"):
-        parser.error(f"{arguments.pairs}: not the file of a self-check")
-    every = pair_file.load(arguments.pairs)
-    pairs = [pair for pair in every if pair.outcome == COUNTED]
-    print(f"{len(pairs)} pairs; {len(every) - len(pairs)} others were disturbed or failed\n")
-    print(gates(pairs, head["budgets"], head["pairs"]), "\n")
+    runs, lost = [], 0
+    for path in arguments.pairs:
+        head, every = pair_file.head(path), pair_file.load(path)
+        if head.get("spec") != "same":
+            parser.error(f"{path}: not the pairs of --self-check or --against same")
+        runs.append(Run([pair for pair in every if pair.outcome == COUNTED], head["budgets"], head["pairs"]))
+        lost += len(every) - len(runs[-1].pairs)
+    pairs = [pair for run in runs for pair in run.pairs]
+    print(f"{len(pairs)} pairs; {lost} others were disturbed or failed\n")
+    print(gates(runs), "\n")
     print(spreads(pairs))
     if arguments.csv:
-        write_csv(arguments.csv, pairs)
+        write_csv(arguments.csv, runs)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from suite import ROOT
 
 from bench.results import pair_file
 from bench.results.pair import STATISTICS
-from scripts.trust import gates, spreads
+from scripts.trust import Run, gates, spreads
 
 BUDGETS = {"a": {"rate": 5.0, "mean_rate": 5.0}}
 
@@ -23,6 +23,12 @@ def units(step_s):
         side: {name: [value, value] for name in STATISTICS} for side, value in (("base", 1.0), ("candidate", step_s))
     }
     return [{"order": "ABBA", "blocks": blocks}, {"order": "BAAB", "blocks": blocks}]
+
+
+def trust(*arguments):
+    """Run the script."""
+    command = [sys.executable, "-m", "scripts.trust", *map(str, arguments)]
+    return subprocess.run(command, cwd=str(ROOT), capture_output=True, text=True)
 
 
 UNCHANGED = [replace(pair, units=units(1.01)) for pair in of_ratios("a", SAME[:6])]
@@ -42,11 +48,26 @@ def test_each_gate_has_its_share_of_false_alarms_and_detections():
 
 
 def table():
-    return gates([*UNCHANGED, *SLOWED], BUDGETS, 12).splitlines()
+    return gates([Run([*UNCHANGED, *SLOWED], BUDGETS, 12)]).splitlines()
 
 
 def test_a_comparison_that_has_not_ended_counts_for_nothing():
-    assert gates(UNCHANGED[:5], BUDGETS, 12).splitlines()[2] == "| `--against` | - | - | - | - | - |"
+    assert gates([Run(UNCHANGED[:5], BUDGETS, 12)]).splitlines()[2] == "| `--against` | - | - | - | - | - |"
+
+
+def test_the_comparisons_of_several_files_add_up(tmp_path):
+    files = [tmp_path / "one.jsonl", tmp_path / "two.jsonl"]
+    for path, pairs in zip(files, (UNCHANGED, [*UNCHANGED, *SLOWED])):
+        pair_file.create(path, {"spec": "same", "budgets": BUDGETS, "pairs": 12})
+        for each in pairs:
+            pair_file.append(path, each)
+
+    done = trust(*files, "--csv", tmp_path / "pairs.csv")
+
+    assert done.stdout.startswith("21 pairs; 0 others")
+    assert "| `--against` | 0.0 % (0 of 2) | - | - | 100.0 % (1 of 1) | - |" in done.stdout
+    lines = (tmp_path / "pairs.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["run", *6 * ["0"], *15 * ["1"]]
 
 
 def test_the_spread_is_that_of_the_pairs_without_a_change():
@@ -60,14 +81,9 @@ def test_the_spread_is_that_of_the_pairs_without_a_change():
 
 
 def test_the_file_of_another_run_is_refused_in_a_line(tmp_path):
-    pair_file.create(tmp_path / "pairs.jsonl", {"seed": 1, "self_check": None})
+    pair_file.create(tmp_path / "pairs.jsonl", {"spec": "rev=HEAD"})
 
-    done = subprocess.run(
-        [sys.executable, "-m", "scripts.trust", str(tmp_path / "pairs.jsonl")],
-        cwd=str(ROOT),
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    done = trust(tmp_path / "pairs.jsonl")
 
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].endswith("pairs.jsonl: not the file of a self-check")
+    assert done.stderr.splitlines()[-1].endswith("pairs.jsonl: not the pairs of --self-check or --against same")
