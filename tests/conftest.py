@@ -15,8 +15,7 @@ from suite import SMALL, Suite, calibrate
 # One thread of arithmetic a process: several run side by side, and threads that wait for a core burn another.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 TESTS = Path(__file__).resolve().parent
-# A process waits for a quarter of its time, so that three keep two cores busy.
-PROCESSES = 3
+PROCESSES = 2
 # Files that take longest, longest first: they start first, so that the processes end together.
 LONGEST = (
     # With --thorough, a third of everything.
@@ -60,7 +59,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Run folders of tests in three processes, file by file, where pytest-xdist is there and -n does not say otherwise.
+    """Run folders of tests in two processes, file by file, where pytest-xdist is there and -n does not say otherwise.
 
     One process runs what is named by file or test, what shows its output at once and what is debugged.
     """

@@ -71,18 +71,18 @@ def test_the_files_that_start_first_are_there(pytestconfig):
 
 # How many processes run the tests for these arguments.
 PROCESSES = {
-    "tests/graph": 3,
-    "tests/graph tests/results": 3,
+    "tests/graph": 2,
+    "tests/graph tests/results": 2,
     "tests/graph -n 0": 1,
     "tests/graph -p no:xdist": 1,
     "tests/graph/test_graph.py": 1,
     "tests/graph/test_graph.py::test_x": 1,
-    "tests/graph -n 2": 2,
+    "tests/graph -n 3": 3,
     "tests/graph bench": 1,
 }
 
 
-def test_folders_of_tests_run_in_three_processes_where_nobody_says_otherwise():
+def test_folders_of_tests_run_in_two_processes_where_nobody_says_otherwise():
     need("xdist")
     code = f"""
         import pytest
