@@ -68,7 +68,7 @@ def processes(pairs: Sequence[Pair], slowdown: float) -> Iterator[Tuple[Blocks, 
 
 
 def fired(gate: Gate, by_case: Sequence[Sequence[Pair]], slowdown: float) -> str:
-    """How often a gate fires, in percent of the pairs of processes."""
+    """How often a gate fires, in percent of the pairs of processes. `by_case`: the pairs of each case of each run."""
     results = [gate(base, now) for pairs in by_case for base, now in processes(pairs, slowdown)]
     return f"{100 * sum(results) / len(results):.1f} %" if results else "-"
 
@@ -145,8 +145,9 @@ def _sums(counts: Iterable[Tuple[int, int]]) -> Tuple[int, int]:
 
 def gates(runs: Sequence[Run]) -> str:
     """A table: how often each gate fires without a change, and with each slow-down."""
-    pairs = [pair for run in runs for pair in run.pairs]
-    by_case = [[pair for pair in pairs if pair.case == case] for case in sorted({pair.case for pair in pairs})]
+    by_case = [
+        [pair for pair in run.pairs if pair.case == case] for run in runs for case in {pair.case for pair in run.pairs}
+    ]
     verdicts = [verdict for run in runs for verdict in judged(run)]
     lines = [f"| gate | unchanged | {' | '.join(f'+{slowdown:g} %' for slowdown in SLOWDOWNS[1:])} |"]
     lines.append("|---" * (len(SLOWDOWNS) + 1) + "|")
