@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import dataclass, field
-from typing import Dict, List, Mapping, Optional, Sequence
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 from bench.results import pairs
 from bench.results.pair import COUNTED, DISTURBED, METRICS, Pair, spread_of_units
@@ -138,17 +138,19 @@ class Comparisons:
 
     def _ended(self, case: str) -> str:
         """Why a case gets no further pair although it has no verdict; empty: it may get one."""
-        repeats: Dict[int, int] = {}
+        # A pair that was disturbed, and died when it was repeated, died once.
+        repeats: Dict[Tuple[int, str], int] = {}
         for pair in self.pairs[case]:
             if pair.outcome == COUNTED:
                 continue
             if pair.outcome != DISTURBED and pair.kind not in PASSING:
                 return f"{pair.side}: {pair.reason}"
-            repeats[pair.pair] = repeats.get(pair.pair, 0) + 1
+            key = pair.pair, pair.outcome
+            repeats[key] = repeats.get(key, 0) + 1
             allowed = DISTURBED_REPEATS if pair.outcome == DISTURBED else DIED_REPEATS
-            if repeats[pair.pair] > allowed:
+            if repeats[key] > allowed:
                 if pair.outcome == DISTURBED:
-                    return f"pair {pair.pair + 1} was disturbed {repeats[pair.pair]} times: {pair.reason}"
+                    return f"pair {pair.pair + 1} was disturbed {repeats[key]} times: {pair.reason}"
                 # A lost host is that of both sides.
                 return f"{pair.side}, twice: {pair.reason}" if pair.side else f"twice: {pair.reason}"
         return ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from pairs_by_hand import SAME, SLOWER, of_ratios, pair
 
@@ -98,6 +100,14 @@ def test_a_process_that_dies_is_tried_twice_and_a_wrong_result_once(kind, times,
     if not wanted:
         assert found.verdicts()["a"].kind == "broken"
         assert "base" in found.verdicts()["a"].text
+
+
+def test_a_pair_that_was_disturbed_and_died_when_it_was_repeated_is_tried_again():
+    lost = pair("a", 0, outcome=FAILED, attempt=1, side="base", kind="died", reason="gone")
+    disturbed = [pair("a", 0, outcome=DISTURBED, reason="others")]
+
+    assert comparisons_of(a=[*disturbed, lost]).wanting() == ["a"]
+    assert comparisons_of(a=[*disturbed, lost, replace(lost, attempt=2)]).verdicts()["a"].kind == "broken"
 
 
 def test_a_host_that_is_lost_twice_is_that_of_no_side():

@@ -14,6 +14,9 @@ from suite import SMALL, TWO, Suite, alive, case_id, finished, until
 # A step of 4 ms, or of what the variable of its batch size says: env=STEP_B2=0.008.
 # It notes the case and process of each compile: the code of a side is a copy elsewhere.
 SLEEPER = """
+most = os.environ.get(f"MOST_B{case.batch_size}")
+if most and open(os.environ["NOTES"]).read().count(case.id) >= int(most):
+    raise RuntimeError("no more of this case")
 with open(os.environ["NOTES"], "a") as file:
     file.write(f"{case.id} {os.getpid()}\\n")
 
@@ -155,6 +158,22 @@ def test_two_processes_of_pytest_share_one_comparison_and_say_what_one_says(slee
     assert shown(result) == {name(2): "broken", name(3): "same"}
     (broken,) = sleeper.read("now.json")["layerbench"]["verdicts"]
     assert (broken["id"], broken["spec"], broken["verdict"]) == (name(2), other, "broken")
+
+
+def test_a_case_that_breaks_after_pairs_is_one_line_without_a_result(sleeper):
+    """The other side does not compile the first case once that was done four times, twice by each side."""
+    sleeper.suite.add("workers.txt", "")
+
+    result = sleeper.run(*ARGUMENTS, "--batch-size=2,3", "--against=env=MOST_B2=4", "-rA", "--benchmark-json=now.json")
+
+    assert result.outcomes() == {name(2): "FAILED", name(3): "PASSED"}, result.text
+    assert "Traceback" not in result.text
+    assert "KeyError" not in result.text
+    assert shown(result) == {name(2): "broken", name(3): "same"}
+    assert [line["outcome"] for line in records(sleeper)[1:] if line["case"] == name(2)][0] == "counted"  # noqa: RUF015
+    stored = sleeper.read("now.json")
+    assert [each["extra_info"]["id"] for each in stored["benchmarks"]] == [name(3)]
+    assert [(each["id"], each["verdict"]) for each in stored["layerbench"]["verdicts"]] == [(name(2), "broken")]
 
 
 def test_a_run_that_was_killed_goes_on_from_its_pairs(sleeper):
