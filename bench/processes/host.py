@@ -173,8 +173,9 @@ class RemoteHost:
     def _ask(self, question: str, *arguments: Any) -> Any:
         """The result of a method of the host's Machine."""
         with self._channel("serve") as channel:
-            channel.send([question, *arguments])
-            reply = channel.receive(START_TIMEOUT_S)
+            with self._cut_off():
+                channel.send([question, *arguments])
+                reply = channel.receive(START_TIMEOUT_S)
             if reply["kind"] == "refused":
                 raise ValueError(reply["text"])
             return reply["value"]
@@ -196,8 +197,9 @@ class RemoteHost:
     def _held(self, function: str, what: Any) -> Iterator[None]:
         """Hold a lock of the host by a function of the agent."""
         with self._channel(function) as channel:
-            channel.send(what)
-            channel.receive()
+            with self._cut_off():
+                channel.send(what)
+                channel.receive()
             yield
 
     def hub(self, count: int) -> Rendezvous:
@@ -217,11 +219,11 @@ class RemoteHost:
         """A channel to a function that runs in a thread of the agent until the context ends."""
         with self._cut_off():
             channel = self._exec(function)
-            try:
-                yield channel
-            finally:
-                with contextlib.suppress(OSError):
-                    channel.close()
+        try:
+            yield channel
+        finally:
+            with contextlib.suppress(OSError):
+                channel.close()
 
     @contextlib.contextmanager
     def _cut_off(self) -> Iterator[None]:

@@ -53,7 +53,7 @@ class Worker:
             self.pid: int = self.channel.receive(START_TIMEOUT_S)
         except (EOFError, self.channel.TimeoutError):
             raise Died("the worker did not start") from None
-        self.channel.send(
+        self._send(
             {
                 "root": host.root,
                 "parent": host.pid,
@@ -71,8 +71,7 @@ class Worker:
 
         The time in which the worker waits for a locked device, or for its turn, does not count.
         """
-        with contextlib.suppress(OSError):
-            self.channel.send(dict(message))
+        self._send(dict(message))
         deadline = time.monotonic() + timeout_s
         waiting_since: Optional[float] = None
         while True:
@@ -82,7 +81,7 @@ class Worker:
                 waiting_since = None
             if reply["kind"] == "turn" and pace is not None:
                 asked = time.monotonic()
-                self.channel.send(pace(reply["block"]))
+                self._send(pace(reply["block"]))
                 deadline += time.monotonic() - asked
                 continue
             if reply["kind"] != "phase":
@@ -96,6 +95,11 @@ class Worker:
         with contextlib.suppress(HostLost):
             self.host.machine.end(self.pid)
             self.host.machine.exit_code(self.pid, 10.0)
+
+    def _send(self, message: Any) -> None:
+        """Send what the worker waits for. A worker that has ended gives no answer: `_receive` says how it ended."""
+        with contextlib.suppress(OSError):
+            self.channel.send(message)
 
     def _receive(self, deadline: Optional[float], timeout_s: float) -> Reply:
         wait = None if deadline is None else max(0.0, deadline - time.monotonic())

@@ -9,7 +9,7 @@ import zipfile
 from dataclasses import replace
 
 import pytest
-from suite import ROOT
+from suite import ROOT, until
 
 from bench.cases.case import Case, Settings
 from bench.processes.host import LocalHost, RemoteHost, _archive_of
@@ -145,3 +145,34 @@ def test_a_worker_that_is_killed_in_its_turn_has_died(side):
     with pytest.raises(Failed, match="SIGKILL") as failed:
         side.block(3)
     assert failed.value.reply["kind"] == "died"
+
+
+def test_a_worker_that_was_gone_before_its_turn_has_died(side):
+    """The turn cannot be sent, since the connection is closed already."""
+    open_case(side)
+    (worker,) = side._pool.workers.values()
+    worker.host.machine.end(worker.pid)
+    until(lambda: unsendable(worker.channel))
+
+    with pytest.raises(Failed, match="SIGKILL") as failed:
+        side.block(3)
+    assert failed.value.reply["kind"] == "died"
+
+
+def unsendable(channel):
+    try:
+        channel.send(0)
+    except OSError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("error", [OSError, EOFError])
+def test_an_error_while_the_lock_of_a_host_is_held_is_no_lost_host(tmp_path, monkeypatch, error):
+    monkeypatch.setenv("LAYERBENCH_CACHE", str(tmp_path))
+    host = RemoteHost("popen", ROOT)
+    try:
+        with pytest.raises(error, match="of something else"), host.timing("cpu"):
+            raise error("of something else")
+    finally:
+        host.close()
