@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import gc
 import os
 from collections import Counter
@@ -9,7 +10,6 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List
 
 import pytest
-from forking import Forks
 from suite import SMALL, Suite, calibrate
 
 # One thread of arithmetic a process: several run side by side, and threads that wait for a core burn another.
@@ -138,6 +138,8 @@ def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Suite:
     folder = tmp_path_factory.mktemp("calibrated")
     first = Suite(folder / "suite", folder / "cache")
     calibrate(first.cache)
+    # What this run does not import, other runs do.
+    compileall.compile_dir(str(first.root / "bench"), quiet=1)
     result = first.run(*SMALL, PYTHONDONTWRITEBYTECODE="")
     assert result.returncode == 0, result.text
     return first
@@ -173,26 +175,25 @@ def history(new_suite: Callable[[], Suite]) -> Suite:
 
 
 @pytest.fixture(scope="module")
-def forks(history: Suite) -> Iterator[Forks]:
-    """Runs of that copy, for a file that has many short ones."""
-    runs = Forks(history)
-    yield runs
-    runs.close()
+def loaded_history(history: Suite) -> Iterator[Suite]:
+    """That copy, for a file that has many short runs."""
+    with history.loaded():
+        yield history
 
 
 @pytest.fixture
-def refused(history: Suite, forks: Forks) -> Callable[..., str]:
+def refused(loaded_history: Suite) -> Callable[..., str]:
     """Return a function that runs arguments, requires one line and exit code 4, and returns that line."""
 
     def run(*args: str, **env: str) -> str:
-        before = history.digests()
+        before = loaded_history.digests()
 
-        result = forks.run(*args, **env)
+        result = loaded_history.run(*args, **env)
 
         assert result.returncode == 4, result.text
         assert "Traceback" not in result.text
         assert len(result.errors) == 1, result.text
-        assert history.digests() == before
+        assert loaded_history.digests() == before
         return result.stderr
 
     return run
@@ -202,10 +203,8 @@ def refused(history: Suite, forks: Forks) -> Callable[..., str]:
 def shared(new_suite: Callable[[], Suite]) -> Iterator[Suite]:
     """A copy for the runs of a file of tests, one after the other. They are forks: its code is not to change."""
     made = new_suite()
-    runs = Forks(made)
-    made.run = runs.run  # type: ignore[method-assign]
-    yield made
-    runs.close()
+    with made.loaded():
+        yield made
 
 
 @pytest.fixture(scope="session")

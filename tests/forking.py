@@ -1,43 +1,73 @@
-"""Runs of a copy of the suite that each take a fork of one process, which has loaded the suite already.
+"""Runs of copies of the suite that each take a fork of one process, which has loaded pytest already.
 
-Each has a process, a session, an environment and an exit code of its own, as one that `Suite.run` starts; it saves the
-third of a second in which Python, pytest and the suite are imported. It does not see a changed PYTHONPATH.
+Each has a process, a session, a folder, an environment and an exit code of its own, as one that `Suite.start` starts;
+it saves the second in which several are started and load pytest. A variable that Python or the loader reads when a
+process starts (`AT_START`) does not reach it.
 """
 
 from __future__ import annotations
 
+import atexit
 import json
 import subprocess
 import sys
-from typing import Any, Dict, List
+import tempfile
+from pathlib import Path
+from typing import Any, Dict, List, Optional
 
-from suite import TIMEOUT_S, Result, Suite, defaults
-
+AT_START = ("PYTHON", "LANG", "LC_", "LD_", "MALLOC_")
 # Takes the place of a run: forks for each line of standard input.
 PLUGIN = """
+import atexit
+import gc
+import importlib
 import json
 import os
 import signal
 import sys
 import tempfile
+import threading
 
 import pytest
+
+# What each run loads besides pytest-benchmark, and what is no part of the suite.
+for name in ("execnet", "rich.console", "rich.table", "rich.ansi", "concurrent.futures.thread", "email.parser", "pdb",
+             "multiprocessing.connection", "ctypes", "pytest_benchmark.storage.file", "cpuinfo"):
+    importlib.import_module(name)
+
+
+def cpu_info():
+    import cpuinfo
+
+    # pytest-benchmark asks for it with each file of results, and it starts processes to find out.
+    known = cpuinfo.get_cpu_info()
+    cpuinfo.get_cpu_info = lambda: dict(known)
 
 
 def run(request, out, err):
     os.setsid()
     signal.alarm(request["timeout_s"])
+    os.chdir(request["folder"])
+    sys.path[0] = request["folder"]
+    sys.path.remove(os.path.dirname(__file__))
+    os.environ.clear()
     os.environ.update(request["env"])
     for target, file in enumerate([open(os.devnull), out, err]):
         os.dup2(file.fileno(), target)
     sys.argv[1:] = request["args"]
     code = pytest.main(request["args"])
+    threading._shutdown()
+    atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
     return int(code)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config):
+    cpu_info()
+    gc.collect()
+    gc.freeze()
     for line in sys.stdin:
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
             child = os.fork()
@@ -56,32 +86,38 @@ def pytest_cmdline_main(config):
 
 
 class Forks:
-    """Runs of one copy, one after the other. The process starts with the first of them."""
+    """Runs, one after the other. Their process starts with the first of them, by `pytest` with `arguments` in a folder;
+    without a folder, in an empty one, so that it has nothing of the suite."""
 
-    def __init__(self, suite: Suite) -> None:
-        self.suite = suite
+    def __init__(self, arguments: List[str], folder: Optional[Path] = None) -> None:
+        self._arguments, self._folder = arguments, folder
         self._server: Any = None
-        suite.add("forking.py", PLUGIN)
+        self._own = tempfile.TemporaryDirectory()
 
-    def run(self, *args: str, **env: str) -> Result:
-        """As `Suite.run`."""
+    def run(self, arguments: List[str], folder: Path, env: Dict[str, str], timeout_s: int) -> Any:
+        """The exit code and what was printed to standard output and to standard error."""
         if self._server is None:
-            command = [sys.executable, "-m", "pytest", *self.suite.paths, *defaults(()), "-p", "forking", "-s"]
-            self._server = subprocess.Popen(
-                command,
-                cwd=str(self.suite.root),
-                env=self.suite._environment(),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                start_new_session=True,
-            )
-        request: Dict[str, Any] = {"env": env, "timeout_s": int(TIMEOUT_S)}
-        words: List[str] = [*self.suite.paths, *defaults(args), *args]
-        self._server.stdin.write(json.dumps({**request, "args": words}) + "\n")
+            self._start(env)
+        request = {"args": arguments, "folder": str(folder), "env": env, "timeout_s": timeout_s}
+        self._server.stdin.write(json.dumps(request) + "\n")
         self._server.stdin.flush()
-        return Result(*json.loads(self._server.stdout.readline()))
+        return json.loads(self._server.stdout.readline())
+
+    def _start(self, env: Dict[str, str]) -> None:
+        (Path(self._own.name) / "forking.py").write_text(PLUGIN)
+        self._server = subprocess.Popen(
+            [sys.executable, "-m", "pytest", *self._arguments, "-p", "forking", "-s"],
+            cwd=str(self._folder or self._own.name),
+            env={**env, "PYTHONPATH": self._own.name},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        atexit.register(self.close)
 
     def close(self) -> None:
         if self._server is not None:
             self._server.communicate()
+            self._server = None
+            self._own.cleanup()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
 import itertools
@@ -16,8 +17,9 @@ import textwrap
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 
+import forking
 from pytest_benchmark import plugin
 
 from bench import calibration, environment
@@ -33,6 +35,7 @@ EMPTIES_JSON = "FileType" in inspect.getsource(plugin.pytest_addoption)
 SMALL = ("-k", "dense", "--units", "8")
 XDIST = ("-p", "xdist.plugin", "-p", "xdist.looponfail")
 TWO = (*XDIST, "-n", "2", "--benchmark-only")
+PLUGINS = ("-p", "pytest_benchmark.plugin", "-p", "no:cacheprovider")
 TIMEOUT_S = 240.0
 
 # What a CI service, an outer pytest or a user's shell would otherwise change in the run under test.
@@ -82,6 +85,9 @@ def tiring():
 program.run_resident = tiring
 """
 
+# Runs of any copy.
+FORKS = forking.Forks(list(PLUGINS))
+
 
 def case_id(backend: str, batch_size: int) -> str:
     """The one case of SMALL."""
@@ -121,6 +127,7 @@ class Suite:
 
     def __init__(self, root: Path, cache: Path, source: Path = ROOT) -> None:
         self.root, self.cache = root, cache
+        self._forks: Optional[forking.Forks] = None
         # What pytest is to collect.
         self.paths = ["bench"]
         root.mkdir(parents=True, exist_ok=True)
@@ -148,15 +155,26 @@ class Suite:
 
     def run(self, *args: str, **env: str) -> Result:
         """`pytest` of `paths` with these arguments; `--backend numpy` and a short time budget unless given."""
-        with self.start(*args, **env) as process:
-            return finished(process)
+        if any(name.startswith(forking.AT_START) for name in env):
+            with self.start(*args, **env) as process:
+                return finished(process)
+        arguments, forks = [*self.paths, *defaults(args), *args], self._forks or FORKS
+        return Result(*forks.run(arguments, self.root, self._variables(args, env), int(TIMEOUT_S)))
+
+    @contextlib.contextmanager
+    def loaded(self) -> Iterator[None]:
+        """Let runs be forks of a process that has loaded this copy as well: its code is not to change."""
+        self._forks = forking.Forks([*self.paths, *defaults(())], self.root)
+        yield
+        self._forks.close()
+        self._forks = None
 
     def start(self, *args: str, **env: str) -> subprocess.Popen[str]:
         """The same, not waited for, in a session of its own as under a terminal of its own."""
         return subprocess.Popen(
             [sys.executable, "-m", "pytest", *self.paths, *defaults(args), *args],
             cwd=str(self.root),
-            env={**self._environment(), **env},
+            env=self._variables(args, env),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -221,6 +239,12 @@ class Suite:
             if path.is_file() and inside.parts[0] not in PARTS and path.name != ".lock":
                 found[str(inside)] = hashlib.sha256(path.read_bytes()).hexdigest()
         return found
+
+    def _variables(self, args: Sequence[str], env: Dict[str, str]) -> Dict[str, str]:
+        """The environment of a run. Hosts keep bytecode of the code that they get: nothing rewrites it, and each of
+        their workers would compile it."""
+        hosts = any(arg.startswith(("--against", "--worker-host")) for arg in args)
+        return {**self._environment(), **({"PYTHONDONTWRITEBYTECODE": ""} if hosts else {}), **env}
 
     def _environment(self) -> Dict[str, str]:
         # Frameworks that a test has imported set variables too, which runs would record.
@@ -289,7 +313,7 @@ def alive(pid: int) -> bool:
 
 def defaults(args: Any) -> List[str]:
     given = {arg.split("=")[0] for arg in args}
-    found = ["-p", "pytest_benchmark.plugin", "-p", "no:cacheprovider"]
+    found = [*PLUGINS]
     if "--backend" not in given:
         found += ["--backend", "numpy"]
     if "--benchmark-max-time" not in given:

@@ -11,7 +11,6 @@ from typing import Any, Callable, Dict, List, Set, Tuple
 
 import pytest
 import pytest_benchmark
-from forking import Forks
 from pytest_benchmark import plugin
 from suite import SMALL, Suite
 
@@ -104,25 +103,25 @@ def test_a_refused_option_is_one_line(refused: Callable[..., str], name: str) ->
         "--benchmark-name=long",
     ],
 )
-def test_an_option_about_the_table_of_pytest_benchmark_prints_it(forks: Forks, option: str) -> None:
+def test_an_option_about_the_table_of_pytest_benchmark_prints_it(loaded_history: Suite, option: str) -> None:
     if option.split("=")[0] not in map(spelling, options_of_pytest_benchmark()):
         pytest.skip(f"this pytest-benchmark has no {option}")
 
-    result = forks.run(*ONE, option)
+    result = loaded_history.run(*ONE, option)
 
     assert result.returncode == 0, result.text
     assert STOCK_TABLE.search(result.stdout), result.text
 
 
-def test_no_option_about_it_prints_no_table_of_pytest_benchmark(forks: Forks) -> None:
-    assert not STOCK_TABLE.search(forks.run(*ONE, "--benchmark-min-rounds=3").stdout)
+def test_no_option_about_it_prints_no_table_of_pytest_benchmark(loaded_history: Suite) -> None:
+    assert not STOCK_TABLE.search(loaded_history.run(*ONE, "--benchmark-min-rounds=3").stdout)
 
 
 @pytest.mark.floor
-def test_the_environment_and_the_configuration_count_as_the_command_line(forks: Forks) -> None:
+def test_the_environment_and_the_configuration_count_as_the_command_line(loaded_history: Suite) -> None:
     for result in (
-        forks.run(*ONE, PYTEST_ADDOPTS="--benchmark-columns=min"),
-        forks.run(*ONE, "-o", "addopts=--strict-markers --benchmark-columns=min"),
+        loaded_history.run(*ONE, PYTEST_ADDOPTS="--benchmark-columns=min"),
+        loaded_history.run(*ONE, "-o", "addopts=--strict-markers --benchmark-columns=min"),
     ):
         assert result.returncode == 0, result.text
         assert STOCK_TABLE.search(result.stdout), result.text

@@ -55,7 +55,7 @@ class FarHost:
     def spec(self) -> str:
         return (
             f"ssh={self.name}//ssh_config={self.folder}/config//python={sys.executable}"
-            f"//env:LAYERBENCH_CACHE={self.cache}//env:PYTHONDONTWRITEBYTECODE=1"
+            f"//env:LAYERBENCH_CACHE={self.cache}"
         )
 
     def pids(self) -> List[int]:
