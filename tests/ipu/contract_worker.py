@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gc
 import json
 import os
 import sys
@@ -156,6 +157,8 @@ class Bench:
         from bench import run
 
         contract.reset()
+        # The clock collects garbage before it starts; TensorFlow's million objects are none.
+        gc.freeze()
         answer = {"outcome": "passed"}
         with environment(environ or {}):
             try:

@@ -102,6 +102,7 @@ def test_a_comparison_is_in_the_report_and_in_the_file(suite: Suite) -> None:
         "--benchmark-only",
         "--against=same",
         "--pairs=9",
+        "--budget=30",
         "--benchmark-max-time=0.02",
         "--undecided=pass",
     )
