@@ -184,7 +184,7 @@ def test_a_network_that_got_slower_fails(ahead: Suite) -> None:
 
 @pytest.mark.parametrize("changed", ["--protocol=tensorflow_layers", "--min-latency", "--half-partial"])
 def test_a_baseline_of_another_protocol_is_not_compared(ahead: Suite, changed: str) -> None:
-    result = ahead.run(*MET, changed)
+    result = ahead.run(*MET, changed, "--processes=1")
 
     assert result.returncode == 0, result.text
     assert " changed" in result.stdout
@@ -192,7 +192,8 @@ def test_a_baseline_of_another_protocol_is_not_compared(ahead: Suite, changed: s
 
 # Training, by a framework that trains.
 
-TRAINED = ("--backend=torch", "--mode=training", "--batch-size=2", "--steps=5", "--tuning=default")
+# Each process loads torch anew, and one has all that is looked at.
+TRAINED = ("--backend=torch", "--mode=training", "--batch-size=2", "--steps=5", "--tuning=default", "--processes=1")
 
 
 @pytest.fixture(scope="module")
