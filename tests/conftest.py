@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List
 
 import pytest
-from suite import SMALL, Suite, calibrate
+from suite import SMALL, Suite, calibrate, finished
 
 # One thread of arithmetic a process: several run side by side, and threads that wait for a core burn another.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -140,7 +140,8 @@ def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Suite:
     calibrate(first.cache)
     # What this run does not import, other runs do.
     compileall.compile_dir(str(first.root / "bench"), quiet=1)
-    result = first.run(*SMALL, PYTHONDONTWRITEBYTECODE="")
+    with first.start(*SMALL, PYTHONDONTWRITEBYTECODE="") as process:
+        result = finished(process)
     assert result.returncode == 0, result.text
     return first
 

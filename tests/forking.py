@@ -1,20 +1,22 @@
 """Runs of copies of the suite that each take a fork of one process, which has loaded pytest already.
 
 Each has a process, a session, a folder, an environment and an exit code of its own, as one that `Suite.start` starts;
-it saves the second in which several are started and load pytest. A variable that Python or the loader reads when a
-process starts (`AT_START`) does not reach it.
+it saves the third of a second in which Python starts and loads pytest. Variables of `AT_START` are those with which
+the process started.
 """
 
 from __future__ import annotations
 
 import atexit
 import json
+import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
+# Variables that Python or the loader reads when a process starts: runs that change one need a process of their own.
 AT_START = ("PYTHON", "LANG", "LC_", "LD_", "MALLOC_")
 # Takes the place of a run: forks for each line of standard input.
 PLUGIN = """
@@ -86,29 +88,29 @@ def pytest_cmdline_main(config):
 
 
 class Forks:
-    """Runs, one after the other. Their process starts with the first of them, by `pytest` with `arguments` in a folder;
-    without a folder, in an empty one, so that it has nothing of the suite."""
+    """Runs, one after the other. Their process starts with the first of them, by `pytest` with `arguments` and `env` in
+    a folder; without a folder, in an empty one, so that it has nothing of the suite."""
 
-    def __init__(self, arguments: List[str], folder: Optional[Path] = None) -> None:
-        self._arguments, self._folder = arguments, folder
+    def __init__(self, arguments: List[str], env: Dict[str, str], folder: Optional[Path] = None) -> None:
+        self._arguments, self._env, self._folder = arguments, env, folder
         self._server: Any = None
         self._own = tempfile.TemporaryDirectory()
 
     def run(self, arguments: List[str], folder: Path, env: Dict[str, str], timeout_s: int) -> Any:
         """The exit code and what was printed to standard output and to standard error."""
         if self._server is None:
-            self._start(env)
+            self._start()
         request = {"args": arguments, "folder": str(folder), "env": env, "timeout_s": timeout_s}
         self._server.stdin.write(json.dumps(request) + "\n")
         self._server.stdin.flush()
         return json.loads(self._server.stdout.readline())
 
-    def _start(self, env: Dict[str, str]) -> None:
+    def _start(self) -> None:
         (Path(self._own.name) / "forking.py").write_text(PLUGIN)
         self._server = subprocess.Popen(
             [sys.executable, "-m", "pytest", *self._arguments, "-p", "forking", "-s"],
             cwd=str(self._folder or self._own.name),
-            env={**env, "PYTHONPATH": self._own.name},
+            env={**self._env, "PYTHONPATH": os.pathsep.join([self._own.name, self._env.get("PYTHONPATH", "")])},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

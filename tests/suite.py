@@ -17,7 +17,7 @@ import textwrap
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import forking
 from pytest_benchmark import plugin
@@ -85,8 +85,8 @@ def tiring():
 program.run_resident = tiring
 """
 
-# Runs of any copy.
-FORKS = forking.Forks(list(PLUGINS))
+# Runs of any copy, by the variables that Python reads when a process starts.
+FORKS: Dict[Tuple[Tuple[str, str], ...], forking.Forks] = {}
 
 
 def case_id(backend: str, batch_size: int) -> str:
@@ -155,16 +155,16 @@ class Suite:
 
     def run(self, *args: str, **env: str) -> Result:
         """`pytest` of `paths` with these arguments; `--backend numpy` and a short time budget unless given."""
-        if any(name.startswith(forking.AT_START) for name in env):
-            with self.start(*args, **env) as process:
-                return finished(process)
-        arguments, forks = [*self.paths, *defaults(args), *args], self._forks or FORKS
+        arguments, forks = [*self.paths, *defaults(args), *args], self._forks
+        early = tuple(sorted(item for item in env.items() if item[0].startswith(forking.AT_START)))
+        if forks is None or early:
+            forks = FORKS.setdefault(early, forking.Forks(list(PLUGINS), {**self._environment(), **dict(early)}))
         return Result(*forks.run(arguments, self.root, self._variables(args, env), int(TIMEOUT_S)))
 
     @contextlib.contextmanager
     def loaded(self) -> Iterator[None]:
         """Let runs be forks of a process that has loaded this copy as well: its code is not to change."""
-        self._forks = forking.Forks([*self.paths, *defaults(())], self.root)
+        self._forks = forking.Forks([*self.paths, *defaults(())], self._environment(), self.root)
         yield
         self._forks.close()
         self._forks = None

@@ -12,7 +12,6 @@ from typing import Any, Mapping
 
 import pytest
 from pairs_by_hand import of_ratios, pair
-from scipy.stats import beta
 
 from bench import cache
 from bench.cases.case import Settings
@@ -94,6 +93,8 @@ def test_a_run_with_one_false_case_is_a_false_run():
 
 @pytest.mark.parametrize("events, trials", [(0, 1), (0, 600), (1, 949), (2, 1260), (3, 10), (10, 10)])
 def test_the_highest_rate_is_that_of_clopper_and_pearson(events, trials):
+    from scipy.stats import beta
+
     expected = 1.0 if events == trials else beta.ppf(0.95, events + 1, trials - events)
 
     assert results.highest_rate(events, trials) == pytest.approx(expected)
