@@ -27,6 +27,11 @@ FLOPS_PER_CYCLE = (
 # Processors, by vendor and family, that take two cycles for 64 bytes of a vector: Zen 4.
 # Source: AMD, Software Optimization Guide for the Zen 4 Microarchitecture (57647), 2.11.
 HALF_VECTORS = {("AuthenticAMD", "25")}
+# What tells one processor from another in /proc/cpuinfo, and how it is written: of x86, then of Arm.
+NUMBERS = {
+    **{"cpu family": "family", "model": "model", "stepping": "stepping"},
+    **{"CPU implementer": "implementer", "CPU variant": "variant", "CPU part": "part", "CPU revision": "revision"},
+}
 # Two loads and a store of 64 bytes, in the first cache.
 BYTES_PER_CYCLE = 192
 # Where the clock cannot be measured: the highest that is sold.
@@ -124,7 +129,11 @@ def _siblings(cpu: int) -> str:
 
 
 def _model() -> str:
-    return cpuinfo("model name") or platform.processor() or platform.machine()
+    """The name of the processor and its numbers. The name alone does not tell: hypervisors call AMD's Zen 1, 4 and 5
+    "AMD EPYC", and give all of them one microcode."""
+    name = cpuinfo("model name") or platform.processor() or platform.machine()
+    numbers = [f"{told} {cpuinfo(key)}" for key, told in NUMBERS.items() if cpuinfo(key)]
+    return f"{name} ({', '.join(numbers)})" if numbers else name
 
 
 def cpuinfo(name: str) -> str:

@@ -144,7 +144,7 @@ def path_of(name: str, root: Path, machine: Mapping[str, Any]) -> Path:
 
 
 def machine_class(machine: Mapping[str, Any]) -> str:
-    """The folder name of a class of machines: CPU model and number of cores."""
+    """The folder name of a class of machines: processor and number of cores."""
     text = f"{machine['model']} {machine['cores']} cores".lower()
     return re.sub(r"[^a-z0-9]+", "-", text).strip("-")
 

@@ -212,6 +212,18 @@ def test_ctrl_c_ends_all_processes_and_gives_no_verdict(sleeper):
     until(lambda: not any(alive(pid) for pids in sleeper.workers().values() for pid in pids))
 
 
+def test_ctrl_c_says_how_many_pairs_are_kept_and_how_to_go_on(sleeper):
+    with sleeper.start(*ARGUMENTS, "--batch-size=2", "--against=same") as process:
+        until(lambda: list((sleeper.cache / "comparisons").glob("*.jsonl")) and len(records(sleeper)) == 3)
+        os.kill(process.pid, signal.SIGINT)
+        result = finished(process)
+
+    count = len(records(sleeper)) - 1
+    assert result.returncode == 2, result.text
+    told = f"interrupted, no verdict; {count} pairs are kept: the same command with --resume goes on"
+    assert told in result.stdout.splitlines()
+
+
 def test_a_worker_that_is_killed_costs_a_repetition_and_no_verdict(sleeper):
     with sleeper.start(*ARGUMENTS, "--batch-size=2", "--against=same", "-rA") as process:
         until(lambda: list((sleeper.cache / "comparisons").glob("*.jsonl")) and len(records(sleeper)) == 3)
