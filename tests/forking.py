@@ -29,6 +29,7 @@ import signal
 import sys
 import tempfile
 import threading
+import traceback
 
 import pytest
 
@@ -57,12 +58,17 @@ def run(request, out, err):
     for target, file in enumerate([open(os.devnull), out, err]):
         os.dup2(file.fileno(), target)
     sys.argv[1:] = request["args"]
-    code = pytest.main(request["args"])
+    try:
+        code = int(pytest.main(request["args"]))
+    except BaseException:
+        # As Python ends on one: pytest-benchmark raises what --benchmark-compare-fail finds.
+        traceback.print_exc()
+        code = 1
     threading._shutdown()
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
-    return int(code)
+    return code
 
 
 @pytest.hookimpl(tryfirst=True)
