@@ -2,7 +2,7 @@
 
 Each has a process, a session, a folder, an environment and an exit code of its own, as one that `Suite.start` starts;
 it saves the third of a second in which Python starts and loads pytest. Variables of `AT_START` are those with which
-the process started.
+the process started. A test of what a run loads starts it.
 """
 
 from __future__ import annotations

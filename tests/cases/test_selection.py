@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Callable, Iterator, List, Set, Union
+from typing import Callable, Iterator, List, Set
 
 import pytest
-from forking import Forks
-from suite import SMALL, Suite
+from suite import SMALL, Suite, finished
 
 from bench import workloads
 
@@ -49,7 +48,7 @@ def pytest_sessionfinish(session):
 """
 
 
-def collected(suite: Forks, *args: str) -> List[str]:
+def collected(suite: Suite, *args: str) -> List[str]:
     """The ids that the arguments select."""
     result = suite.run("--collect-only", "-q", *args)
     assert result.returncode == 0, result.text
@@ -57,14 +56,14 @@ def collected(suite: Forks, *args: str) -> List[str]:
 
 
 @pytest.fixture(scope="module")
-def plain(new_suite: Callable[[], Suite]) -> Iterator[Forks]:
-    """Runs of a copy that leave nothing behind."""
-    runs = Forks(new_suite())
-    yield runs
-    runs.close()
+def plain(new_suite: Callable[[], Suite]) -> Iterator[Suite]:
+    """A copy for runs that leave nothing behind."""
+    made = new_suite()
+    with made.loaded():
+        yield made
 
 
-def test_ids_are_a_public_contract(plain: Forks) -> None:
+def test_ids_are_a_public_contract(plain: Suite) -> None:
     expected = [
         f"{name}-inference-b{batch_size}-fp32-x1-numpy-cpu" for name, batch_size in zip(CONTRACT[::2], CONTRACT[1::2])
     ]
@@ -77,7 +76,7 @@ def test_ids_are_a_public_contract(plain: Forks) -> None:
     assert sorted(name.split("-")[0] for name in found) == sorted(workloads.names())
 
 
-def test_axes_take_lists_and_spellings(plain: Forks) -> None:
+def test_axes_take_lists_and_spellings(plain: Suite) -> None:
     ids = collected(plain, *SMALL, "--batch-size=1,4", "--precision=16.16,full,16.32,bf16", "--mode=eval,training")
 
     axes: List[Set[str]] = [set(values) for values in zip(*(name.split("-") for name in ids))]
@@ -85,18 +84,18 @@ def test_axes_take_lists_and_spellings(plain: Forks) -> None:
     assert axes[2:5] == [{"eval", "training"}, {"b1", "b4"}, {"fp16", "fp32", "fp16m", "bf16"}]
 
 
-def test_dimensions_take_lists_and_combine(plain: Forks) -> None:
+def test_dimensions_take_lists_and_combine(plain: Suite) -> None:
     ids = collected(plain, "-k", "lstm and not multi", "--hidden-size=8,16", "--timesteps=3,4", "--rnn-impl=cell")
 
     sizes = [name.split("-")[1] for name in ids]
     assert sizes == ["h8_t3_cell", "h8_t4_cell", "h16_t3_cell", "h16_t4_cell"]
 
 
-def test_a_size_is_measured_once_however_it_was_asked_for(plain: Forks) -> None:
+def test_a_size_is_measured_once_however_it_was_asked_for(plain: Suite) -> None:
     assert len(collected(plain, "-k", "dense", "--sizes=all", "--units=8", "--activation=none")) == 1
 
 
-def test_named_sizes_and_all_sizes(plain: Forks) -> None:
+def test_named_sizes_and_all_sizes(plain: Suite) -> None:
     named = collected(plain, "--sizes=u128,h1024_t25")
     everything = collected(plain, "--sizes=all")
 
@@ -104,7 +103,7 @@ def test_named_sizes_and_all_sizes(plain: Forks) -> None:
     assert len(everything) == len(set(everything)) == sum(len(workloads.load(name).sizes) for name in workloads.names())
 
 
-def test_no_part_of_an_id_holds_a_hyphen(plain: Forks) -> None:
+def test_no_part_of_an_id_holds_a_hyphen(plain: Suite) -> None:
     ids = collected(plain, "--sizes=all", "--mode=inference,training", "--backend=numpy,torch")
 
     assert {len(name.split("-")) for name in ids} == {8}
@@ -121,9 +120,10 @@ def test_no_value_of_a_dimension_brings_a_hyphen_into_an_id() -> None:
 
 def test_collecting_loads_no_framework_and_starts_nothing(suite: Suite) -> None:
     suite.add("witness.py", WITNESS)
-    everything = ("--backend=numpy,torch,tensorflow,onnxruntime,openvino", "--device=cpu,cuda,ipu", "--sizes=all")
+    axes = ("--device=cpu,cuda,ipu", "--sizes=all", "--mode=inference,eval,training")
+    everything = ("--backend=numpy,torch,tensorflow,onnxruntime,openvino", *axes)
 
-    result = suite.run("-p", "witness", "--collect-only", "-q", *everything, "--mode=inference,eval,training")
+    result = finished(suite.start("-p", "witness", "--collect-only", "-q", *everything))
 
     assert result.returncode == 0, result.text
     loaded = set((suite.root / "loaded.txt").read_text().split())
@@ -135,13 +135,13 @@ def test_collecting_loads_no_framework_and_starts_nothing(suite: Suite) -> None:
 def test_a_run_loads_no_framework_where_pytest_runs(suite: Suite) -> None:
     suite.add("witness.py", WITNESS)
 
-    result = suite.run("-p", "witness", *SMALL)
+    result = finished(suite.start("-p", "witness", *SMALL))
 
     assert result.returncode == 0, result.text
     assert set((suite.root / "loaded.txt").read_text().split()) & set(HEAVY[:-1]) == set()
 
 
-def skipped(suite: Union[Suite, Forks], *args: str, **env: str) -> str:
+def skipped(suite: Suite, *args: str, **env: str) -> str:
     """Run, require that every case skips, and return the reasons as pytest shows them."""
     result = suite.run("-k", "dense or lstm", "-rs", *args, **env)
     assert result.returncode == 0, result.text
@@ -197,7 +197,7 @@ def test_a_primitive_that_a_backend_lacks_skips_before_anything_is_compiled(suit
     assert "without_it" not in (suite.root / "workers.txt").read_text()
 
 
-def test_a_device_that_is_missing_skips(plain: Forks, tmp_path: Path) -> None:
+def test_a_device_that_is_missing_skips(plain: Suite, tmp_path: Path) -> None:
     # An empty PATH has no nvidia-smi, wherever this runs.
     reasons = skipped(plain, "--device=cuda,ipu", PATH=str(tmp_path))
 
@@ -213,12 +213,12 @@ def test_a_device_that_is_missing_skips(plain: Forks, tmp_path: Path) -> None:
         (["--replicas=512", "--threads=1"], "not present: 512 cores for 512 replicas of 1 thread"),
     ],
 )
-def test_what_a_backend_cannot_do_skips(plain: Forks, args: List[str], reason: str) -> None:
+def test_what_a_backend_cannot_do_skips(plain: Suite, args: List[str], reason: str) -> None:
     assert reason in skipped(plain, *args)
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
-def test_backends_for_inference_skip_training(plain: Forks, backend: str) -> None:
+def test_backends_for_inference_skip_training(plain: Suite, backend: str) -> None:
     pytest.importorskip(backend)
 
     assert f"not supported: {backend} runs inference" in skipped(plain, "--mode=training", f"--backend={backend}")
