@@ -93,7 +93,8 @@ def merged(samples: Samples, step: Step, group: Group) -> Tuple[Samples, Dict[st
 
 
 def all_reduce_share(program: Program, samples: Samples, settings: Settings) -> Dict[str, Any]:
-    """The share of a step that replicas spend on the all-reduce of their gradients, from a few steps without it."""
+    """The share of a step that replicas spend on the all-reduce of their gradients, from a few steps without it; zero
+    if it is below the noise."""
     group = program.group
     if group.count == 1:
         return {}
@@ -101,4 +102,4 @@ def all_reduce_share(program: Program, samples: Samples, settings: Settings) -> 
     alone = measure(program.run_without_all_reduce, few, group=group)
     longest = [max(step_s) for step_s in zip(*group.all_gather(alone.seconds))]
     share = 1 - replace(alone, seconds=longest).median_s / samples.median_s
-    return {"all_reduce_percent": 100 * share}
+    return {"all_reduce_percent": 100 * max(0.0, share)}

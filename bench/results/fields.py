@@ -352,7 +352,7 @@ _ROWS = (
     ),
     Field(
         "all_reduce_percent",
-        "share of a step that the all-reduce of gradients adds",
+        "share of a step that the all-reduce of gradients adds; zero if it is below the noise",
         "%",
         rate=True,
         column="all-reduce",

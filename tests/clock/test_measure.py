@@ -6,12 +6,13 @@ import gc
 import itertools
 import statistics
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from bench.cases.case import Settings
 from bench.cases.errors import Invalid
-from bench.clock import neighbours, sampling
+from bench.clock import neighbours, sampling, surroundings
 from bench.clock.sampling import QUIET_PERCENT, measure, measure_blocks, noise_percent
 from bench.program import Step, repeat, throughput
 
@@ -56,6 +57,27 @@ def slow_start(slow, steps, fast):
 def noisy(seconds, spread):
     """Times of two levels in long stretches, so that the medians of blocks differ by 2 x `spread`."""
     return lambda i: seconds * (1 + spread * (-1) ** (i // 350))
+
+
+class Pair:
+    """A group of two, whose members all do what this one does."""
+
+    rank, count = 0, 2
+
+    def all_gather(self, value):
+        return [value, value]
+
+
+@pytest.mark.parametrize("alone_s, percent", [(0.008, 20), (0.010, 0), (0.013, 0)])
+def test_the_share_of_an_all_reduce_is_what_a_step_without_it_saves_and_never_negative(monkeypatch, alone_s, percent):
+    samples = Scripted(constant(0.010)).measured(steps=5)
+    alone = Scripted(constant(alone_s)).measured(steps=5)
+    monkeypatch.setattr(surroundings, "measure", lambda run, settings, group: alone)
+    program = SimpleNamespace(group=Pair(), run_without_all_reduce=None)
+
+    found = surroundings.all_reduce_share(program, samples, Settings())
+
+    assert found == {"all_reduce_percent": pytest.approx(percent, abs=1e-6)}
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 100])
