@@ -158,7 +158,9 @@ class Suite:
         arguments, forks = [*self.paths, *defaults(args), *args], self._forks
         early = tuple(sorted(item for item in env.items() if item[0].startswith(forking.AT_START)))
         if forks is None or early:
-            forks = FORKS.setdefault(early, forking.Forks(list(PLUGINS), {**self._environment(), **dict(early)}))
+            if early not in FORKS:
+                FORKS[early] = forking.Forks(list(PLUGINS), {**self._environment(), **dict(early)})
+            forks = FORKS[early]
         return Result(*forks.run(arguments, self.root, self._variables(args, env), int(TIMEOUT_S)))
 
     @contextlib.contextmanager
