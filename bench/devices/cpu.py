@@ -130,7 +130,7 @@ def _siblings(cpu: int) -> str:
 
 def _model() -> str:
     """The name of the processor and its numbers. The name alone does not tell: hypervisors call AMD's Zen 1, 4 and 5
-    "AMD EPYC", and give all of them one microcode."""
+    "AMD EPYC", and may show a microcode of their own."""
     name = cpuinfo("model name") or platform.processor() or platform.machine()
     numbers = [f"{told} {cpuinfo(key)}" for key, told in NUMBERS.items() if cpuinfo(key)]
     return f"{name} ({', '.join(numbers)})" if numbers else name
