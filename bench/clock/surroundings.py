@@ -94,7 +94,7 @@ def merged(samples: Samples, step: Step, group: Group) -> Tuple[Samples, Dict[st
 
 def all_reduce_share(program: Program, samples: Samples, settings: Settings) -> Dict[str, Any]:
     """The share of a step that replicas spend on the all-reduce of their gradients, from a few steps without it; zero
-    if it is below the noise."""
+    if those were no faster."""
     group = program.group
     if group.count == 1:
         return {}

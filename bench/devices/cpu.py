@@ -29,8 +29,13 @@ FLOPS_PER_CYCLE = (
 HALF_VECTORS = {("AuthenticAMD", "25")}
 # What tells one processor from another in /proc/cpuinfo, and how it is written: of x86, then of Arm.
 NUMBERS = {
-    **{"cpu family": "family", "model": "model", "stepping": "stepping"},
-    **{"CPU implementer": "implementer", "CPU variant": "variant", "CPU part": "part", "CPU revision": "revision"},
+    "cpu family": "family",
+    "model": "model",
+    "stepping": "stepping",
+    "CPU implementer": "implementer",
+    "CPU variant": "variant",
+    "CPU part": "part",
+    "CPU revision": "revision",
 }
 # Two loads and a store of 64 bytes, in the first cache.
 BYTES_PER_CYCLE = 192

@@ -352,7 +352,7 @@ _ROWS = (
     ),
     Field(
         "all_reduce_percent",
-        "share of a step that the all-reduce of gradients adds; zero if it is below the noise",
+        "share of a step that the all-reduce of gradients adds; zero if steps without it were no faster",
         "%",
         rate=True,
         column="all-reduce",
