@@ -157,6 +157,7 @@ def heartbeat(channel: Any, folder: str) -> None:
     """Wait while heartbeats of the harness arrive; then end this process and its children, and delete its folder."""
     with contextlib.suppress(OSError):
         os.setsid()
+    _outlive_workers()
     channel.send({"kind": "ready", "pid": os.getpid(), "python": sys.executable})
     try:
         while True:
@@ -171,6 +172,25 @@ def heartbeat(channel: Any, folder: str) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         # The kernel ends the children with this process (PR_SET_PDEATHSIG).
         os._exit(0)
+
+
+def _outlive_workers() -> None:
+    """Drop what is written to a worker that has just ended; its end shows at the pipe from which it is read.
+
+    In execnet 2.1.2 the thread that forwards messages to the workers fails at such a write, and the host is lost:
+    `ChannelFactory._local_close` gets the text of an error for an error.
+    """
+    try:
+        from execnet import gateway_base as execnet
+    except ImportError:  # a host without execnet: the harness has sent its code
+        import __main__ as execnet
+    write = execnet.Popen2IO.write
+
+    def write_if_alive(self: Any, data: bytes) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            write(self, data)
+
+    execnet.Popen2IO.write = write_if_alive
 
 
 def serve(channel: Any) -> None:

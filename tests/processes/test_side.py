@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
+import signal
 import subprocess
 import sys
 import zipfile
@@ -176,3 +179,27 @@ def test_an_error_while_the_lock_of_a_host_is_held_is_no_lost_host(tmp_path, mon
             raise error("of something else")
     finally:
         host.close()
+
+
+@pytest.mark.parametrize("imports", ["", "raise ImportError"], ids=["execnet", "no_execnet"])
+def test_a_host_outlives_workers_that_end_as_they_are_written_to(tmp_path, capfd, imports):
+    """While the host is stopped, a worker is killed and gets a message: then the host sees both at once."""
+    (tmp_path / "execnet.py").write_text(imports)
+    python = tmp_path / "python"
+    path = f"PYTHONPATH={tmp_path} " if imports else ""
+    python.write_text(f'#!/bin/sh\n{path}exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    host = RemoteHost(f"popen//python={python}", ROOT)
+    try:
+        for _ in range(20):
+            worker = host.gateway({}).remote_exec("import os; channel.send(os.getpid()); channel.receive()")
+            pid = worker.receive()
+            os.kill(host.pid, signal.SIGSTOP)
+            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(OSError):
+                worker.send("too late")
+            os.kill(host.pid, signal.SIGCONT)
+            assert host.machine.exists(host.root)
+    finally:
+        host.close()
+    assert "Traceback" not in capfd.readouterr().err
