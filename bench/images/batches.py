@@ -7,8 +7,8 @@ from typing import Any, Generator, Iterator, List, Optional, Tuple
 
 import numpy as np
 
-from bench.images.dataset import Dataset
 from bench.images.faults import BadImage, Skipped, one_line
+from bench.images.pipelines import Request
 
 Batch = Tuple[Any, Any]
 
@@ -36,14 +36,9 @@ class Batches:
     skipped   images skipped so far; it may include images of later batches
     """
 
-    def __init__(
-        self, dataset: Dataset, chunks: Iterator[Chunk], batch_size: int, repeat: bool, rest: bool = False
-    ) -> None:
+    def __init__(self, request: Request, chunks: Iterator[Chunk]) -> None:
         self.skipped = Skipped()
-        self._dataset = dataset
-        self._batch_size = batch_size
-        self._repeat = repeat
-        self._rest = rest
+        self._request = request
         self._batches = self._generate(chunks)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -58,6 +53,7 @@ class Batches:
     def _generate(self, chunks: Iterator[Chunk]) -> Generator[Batch, None, None]:
         pending: List[Chunk] = []
         yielded = False
+        size = self._request.batch_size
         for chunk in chunks:
             for reason in chunk.skipped:
                 self.skipped.add(reason)
@@ -65,21 +61,25 @@ class Batches:
                 raise chunk.fault
             if len(chunk.labels):
                 pending.append(chunk)
-            while _count(pending) >= self._batch_size:
-                batch, pending = _cut(pending, self._batch_size)
+            while _count(pending) >= size:
+                batch, pending = _cut(pending, size)
                 yielded = True
                 yield batch.images.transpose(0, 3, 1, 2), batch.labels
-        if self._rest and pending:
+        if self._request.rest and pending:
             batch, _ = _cut(pending, _count(pending))
             yielded = True
             yield batch.images.transpose(0, 3, 1, 2), batch.labels
-        if self._repeat or not yielded:
+        if self._request.repeat or not yielded:
             raise ValueError(self._too_few(_count(pending)))
 
     def _too_few(self, count: int) -> str:
+        request = self._request
+        owner = one_line(request.dataset.root)
+        if request.replicas > 1:
+            owner = f"the share of replica {request.replica} of {request.replicas} in {owner}"
         left_out = f"; {self.skipped.total} left out, the first: {self.skipped.first}" if self.skipped.total else ""
-        content = "no image that can be used" if self._repeat or not count else f"{count} images"
-        return f"{one_line(self._dataset.root)} has {content}, fewer than a batch of {self._batch_size}{left_out}"
+        content = "no image that can be used" if request.repeat or not count else f"{count} images"
+        return f"{owner} has {content}, fewer than a batch of {request.batch_size}{left_out}"
 
 
 def _count(chunks: List[Chunk]) -> int:

@@ -105,7 +105,8 @@ def runs_of(root, engine, thorough):
         runs[f"{kind}-all-repeat"] = bad
         runs[f"{kind}-all"] = {**bad, "open": {"errors": "skip"}}
         runs[f"{kind}-left-early"] = {**cut, "open": {"repeat": True, "errors": "skip"}, "most": 1}
-    return runs
+    share = {"batch_size": 1, "errors": "skip", "repeat": True, "replica": 1, "replicas": 2}
+    return {**runs, "share": {"root": str(root / "share"), "open": share}}
 
 
 def runs_of_torch(root, thorough):
@@ -127,6 +128,8 @@ def seen(pytestconfig, tmp_path_factory):
         for fault in faults:
             broken_sets.write(root / f"{kind}-{fault}", kind, fault)
         sets_of.WRITERS[kind](root / f"{kind}-all", [(label, b"no image") for label in range(4)])
+    images = [(label, b"no image" if label % 2 else image) for label, image in sets_of.labelled(4)]
+    sets_of.write_folder(root / "share", images)
     sets_of.write_folder(root / "silent", sets_of.labelled())
     (root / "silent" / "class3" / "003.png").unlink()
     # Nobody ever writes into it, so that a worker waits for ever.
@@ -191,6 +194,15 @@ def test_a_set_without_one_good_image_ends(seen, engine, kind, repeat):
     assert name == "ValueError"
     assert "has no image that can be used" in text
     assert "not a JPEG or PNG image" in text
+
+
+@pytest.mark.parametrize("engine", PIPELINES)
+def test_a_replica_without_one_good_image_says_that_its_share_has_none(seen, engine):
+    name, text = seen(engine)[0]["share"]["error"]
+
+    assert name == "ValueError"
+    assert text.startswith("the share of replica 1 of 2 in /")
+    assert "has no image that can be used" in text
 
 
 def test_what_only_tensorflow_refuses_is_named_too(seen):

@@ -40,7 +40,7 @@ def open(
 ) -> Iterator[Batches]:
     request = Request(dataset, batch_size, image_size, workers, training, seed, errors, repeat, rest, replica, replicas)
     require("tensorflow", "tensorflow-cpu")
-    batches = Batches(dataset, _chunks(request), batch_size, repeat, rest)
+    batches = Batches(request, _chunks(request))
     try:
         yield batches
     finally:

@@ -58,7 +58,7 @@ def open(
     iterator = iter(_loader(request))
     # Those that are dead by now as well.
     processes: List[BaseProcess] = list(iterator._workers) if workers else []
-    batches = Batches(dataset, _chunks(iterator, processes), batch_size, repeat, rest)
+    batches = Batches(request, _chunks(iterator, processes))
     try:
         # torch raises in a signal handler when a worker dies, so anywhere in the caller's code.
         with _deaths_in_one_line(processes):
