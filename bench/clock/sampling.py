@@ -131,7 +131,7 @@ def measure_blocks(
         warm = _warm_up(run, settings, clock, group)
         inner = max(group.all_gather(_steps_per_sample(warm.step_s)))
         resume = _Resume(uncounted or run, max(group.all_gather(warm.step_s)), clock)
-        block = [warm.step_s]
+        block = [inner * warm.step_s]
         warmed_up()
         while True:
             wanted = pace(block) if group.rank == 0 else 0

@@ -93,9 +93,9 @@ class _Turns:
         first = coins.roles(self.plan.seed, self.index, self.attempt).candidate_first
         started = (CANDIDATE, BASE) if first else (BASE, CANDIDATE)
         with contextlib.ExitStack() as stopped:
-            steps_s = [self._open(name, stopped) for name in started]
+            samples_s = [self._open(name, stopped) for name in started]
             self.tell("timing")
-            samples, count = _sizes(steps_s, self.plan.time_s)
+            samples, count = _sizes(samples_s, self.plan.time_s)
             orders = coins.units(self.plan.seed, self.index, self.case.id, count, self.attempt)
             units = [self._unit(order, samples) for order in orders]
             return units, {name: self._end(name) for name in started}
@@ -103,10 +103,10 @@ class _Turns:
     def _open(self, name: str, stopped: contextlib.ExitStack) -> float:
         """Compile and warm up a side. Then it is stopped, but for its turns, until `stopped` ends."""
         self.side = name
-        step_s = self.sides[name].open(self.case, self.settings[name], self.plan.canary_s.get(name), self.tell)
+        sample_s = self.sides[name].open(self.case, self.settings[name], self.plan.canary_s.get(name), self.tell)
         stopped.callback(self.sides[name].pause, False)
         self.sides[name].pause(True)
-        return step_s
+        return sample_s
 
     def _unit(self, order: str, samples: int) -> Unit:
         return pair.unit(order, [self._turn(LETTERS[letter], lambda side: side.block(samples)) for letter in order])
@@ -127,10 +127,10 @@ class _Turns:
         return result
 
 
-def _sizes(steps_s: List[float], time_s: float) -> Tuple[int, int]:
+def _sizes(samples_s: List[float], time_s: float) -> Tuple[int, int]:
     """The samples of a block, the same on both sides, and the number of units."""
-    samples = max(LEAST_SAMPLES, math.ceil(BLOCK_S / max(min(steps_s), 1e-9)))
-    unit_s = 2 * samples * sum(steps_s)
+    samples = max(LEAST_SAMPLES, math.ceil(BLOCK_S / max(min(samples_s), 1e-9)))
+    unit_s = 2 * samples * sum(samples_s)
     return samples, max(FEWEST_UNITS, min(MOST_UNITS, round(time_s / unit_s)))
 
 

@@ -51,7 +51,7 @@ class Side:
     def open(
         self, case: Case, settings: Settings, canary_s: Optional[Mapping[str, float]], tell: Callable[[str], None]
     ) -> float:
-        """Compile, check and warm up a case. Returns the seconds of one step.
+        """Compile, check and warm up a case. Returns the seconds of one sample.
 
         Raises Failed, and HostLost.
         """
