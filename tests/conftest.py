@@ -127,6 +127,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return Scheduling(config, log)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def only_this_file_is_collected() -> None:
+    """Leave what other files imported out of garbage collections, as `pytest_collection_finish` does with tests."""
+    gc.collect(1)
+    gc.freeze()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache_of_this_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Runs of several processes do not wait for each other's locks."""

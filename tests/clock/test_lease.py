@@ -275,7 +275,7 @@ def test_waiting_does_not_count_against_the_time_limit_of_a_case(suite: Suite, h
     process = suite.start(*SMALL, "--case-timeout=2")
     until(lambda: holders.tickets("room") > before and process.poll() is None)
     with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(4)
+        process.wait(2.5)
     holders.free(name)
 
     assert finished(process).returncode == 0

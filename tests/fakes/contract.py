@@ -66,6 +66,11 @@ class Build:
         self.children: Dict[str, List[Entry]] = {}
         for name, entry in self.entries.items():
             self.children.setdefault(name.rpartition(".")[0], []).append(entry)
+        # Classes and enums by the last part of their names.
+        self.by_last: Dict[str, List[str]] = {}
+        for name, entry in self.entries.items():
+            if entry["kind"] in ("class", "enum"):
+                self.by_last.setdefault(name.rpartition(".")[2], []).append(name)
         self.classes: Dict[str, Any] = {}
         self.modules = {name: ModuleType(name) for name in module_names(framework)}
         for name, module in self.modules.items():
@@ -95,8 +100,7 @@ class Build:
         for known in (name, f"{near.rpartition('.')[0]}.{name}"):
             if self.entries.get(known, {}).get("kind") in ("class", "exception", "enum"):
                 return self.class_of(known)
-        ending = "." + name.rpartition(".")[2]
-        same = [key for key, one in self.entries.items() if key.endswith(ending) and one["kind"] in ("class", "enum")]
+        same = self.by_last.get(name.rpartition(".")[2], [])
         if "." not in name and len(same) == 1:
             return self.class_of(same[0])
         root = name.partition(".")[0]

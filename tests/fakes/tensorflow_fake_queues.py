@@ -29,7 +29,10 @@ def initialise(self: Any) -> None:
         raise tf.errors.AlreadyExistsError(None, None, "the infeed is there already")
     # `initializer` of the true queue reads the dataset's tensor anew (`ipu_infeed_queue.py`).
     assert self._dataset.element_spec == held.dataset.element_spec
-    held.iterator = iter(self._dataset)
+    # The end of an iterator waits 30 ms for the thread that tunes it.
+    untuned = tf.data.Options()
+    untuned.autotune.enabled = False
+    held.iterator = iter(self._dataset.with_options(untuned))
     held.ahead = held.ahead if wrong("stale") else {}
 
 
