@@ -219,6 +219,14 @@ def shared(new_suite: Callable[[], Suite]) -> Iterator[Suite]:
 
 
 @pytest.fixture(scope="session")
+def loaded(new_suite: Callable[[], Suite]) -> Iterator[Suite]:
+    """A copy for runs of several files, by --in-process: forks that have frameworks. Its code is not to change."""
+    made = new_suite()
+    with made.loaded():
+        yield made
+
+
+@pytest.fixture(scope="session")
 def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sets of pictures: see tests/real_images.py, which needs more packages than other tests do."""
     import real_images

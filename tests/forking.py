@@ -3,6 +3,9 @@
 Each has a process, a session, a folder, an environment and an exit code of its own, as one that `Suite.start` starts;
 it saves the third of a second in which Python starts and loads pytest. Variables of `AT_START` are those with which
 the process started. A test of what a run loads starts it.
+
+A run that computes in its own process, by --in-process, can have frameworks loaded already too: they take seconds. Its
+process loads them when a run first asks for them.
 """
 
 from __future__ import annotations
@@ -14,13 +17,14 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Sequence
 
 # Variables that Python or the loader reads when a process starts: runs that change one need a process of their own.
 AT_START = ("PYTHON", "LANG", "LC_", "LD_", "MALLOC_")
 # Takes the place of a run: forks for each line of standard input.
 PLUGIN = """
 import atexit
+import contextlib
 import gc
 import importlib
 import json
@@ -77,6 +81,10 @@ def pytest_cmdline_main(config):
     gc.collect()
     gc.freeze()
     for line in sys.stdin:
+        for name in json.loads(line)["loads"]:
+            with contextlib.suppress(ImportError):
+                importlib.import_module(name)
+        gc.freeze()
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
             child = os.fork()
             if child == 0:
@@ -102,11 +110,13 @@ class Forks:
         self._server: Any = None
         self._own = tempfile.TemporaryDirectory()
 
-    def run(self, arguments: List[str], folder: Path, env: Dict[str, str], timeout_s: int) -> Any:
-        """The exit code and what was printed to standard output and to standard error."""
+    def run(
+        self, arguments: List[str], folder: Path, env: Dict[str, str], timeout_s: int, loads: Sequence[str] = ()
+    ) -> Any:
+        """The exit code and what was printed to standard output and to standard error. The run has `loads` loaded."""
         if self._server is None:
             self._start()
-        request = {"args": arguments, "folder": str(folder), "env": env, "timeout_s": timeout_s}
+        request = {"args": arguments, "folder": str(folder), "env": env, "timeout_s": timeout_s, "loads": list(loads)}
         self._server.stdin.write(json.dumps(request) + "\n")
         self._server.stdin.flush()
         return json.loads(self._server.stdout.readline())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import inspect
 import itertools
 import json
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import forking
+import pytest
 from pytest_benchmark import plugin
 
 from bench import calibration, environment
@@ -85,6 +87,15 @@ def tiring():
 program.run_resident = tiring
 """
 
+# What takes long to import, by backend. Images for other backends than TensorFlow are decoded with torch.
+LOADS = {
+    "torch": ("torch", "torch.utils.data", "PIL.Image"),
+    "onnxruntime": ("torch", "torch.utils.data", "PIL.Image", "onnx", "onnxruntime"),
+    "tensorflow": ("tensorflow",),
+    "jax": ("jax", "torch", "torch.utils.data", "PIL.Image"),
+}
+# With what workers start that load them.
+QUIET = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": ""}
 # Runs of any copy, by the variables that Python reads when a process starts.
 FORKS: Dict[Tuple[Tuple[str, str], ...], forking.Forks] = {}
 
@@ -161,12 +172,15 @@ class Suite:
             if early not in FORKS:
                 FORKS[early] = forking.Forks(list(PLUGINS), {**self._environment(), **dict(early)})
             forks = FORKS[early]
-        return Result(*forks.run(arguments, self.root, self._variables(args, env), int(TIMEOUT_S)))
+        return Result(*forks.run(arguments, self.root, self._variables(args, env), int(TIMEOUT_S), self._loads(args)))
 
     @contextlib.contextmanager
     def loaded(self) -> Iterator[None]:
-        """Let runs be forks of a process that has loaded this copy as well: its code is not to change."""
-        self._forks = forking.Forks([*self.paths, *defaults(())], self._environment(), self.root)
+        """Let runs be forks of a process that has loaded this copy as well: its code is not to change.
+
+        Those by --in-process have the frameworks of their backends too.
+        """
+        self._forks = forking.Forks([*self.paths, *defaults(())], {**self._environment(), **QUIET}, self.root)
         yield
         self._forks.close()
         self._forks = None
@@ -242,6 +256,13 @@ class Suite:
                 found[str(inside)] = hashlib.sha256(path.read_bytes()).hexdigest()
         return found
 
+    def _loads(self, args: Sequence[str]) -> List[str]:
+        """What a run that computes in its own process imports, by its backends."""
+        if self._forks is None or "--in-process" not in args:
+            return []
+        backends = [name for arg in args if arg.startswith("--backend=") for name in arg.partition("=")[2].split(",")]
+        return sorted({module for name in backends for module in LOADS.get(name, ())})
+
     def _variables(self, args: Sequence[str], env: Dict[str, str]) -> Dict[str, str]:
         """The environment of a run. Hosts keep bytecode of the code that they get: nothing rewrites it, and each of
         their workers would compile it."""
@@ -259,6 +280,14 @@ class Suite:
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
             "PYTHONDONTWRITEBYTECODE": "1",
         }
+
+
+def needs(*packages: str) -> None:
+    """Skip what needs a package that is not installed. Unlike pytest.importorskip it imports none: TensorFlow takes
+    seconds, and a run has processes of its own."""
+    for name in packages:
+        if importlib.util.find_spec(name) is None:
+            pytest.skip(f"{name} is not installed", allow_module_level=True)
 
 
 def finished(process: subprocess.Popen[str], timeout_s: float = TIMEOUT_S) -> Result:

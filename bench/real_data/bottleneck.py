@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any, Callable, Dict, Iterator, List
+from typing import Any, Callable, Dict, Iterator, List, Sequence
 
 from bench.program import Program
 from bench.real_data import feeding
 from bench.real_data.pipeline import QUEUED
 
+# The pipeline alone is timed for so long at most, or for the time of the samples where that is shorter.
 SECONDS = 1.0
 RUNS = 3
 
@@ -22,13 +23,13 @@ def of(program: Program, opened: Iterator[Any]) -> Dict[str, Any]:
     """
     case, settings = program.case, program.settings
     items = case.batch_size
-    pipeline_s = _drained(opened)
+    pipeline_s = _drained(opened, min(SECONDS, settings.max_time_s))
     make = feeding.named(program.graph, case, settings)
     batches = [make(next(opened)) for _ in range(max(2, settings.recipe.gradient_accumulation))]
     program.feed(batches)
     per_step = items * program.batches_in_flight * settings.recipe.batches_per_update(case.mode)
-    fed_s = _quickest(program.run) / per_step
-    compute_s = _quickest(program.blocking(program.run_resident)) / per_step
+    quickest = _quickest([program.run, program.blocking(program.run_resident)])
+    fed_s, compute_s = (seconds / per_step for seconds in quickest)
     transfer_s = max(0.0, fed_s - compute_s)
     return {
         "pipeline_items_per_s": items / pipeline_s,
@@ -38,26 +39,28 @@ def of(program: Program, opened: Iterator[Any]) -> Dict[str, Any]:
     }
 
 
-def _drained(batches: Iterator[Any]) -> float:
-    """Seconds per batch of the pipeline alone."""
+def _drained(batches: Iterator[Any], least_s: float) -> float:
+    """Seconds per batch of the pipeline alone, over at least `least_s`."""
     for _ in range(QUEUED):
         next(batches)
     start = time.perf_counter()
     count = 0
-    while count < RUNS or time.perf_counter() - start < SECONDS:
+    while count < RUNS or time.perf_counter() - start < least_s:
         next(batches)
         count += 1
     return (time.perf_counter() - start) / count
 
 
-def _quickest(run: Callable[[], None]) -> float:
-    """Seconds of the fastest of a few runs, so that disturbances do not count."""
-    seconds: List[float] = []
+def _quickest(steps: Sequence[Callable[[], None]]) -> List[float]:
+    """Seconds of the fastest of a few runs of each step, so that disturbances do not count. They are run in turn, since
+    what disturbs all runs of one alone would be taken for transfer."""
+    seconds: List[List[float]] = [[] for _ in steps]
     for _ in range(RUNS):
-        start = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
+        for step, taken in zip(steps, seconds):
+            start = time.perf_counter()
+            step()
+            taken.append(time.perf_counter() - start)
+    return [min(taken) for taken in seconds]
 
 
 def verdict(pipeline_items_per_s: float, transfer_s_per_item: float, compute_s_per_item: float) -> str:

@@ -9,6 +9,7 @@ import os
 import broken_sets
 import picture_sets
 import pytest
+from suite import needs
 from test_image_faults import FAULTS
 
 from bench import workloads
@@ -141,7 +142,7 @@ def test_a_set_of_no_images_is_one_line(tmp_path):
 )
 def test_a_missing_package_is_known_before_a_worker_starts(tmp_path, monkeypatch, kind, backend, package, told):
     """Cases of TensorFlow are read by TensorFlow, all others by torch."""
-    pytest.importorskip(backend)
+    needs(backend)
     written(tmp_path / "set", kind)
     there = importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == package else there(name))

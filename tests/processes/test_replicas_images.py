@@ -9,13 +9,12 @@ from typing import Any, Callable, Dict, List
 
 import pytest
 from real_images import REAL
-from suite import Suite, finished
+from suite import Suite, finished, needs
 from test_launchers import ranks
 
 from bench.devices import cpu
 
-pytest.importorskip("PIL")
-pytest.importorskip("torch")
+needs("PIL", "torch")
 pytestmark = pytest.mark.skipif(len(cpu.usable_cores()) < 2, reason="one core here")
 
 SMALL = (*REAL, "--mode=training", "--image-size=8", "--batch-size=3", "--classes=6", "--threads=1")
@@ -48,7 +47,7 @@ def test_an_epoch_of_tfrecords_is_shared_and_its_hits_are_counted_once(
     shared: Suite, set_of_both: Path, engine: str
 ) -> None:
     """24 images in global batches of 6, and of 3: a step has so many items."""
-    pytest.importorskip(engine)
+    needs(engine)
 
     result = shared.run(*EPOCH, f"--backend={engine}", "--replicas=1,2", f"--data-dir={set_of_both}", "-rA")
 
@@ -97,7 +96,7 @@ def test_a_replica_that_has_a_bad_image_ends_the_others(shared: Suite, sets: Pat
 @pytest.mark.parametrize("engine", [pytest.param("torch", marks=pytest.mark.thorough), "tensorflow"])
 def test_a_rank_of_a_launcher_that_has_a_bad_image_ends_the_others(shared: Suite, sets: Path, engine: str) -> None:
     """Within seconds: not when a case has taken its 600 s, which is how long one waits for another's gradients."""
-    pytest.importorskip(engine)
+    needs(engine)
     args = (f"--backend={engine}", "--epochs=2", "--case-timeout=600", f"--data-dir={sets / 'one bad'}")
 
     processes = ranks(shared, 2, *SMALL, *args, OMP_NUM_THREADS="1")

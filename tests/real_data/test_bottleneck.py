@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
+from bench.real_data import bottleneck
 from bench.real_data.bottleneck import verdict
+from bench.real_data.pipeline import QUEUED
 
 
 @pytest.mark.parametrize(
@@ -23,3 +27,19 @@ def test_what_takes_longest_bounds_a_case(times, said):
 def test_times_that_are_none_bound_nothing(times):
     with pytest.raises(ValueError, match="needed"):
         verdict(*times)
+
+
+def test_the_pipeline_alone_takes_few_batches_where_samples_take_no_time():
+    batches = itertools.count()
+
+    bottleneck._drained(batches, 0.0)
+
+    assert next(batches) == QUEUED + bottleneck.RUNS
+
+
+def test_steps_that_are_compared_are_timed_in_turn():
+    order = []
+
+    bottleneck._quickest([lambda: order.append("fed"), lambda: order.append("resident")])
+
+    assert order == bottleneck.RUNS * ["fed", "resident"]

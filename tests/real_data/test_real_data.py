@@ -8,29 +8,33 @@ from typing import Any, Dict, Tuple
 
 import numpy as np
 import pytest
-from real_images import (
-    COUNTS,
-    REAL,
-    SMALL,
-    Records,
-    passed,
-    records,
-)
-from suite import Result, Suite
+import real_images
+from real_images import COUNTS, Records, passed, records
+from suite import Result, Suite, needs
 
-pytest.importorskip("PIL")
-pytest.importorskip("torch")
-pytest.importorskip("onnxruntime")
+needs("PIL", "torch", "onnxruntime")
+
+# Not in workers, which would take seconds each to load frameworks.
+REAL = (*real_images.REAL, "--in-process")
+SMALL = (*real_images.SMALL, "--in-process")
 
 # Hits.
 
 
 @pytest.fixture(scope="module")
-def scored(shared: Suite, sets: Path, weights: Dict[str, str]) -> Tuple[Records, Result]:
-    """The network that names colours, in batches that fill 24 images and in some that do not."""
+def parent(sets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that holds nothing but a set."""
+    folder = tmp_path_factory.mktemp("parent")
+    (folder / "imagenet-data").symlink_to(sets / "colours")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scored(shared: Suite, parent: Path, weights: Dict[str, str]) -> Tuple[Records, Result]:
+    """The network that names colours, in batches that fill 24 images and in some that do not; in workers."""
     args = ("--backend=torch,onnxruntime", "--tuning=default", "--image-size=16", "--batch-size=6,7", "--classes=6")
-    files = (f"--data-dir={sets / 'colours'}", f"--weights={weights['colour']}")
-    result = shared.run(*REAL, *args, *files, "-k", "onnxruntime or b6")
+    files = (f"--data-dir={parent}", f"--weights={weights['colour']}")
+    result = shared.run(*real_images.REAL, *args, *files, "-k", "onnxruntime or b6")
     assert result.returncode == 0, result.text
     return records(shared), result
 
@@ -55,80 +59,78 @@ def test_hits_do_not_depend_on_the_batch_size(scored: Tuple[Records, Result]) ->
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_bad_image_is_not_scored(shared: Suite, sets: Path, weights: Dict[str, str], workers: int) -> None:
+def test_a_bad_image_is_not_scored(loaded: Suite, sets: Path, weights: Dict[str, str], workers: int) -> None:
     args = (f"--data-dir={sets / 'two bad'}", f"--weights={weights['colour']}", "--classes=6", "--batch-size=5")
 
-    (found,) = passed(shared, *SMALL, *args, "--data-errors=skip", f"--data-workers={workers}").values()
+    (found,) = passed(loaded, *SMALL, *args, "--data-errors=skip", f"--data-workers={workers}").values()
 
     assert found["images_scored"] == 24
     assert found["top1_percent"] == pytest.approx(100 * 9 / 24)
 
 
 @pytest.mark.parametrize("kind", ["tfrecord", "webdataset"])
-def test_hits_are_counted_in_every_format(shared: Suite, sets: Path, weights: Dict[str, str], kind: str) -> None:
+def test_hits_are_counted_in_every_format(loaded: Suite, sets: Path, weights: Dict[str, str], kind: str) -> None:
     if kind == "tfrecord":
-        pytest.importorskip("google_crc32c")
+        needs("google_crc32c")
     args = (f"--data-dir={sets / kind}", f"--weights={weights['colour']}", "--classes=6", "--batch-size=5")
 
-    (found,) = passed(shared, *SMALL, *args).values()
+    (found,) = passed(loaded, *SMALL, *args).values()
 
     assert found["images_scored"] == 24
     assert found["top1_percent"] == pytest.approx(100 * 9 / 24)
 
 
 def test_labels_from_another_number_and_weights_of_a_wrapper_are_read_as_stated(
-    shared: Suite, sets: Path, weights: Dict[str, str], tmp_path: Path
+    loaded: Suite, sets: Path, weights: Dict[str, str], tmp_path: Path
 ) -> None:
     """The same hits as with labels from 1 and the network's own names."""
-    pytest.importorskip("google_crc32c")
+    needs("google_crc32c")
     colour = np.load(weights["colour"])
     np.savez(str(tmp_path / "wrapped.npz"), **{f"module.{name}": colour[name] for name in colour.files})
     args = (f"--weights={tmp_path / 'wrapped.npz'}", "--classes=6", "--batch-size=5", "--first-label=0")
 
-    (found,) = passed(shared, *SMALL, f"--data-dir={sets / 'tfrecord from 0'}", *args).values()
+    (found,) = passed(loaded, *SMALL, f"--data-dir={sets / 'tfrecord from 0'}", *args).values()
 
     assert found["top1_percent"] == pytest.approx(100 * 9 / 24)
     assert found["weights_note"] == "weights are those of wrapped.npz, without the prefix module. of its names"
 
 
-def test_a_network_that_always_says_class_2_hits_its_share(shared: Suite, sets: Path, weights: Dict[str, str]) -> None:
+def test_a_network_that_always_says_class_2_hits_its_share(loaded: Suite, sets: Path, weights: Dict[str, str]) -> None:
     args = (f"--data-dir={sets / 'colours'}", f"--weights={weights['two']}", "--classes=6")
 
-    (found,) = passed(shared, *SMALL, *args).values()
+    (found,) = passed(loaded, *SMALL, *args).values()
 
     assert found["top1_percent"] == pytest.approx(100 * COUNTS[2] / 24)
     assert found["top5_percent"] == pytest.approx(100 * (24 - COUNTS[3]) / 24)
 
 
-def test_pictures_without_classes_are_timed_and_not_scored(shared: Suite, sets: Path, weights: Dict[str, str]) -> None:
+def test_pictures_without_classes_are_timed_and_not_scored(loaded: Suite, sets: Path, weights: Dict[str, str]) -> None:
     args = (f"--data-dir={sets / 'pictures'}", f"--weights={weights['colour']}", "--classes=6")
 
-    (found,) = passed(shared, *SMALL, *args).values()
+    (found,) = passed(loaded, *SMALL, *args).values()
 
     assert found["items_per_s"] > 0
     assert found["bound_by"]
     assert (found["top1_percent"], found["top5_percent"], found["images_scored"]) == (None, None, None)
 
 
-def test_the_parent_of_a_set_serves_and_the_record_says_which_it_is(shared: Suite, sets: Path, tmp_path: Path) -> None:
-    (tmp_path / "imagenet-data").symlink_to(sets / "colours")
-
-    (found,) = passed(shared, *SMALL, f"--data-dir={tmp_path}").values()
-
-    assert found["data_dir"] == str(tmp_path / "imagenet-data")
+def test_the_parent_of_a_set_serves_and_the_record_says_which_it_is(
+    scored: Tuple[Records, Result], parent: Path
+) -> None:
+    assert {one["data_dir"] for one in scored[0].values()} == {str(parent / "imagenet-data")}
 
 
 # Training on blended images.
 
 
 @pytest.fixture(scope="module")
-def blended(shared: Suite, sets: Path, weights: Dict[str, str]) -> Records:
+def blended(loaded: Suite, sets: Path, weights: Dict[str, str]) -> Records:
     """One epoch of mixup and cutmix that leaves the weights, which name colours, as they are."""
-    pytest.importorskip("tensorflow")
+    needs("tensorflow")
     recipe = ("--mixup-alpha=0.8", "--cutmix-lambda=0.4", "--epochs=1", "--learning-rate=1e-12")
     args = ("--backend=torch,tensorflow", "--image-size=16", "--batch-size=6", "--classes=6", "--norm-type=none")
     files = (f"--data-dir={sets / 'colours'}", f"--weights={weights['colour without norms']}")
-    return passed(shared, *REAL, *args, "--mode=training", *recipe, *files)
+    return passed(loaded, *REAL, *args, "--mode=training", *recipe, *files)
 
 
 @pytest.mark.parametrize("backend", ["torch", "tensorflow"])
@@ -156,18 +158,18 @@ def bounding(found: Dict[str, Any]) -> str:
     return str(found["bound_by"].partition(":")[0].split()[-1])
 
 
-def test_a_case_of_huge_pictures_is_bound_by_the_pipeline(shared: Suite, sets: Path) -> None:
-    (found,) = passed(shared, *SMALL, "--batch-size=2", f"--data-dir={sets / 'huge'}").values()
+def test_a_case_of_huge_pictures_is_bound_by_the_pipeline(loaded: Suite, sets: Path) -> None:
+    (found,) = passed(loaded, *SMALL, "--batch-size=2", f"--data-dir={sets / 'huge'}").values()
 
     assert bounding(found) == "pipeline"
     assert 1 / found["pipeline_items_per_s"] > 10 * found["compute_s_per_item"]
 
 
-def test_a_case_of_a_big_network_is_bound_by_compute(shared: Suite, sets: Path) -> None:
+def test_a_case_of_a_big_network_is_bound_by_compute(loaded: Suite, sets: Path) -> None:
     """One of 1.8 GFLOP an image, and pictures of 5 kB."""
     args = ("--backend=onnxruntime", "--image-size=192", "--batch-size=2", f"--data-dir={sets / 'colours'}")
 
-    (found,) = passed(shared, *REAL, *args).values()
+    (found,) = passed(loaded, *REAL, *args).values()
 
     assert bounding(found) == "compute"
     assert found["compute_s_per_item"] > 1 / found["pipeline_items_per_s"]

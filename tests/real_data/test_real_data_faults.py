@@ -22,11 +22,9 @@ from real_images import (
     records,
     told_in_one_line,
 )
-from suite import Result, Suite, alive, finished, until
+from suite import Result, Suite, alive, finished, needs, until
 
-pytest.importorskip("PIL")
-pytest.importorskip("torch")
-pytest.importorskip("onnxruntime")
+needs("PIL", "torch", "onnxruntime")
 
 # What is wrong with the images.
 
@@ -136,7 +134,7 @@ def test_weights_that_do_not_fit_fail_before_anything_is_compiled(
 
 
 def test_a_damaged_file_of_images_fails_before_anything_is_compiled(new_suite: Callable[[], Suite], sets: Path) -> None:
-    pytest.importorskip("google_crc32c")
+    needs("google_crc32c")
     suite = new_suite()
     suite.add_backend("noted")
     shutil.copytree(str(sets / "tfrecord"), str(suite.root / "set"))
@@ -217,7 +215,7 @@ def test_a_killed_worker_of_an_input_pipeline_is_noticed_within_seconds(
     new_suite: Callable[[], Suite], sets: Path, backend: str
 ) -> None:
     """Its decoding processes have the ends of its pipes, so they have to end before anybody sees that it is dead."""
-    pytest.importorskip(backend)
+    needs(backend)
     suite = new_suite()
     args = ("-k", "host_pipeline", "--data=real", "--image-size=16", "--batch-size=4", "--data-workers=2")
 

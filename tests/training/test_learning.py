@@ -15,7 +15,7 @@ from typing import Any, Callable, Dict
 
 import numpy as np
 import pytest
-from suite import Suite
+from suite import Suite, needs
 
 from bench import workloads
 from bench.cases.case import Case, Settings
@@ -29,10 +29,12 @@ from bench.real_data import epochs, feeding
 COMMON = (
     *("--model=resnet8", "--mode=training", "--classes=10", "--data=real", "--data-workers=1", "--pin=none"),
     *("--optimiser=momentum", "--lr-schedule=cosine", "--warmup-epochs=1", "--benchmark-only"),
+    # Not in workers, which would take seconds each to load frameworks.
+    "--in-process",
 )
 LONG = ("--image-size=16", "--batch-size=16", "--epochs=12", "--learning-rate=0.2")
 STILL = ("--image-size=12", "--batch-size=32", "--epochs=1", "--learning-rate=1e-12")
-BRIEF = ("--image-size=16", "--batch-size=16", "--epochs=5", "--learning-rate=0.2")
+BRIEF = ("--image-size=12", "--batch-size=32", "--epochs=5", "--learning-rate=0.3")
 SHORT = ("--image-size=12", "--batch-size=32", "--epochs=2", "--learning-rate=0.2")
 AVERAGES = (("--weight-avg-n=2",), ("--weight-avg-exp=0.7",))
 
@@ -43,8 +45,7 @@ Learn = Callable[..., Dict[str, Any]]
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of digits: train/<digit>/*.png and validation/<digit>/*.png."""
     datasets = pytest.importorskip("sklearn.datasets")
-    pytest.importorskip("PIL")
-    pytest.importorskip("torch")
+    needs("PIL", "torch")
     from PIL import Image
 
     root = tmp_path_factory.mktemp("digits")
@@ -60,17 +61,16 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def learn(digits: Path, new_suite: Callable[[], Suite]) -> Learn:
+def learn(digits: Path, loaded: Suite) -> Learn:
     """Return a function from arguments to the record of the training run that they make; each is run once."""
-    suite = new_suite()
     known: Dict[str, Dict[str, Any]] = {}
 
     def run(*args: str) -> Dict[str, Any]:
         name = json.dumps(args)
         if name not in known:
-            result = suite.run(*COMMON, f"--data-dir={digits}", "--benchmark-json=run.json", *args)
+            result = loaded.run(*COMMON, f"--data-dir={digits}", "--benchmark-json=run.json", *args)
             assert result.returncode == 0, result.text
-            (entry,) = suite.read("run.json")["benchmarks"]
+            (entry,) = loaded.read("run.json")["benchmarks"]
             known[name] = entry["extra_info"]
         return known[name]
 
@@ -106,7 +106,7 @@ def test_nothing_is_learnt_without_a_learning_rate(learn: Learn) -> None:
 
 @pytest.mark.parametrize("engine", ["torch", "tensorflow", "jax"])
 def test_the_loss_falls_and_hits_rise_within_five_epochs(learn: Learn, engine: str) -> None:
-    pytest.importorskip(engine)
+    needs(engine)
 
     found = learn(f"--backend={engine}", *BRIEF)
 

@@ -15,14 +15,12 @@ from real_images import (
     passed,
     records,
 )
-from suite import ROOT, Result, Suite, finished
+from suite import ROOT, Result, Suite, finished, needs
 
 from bench.images import find
 from bench.images.dataset import FORMATS
 
-pytest.importorskip("PIL")
-pytest.importorskip("torch")
-pytest.importorskip("onnxruntime")
+needs("PIL", "torch", "onnxruntime")
 
 # The generated set, by two runs at once.
 
@@ -76,22 +74,22 @@ def test_two_runs_at_once_share_one_generated_set(pair: Any) -> None:
 # Pipelines alone.
 
 PIPELINE = ("-k", "host_pipeline", "--image-size=16", "--batch-size=4", "--data=real", "--benchmark-json=run.json")
-BOTH = "--backend=torch,tensorflow"
+# Not in workers, which would take seconds each to load frameworks.
+HERE = (*PIPELINE, "--in-process")
 
 
 @pytest.fixture(scope="module")
-def stored(shared: Suite, sets: Path) -> Tuple[Records, Result]:
-    """Every mode and backend, stored as a baseline."""
-    pytest.importorskip("tensorflow")
-    args = (f"{BOTH},onnxruntime", "--mode=inference,training,eval", "--data-workers=2")
-    keep = ("--baseline=./pipelines.json", "--baseline-accept=the first", "--processes=1")
-    result = shared.run(*PIPELINE, *args, f"--data-dir={sets / 'colours'}", *keep, "-rs")
+def found_of_all(loaded: Suite, sets: Path) -> Tuple[Records, Result]:
+    """Every mode and backend, with two workers."""
+    needs("tensorflow")
+    args = ("--backend=torch,tensorflow,onnxruntime", "--mode=inference,training,eval", "--data-workers=2")
+    result = loaded.run(*HERE, *args, f"--data-dir={sets / 'colours'}", "-rs")
     assert result.returncode == 0, result.text
-    return records(shared), result
+    return records(loaded), result
 
 
-def test_a_pipeline_alone_has_a_rate_of_images(stored: Tuple[Records, Result]) -> None:
-    found = stored[0]
+def test_a_pipeline_alone_has_a_rate_of_images(found_of_all: Tuple[Records, Result]) -> None:
+    found = found_of_all[0]
 
     assert sorted(found) == [f"{mode} b4 {of}" for mode in ("inference", "training") for of in ("tensorflow", "torch")]
     for one in found.values():
@@ -101,46 +99,51 @@ def test_a_pipeline_alone_has_a_rate_of_images(stored: Tuple[Records, Result]) -
         assert one["items_per_s"] > 10
 
 
-def test_a_pipeline_alone_has_no_check_no_cost_and_no_share_of_a_peak(stored: Tuple[Records, Result]) -> None:
+def test_a_pipeline_alone_has_no_check_no_cost_and_no_share_of_a_peak(found_of_all: Tuple[Records, Result]) -> None:
     """Nothing is computed that could be right, or be held against a roofline."""
     checks = ("relative_error", "gradient_error", "tolerance", "checked_rows", "checked_size", "compile_s")
     costs = ("parameters", "flops_per_item", "bytes_per_item", "tflops", "gbytes_per_s")
     peaks = ("percent_of_peak", "peak_tflops", "peak_gbytes_per_s", "peak_library", "peak_raised")
 
-    for one in stored[0].values():
+    for one in found_of_all[0].values():
         assert {name: one[name] for name in (*checks, *costs, *peaks)} == dict.fromkeys((*checks, *costs, *peaks))
 
 
-def test_what_has_no_pipeline_of_its_own_skips_and_says_so(stored: Tuple[Records, Result]) -> None:
-    said = [line for line in stored[1].stdout.splitlines() if line.startswith("SKIPPED")]
+def test_what_has_no_pipeline_of_its_own_skips_and_says_so(found_of_all: Tuple[Records, Result]) -> None:
+    said = [line for line in found_of_all[1].stdout.splitlines() if line.startswith("SKIPPED")]
 
     assert any("onnxruntime has no input pipeline of its own, as torch and tensorflow have" in line for line in said)
     assert any("eval is like inference" in line for line in said)
 
 
-def test_a_pipeline_is_compared_with_its_baseline(shared: Suite, sets: Path, stored: Tuple[Records, Result]) -> None:
-    args = (BOTH, "--mode=inference,training", "--data-workers=2", "--processes=1")
-    held = ("--baseline=./pipelines.json", "--require-baseline", "--undecided=pass")
+# A baseline takes new workers. What compares is not the framework's.
+@pytest.mark.parametrize(
+    "backend, mode",
+    ["torch training".split(), pytest.param("torch,tensorflow", "inference,training", marks=pytest.mark.thorough)],
+)
+def test_a_pipeline_is_compared_with_its_baseline(shared: Suite, sets: Path, backend: str, mode: str) -> None:
+    args = (f"--backend={backend}", f"--mode={mode}", f"--data-dir={sets / 'colours'}", "--data-workers=2")
+    pipeline = (*PIPELINE, *args, "--processes=1", f"--baseline=./{backend}.json")
+    passed(shared, *pipeline, "--baseline-accept=the first")
 
-    result = shared.run(*PIPELINE, *args, *held, f"--data-dir={sets / 'colours'}")
+    result = shared.run(*pipeline, "--require-baseline", "--undecided=pass")
 
     assert result.returncode == 0, result.text
-    assert "4 passed" in result.stdout
+    assert f"{len(records(shared))} passed" in result.stdout
 
 
-@pytest.mark.parametrize("backend, workers", [(BOTH, 0), ("--backend=torch", 1)], ids=["0", "1"])
-def test_a_pipeline_runs_with_any_number_of_workers(shared: Suite, sets: Path, backend: str, workers: int) -> None:
-    pytest.importorskip("tensorflow")
+@pytest.mark.parametrize("backend, workers", [("torch,tensorflow", 0), ("torch", 1)], ids=["0", "1"])
+def test_a_pipeline_runs_with_any_number_of_workers(loaded: Suite, sets: Path, backend: str, workers: int) -> None:
+    needs("tensorflow")
+    args = (f"--backend={backend}", f"--data-workers={workers}", f"--data-dir={sets / 'colours'}")
 
-    found = passed(shared, *PIPELINE, backend, f"--data-workers={workers}", f"--data-dir={sets / 'colours'}")
+    found = passed(loaded, *HERE, *args)
 
     assert {(one["data"], one["tuned_workers"]) for one in found.values()} == {("real", workers)}
 
 
-def test_a_pipeline_takes_pictures_without_classes(shared: Suite, sets: Path) -> None:
-    (found,) = passed(
-        shared, *PIPELINE, "--backend=torch", "--data-workers=0", f"--data-dir={sets / 'pictures'}"
-    ).values()
+def test_a_pipeline_takes_pictures_without_classes(loaded: Suite, sets: Path) -> None:
+    (found,) = passed(loaded, *HERE, "--backend=torch", "--data-workers=0", f"--data-dir={sets / 'pictures'}").values()
 
     assert found["tuned_images"] == "folder 24"
     assert found["data_dir"] == str(sets / "pictures")
@@ -150,12 +153,12 @@ def test_a_pipeline_takes_pictures_without_classes(shared: Suite, sets: Path) ->
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_a_case_takes_what_make_images_makes(shared: Suite, tmp_path: Path, kind: str) -> None:
-    pytest.importorskip({"folder": "PIL", "tfrecord": "google_crc32c", "webdataset": "webdataset"}[kind])
+def test_a_case_takes_what_make_images_makes(loaded: Suite, tmp_path: Path, kind: str) -> None:
+    needs({"folder": "PIL", "tfrecord": "google_crc32c", "webdataset": "webdataset"}[kind])
     size = ("--images", "12", "--classes", "4", "--size", "64x48")
     run(sys.executable, "-m", "scripts.make_images", *size, "--format", kind, "--out", str(tmp_path / kind))
 
-    (found,) = passed(shared, *SMALL, f"--data-dir={tmp_path / kind}").values()
+    (found,) = passed(loaded, *SMALL, "--in-process", f"--data-dir={tmp_path / kind}").values()
 
     assert found["tuned_images"].split()[0] == kind
     assert found["images_skipped"] == 0
