@@ -52,7 +52,7 @@ LONGEST = (
     "project/test_bench_ci.py",
 )
 # Folders whose files ask the same processes, one a framework: one process runs them.
-TOGETHER = ("tests/backends/", "tests/ipu/")
+TOGETHER = ("tests/backends/", "tests/images/", "tests/ipu/")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,18 +1,21 @@
-"""What one input pipeline does, in one process: `python pipeline_runs.py PIPELINE RUNS RESULTS`.
+"""What one input pipeline does, in processes that have its framework: `python pipeline_runs.py PIPELINE`.
 
-RUNS is JSON: by name, the set and the arguments of `open`, and how many batches to take. RESULTS gets what
-was seen. test_image_pipelines.py and test_image_faults.py write the one and judge the other.
+A line of standard input is the JSON of [folder, time limit in seconds]. A fork answers it: `runs.json` of the folder
+has, by name, the set and the arguments of `open`, and how many batches to take; `seen.json` gets what was seen, and
+`said.txt` what was printed. A line of standard output is the exit code of the fork.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import json
 import os
 import signal
 import sys
 import time
+import traceback
 from multiprocessing import connection
 from multiprocessing.context import ForkProcess
 from pathlib import Path
@@ -57,7 +60,10 @@ def seen_of(name, run, folder):
 def watched(name, run, folder, seen):
     engine = pipelines.load(sys.argv[1])
     if "silence_s" in run:
-        engine.SILENCE_S = run["silence_s"]
+        from torch.utils.data import _utils
+
+        # For so long, 5 s otherwise, torch waits for a worker that does not end by itself.
+        engine.SILENCE_S = _utils.MP_STATUS_CHECK_INTERVAL = run["silence_s"]
     dataset = counted(find(run["root"], **run.get("find", {})), "skip")
     digest = hashlib.md5()
     with contextlib.ExitStack() as stack:
@@ -107,8 +113,35 @@ def form(images, labels):
     return [str(images.dtype), list(images.shape), bool(held.flags["C_CONTIGUOUS"]), str(labels.dtype)]
 
 
+def answered(folder, limit_s):
+    """The exit code of a fork: negative, the number of a signal."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            answer(folder, limit_s)
+            code = 0
+        finally:
+            if code:
+                traceback.print_exc()
+            sys.stdout.flush()
+            os._exit(code)
+    status = os.waitpid(child, 0)[1]
+    return os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
+
+
+def answer(folder, limit_s):
+    signal.alarm(limit_s)
+    with (folder / "said.txt").open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.environ["LAYERBENCH_CACHE"] = str(folder)
+    runs = json.loads((folder / "runs.json").read_text())
+    (folder / "seen.json").write_text(json.dumps({name: seen_of(name, run, folder) for name, run in runs.items()}))
+
+
 if __name__ == "__main__":
-    results = Path(sys.argv[3])
-    runs = json.loads(Path(sys.argv[2]).read_text())
-    answer = {name: seen_of(name, run, results.parent) for name, run in runs.items()}
-    results.write_text(json.dumps(answer))
+    importlib.import_module(pipelines.load(sys.argv[1]).PACKAGE)
+    for line in sys.stdin:
+        where, limit_s = json.loads(line)
+        print(answered(Path(where), limit_s), flush=True)

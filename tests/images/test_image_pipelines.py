@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -20,12 +22,31 @@ pytest.importorskip("PIL")
 pytest.importorskip("google_crc32c")
 
 PIPELINES = pipelines.names()
-TIMEOUT_S = 400.0
+TIMEOUT_S = 400
+# A process for each pipeline, which has its framework: for all files of tests.
+ASKED = {}
 PAIRS = [(engine, kind) for engine in PIPELINES for kind in FORMATS]
 EVERY = pytest.mark.parametrize("engine, kind", PAIRS, ids=["-".join(pair) for pair in PAIRS])
+# Every pipeline takes its samples from one reader, and a graph takes TensorFlow a third of a second. So TensorFlow's
+# does these of a folder only, and of every format with --thorough.
+OF_A_FOLDER = ("evaluation-again", "training-again", "wraps", "rest")
 
 
-def runs_of(sets):
+def is_quick(engine, kind, *names):
+    return engine != "tensorflow" or kind == "folder" or not {*names} & {*OF_A_FOLDER}
+
+
+def thorough_unless(quick):
+    return () if quick else pytest.mark.thorough
+
+
+def every(*names):
+    """All pipelines and formats, as parameters of a test about runs of these names."""
+    pairs = [pytest.param(*pair, marks=thorough_unless(is_quick(*pair, *names)), id="-".join(pair)) for pair in PAIRS]
+    return pytest.mark.parametrize("engine, kind", pairs)
+
+
+def runs_of(sets, engine, thorough):
     """Every run, by name; the tests below ask for them by name."""
     runs = {}
     for kind in FORMATS:
@@ -41,6 +62,10 @@ def runs_of(sets):
         runs[f"{kind}-wraps"] = {**three, "open": {"batch_size": 8, "repeat": True}, "most": 2}
         runs[f"{kind}-too-few"] = {**three, "open": {"batch_size": 8}}
         runs[f"{kind}-rest"] = {**labels, "open": {"batch_size": 3, "workers": 0}}
+        if not thorough:
+            for name in OF_A_FOLDER:
+                if not is_quick(engine, kind, name):
+                    del runs[f"{kind}-{name}"]
     runs["exact"] = {"root": str(sets / "two"), "open": {"image_size": 224}, "keep": True}
     runs["converted"] = {"root": str(sets / "converted"), "open": {"batch_size": len(CONVERTED)}, "keep": True}
     runs["other-seed"] = {"root": str(sets / "folder-labelled"), "open": {"training": True, "seed": 8}}
@@ -105,9 +130,10 @@ def sets(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def seen(sets, tmp_path_factory):
+def seen(sets, pytestconfig, tmp_path_factory):
     """Return a function from a pipeline to what its process saw of every run, and where it left pixels."""
-    return asker(dict.fromkeys(PIPELINES, runs_of(sets)), tmp_path_factory)
+    thorough = pytestconfig.option.thorough
+    return asker({engine: runs_of(sets, engine, thorough) for engine in PIPELINES}, tmp_path_factory)
 
 
 def asker(runs, tmp_path_factory):
@@ -121,25 +147,36 @@ def asker(runs, tmp_path_factory):
         if engine not in known:
             folder = tmp_path_factory.mktemp(engine)
             (folder / "runs.json").write_text(json.dumps(runs[engine]))
-            command = [sys.executable, "-W", "ignore", pipeline_runs.__file__, engine]
-            command += [str(folder / "runs.json"), str(folder / "seen.json")]
-            quiet = {
-                **os.environ,
-                "TF_CPP_MIN_LOG_LEVEL": "3",
-                "CUDA_VISIBLE_DEVICES": "",
-                "LAYERBENCH_CACHE": str(folder),
-            }
+            code = answered(engine, folder)
             # Where the process takes too long, each test says so, and none waits again.
-            known[engine] = f"{engine}: no end after {TIMEOUT_S:g} s"
-            done = subprocess.run(
-                command, env=quiet, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=TIMEOUT_S
-            )
-            text = done.stdout.decode(errors="replace")[-4000:]
-            known[engine] = text if done.returncode else (json.loads((folder / "seen.json").read_text()), folder)
+            known[engine] = f"{engine}: no end after {TIMEOUT_S} s"
+            if code == 0:
+                known[engine] = json.loads((folder / "seen.json").read_text()), folder
+            elif code != -signal.SIGALRM:
+                known[engine] = (folder / "said.txt").read_text(errors="replace")[-4000:] or f"{engine}: {code}"
         assert not isinstance(known[engine], str), known[engine]
         return known[engine]
 
     return ask
+
+
+def answered(engine, folder):
+    """The exit code of the process that answers what `folder` asks."""
+    if engine not in ASKED:
+        ASKED[engine] = subprocess.Popen(
+            [sys.executable, "-W", "ignore", pipeline_runs.__file__, engine],
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        atexit.register(ASKED[engine].communicate)
+    process = ASKED[engine]
+    process.stdin.write(json.dumps([str(folder), TIMEOUT_S]) + "\n")
+    process.stdin.flush()
+    line = process.stdout.readline()
+    assert line, f"the process of {engine} has ended"
+    return int(line)
 
 
 def passed(seen, engine, name):
@@ -164,7 +201,7 @@ def test_batches_are_bytes_in_the_order_of_cameras(seen, engine, kind):
     assert found["form"] == ["uint8", [2, 3, 16, 16], True, "int64"]
 
 
-@EVERY
+@every("evaluation-again")
 def test_evaluation_has_one_order(seen, engine, kind):
     one, two = (passed(seen, engine, f"{kind}-evaluation-{which}") for which in ("2", "again"))
 
@@ -186,7 +223,7 @@ def test_training_is_shuffled_and_has_every_image_once(seen, engine, kind):
     assert found["labels"] != passed(seen, engine, f"{kind}-evaluation-2")["labels"]
 
 
-@EVERY
+@every("training-again")
 def test_training_is_the_same_with_the_same_seed(seen, engine, kind):
     one, two = (passed(seen, engine, f"{kind}-training{which}") for which in ("", "-again"))
 
@@ -216,7 +253,7 @@ def test_repeat_goes_on_with_every_image_in_each_epoch(seen, engine, kind):
     assert labels[:8] != labels[8:16]
 
 
-@EVERY
+@every("wraps")
 def test_a_set_smaller_than_a_batch_wraps_around_with_repeat(seen, engine, kind):
     labels = passed(seen, engine, f"{kind}-wraps")["labels"]
 
@@ -232,14 +269,18 @@ def test_a_set_smaller_than_a_batch_is_refused_without_repeat(seen, engine, kind
     assert "has 3 images, fewer than a batch of 8" in text
 
 
-@EVERY
+@every("rest")
 def test_the_rest_of_an_epoch_is_dropped(seen, engine, kind):
     assert len(passed(seen, engine, f"{kind}-rest")["labels"]) == 6
 
 
-@pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize(
-    "run", ["evaluation-0", "evaluation-2", "evaluation-5", "training", "endless", "wraps", "rest"]
+    "run, kind",
+    [
+        pytest.param(run, kind, marks=thorough_unless(is_quick("tensorflow", kind, run)))
+        for run in ("evaluation-0", "evaluation-2", "evaluation-5", "training", "endless", "wraps", "rest")
+        for kind in FORMATS
+    ],
 )
 def test_both_pipelines_give_the_same_images_labels_and_order(seen, kind, run):
     """Each image has one colour, so that resampling and cropping make no difference."""

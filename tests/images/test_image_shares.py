@@ -8,7 +8,7 @@ from itertools import chain
 import numpy as np
 import picture_sets
 import pytest
-from test_image_pipelines import PIPELINES, asker
+from test_image_pipelines import PIPELINES, asker, thorough_unless
 
 from bench.images import epoch as records
 from bench.images.dataset import Dataset
@@ -28,13 +28,30 @@ SETS = {
 # The replicas of each, and who decodes in which mode: a graph, or processes, take time.
 SHARES = {"folder": 2, "tfrecord-1": 3, "tfrecord-3": 2, "webdataset-1": 2, "webdataset-3": 3}
 WORKERS = {"training": 2, "evaluation": 0}
-EVERY = pytest.mark.parametrize("engine, name", [(engine, name) for engine in PIPELINES for name in SETS])
+# Every pipeline takes its samples from one reader, and a graph takes TensorFlow a third of a second. So TensorFlow's
+# trains on these and is evaluated on the others. --thorough has both.
+TRAINED = ("tfrecord-3", "webdataset-1")
 
 
-def runs_of(root):
+def is_quick(engine, name, mode):
+    return engine != "tensorflow" or (name in TRAINED) == (mode == "training")
+
+
+def every(*modes):
+    """All pipelines, sets and these modes, as parameters of a test."""
+    triples = [(engine, name, mode) for mode in modes for engine in PIPELINES for name in SETS]
+    return pytest.mark.parametrize(
+        "engine, name, mode",
+        [pytest.param(*one, marks=thorough_unless(is_quick(*one)), id="-".join(one)) for one in triples],
+    )
+
+
+def runs_of(root, engine, thorough):
     runs = {}
     for name, replicas in SHARES.items():
         for mode, workers in WORKERS.items():
+            if not thorough and not is_quick(engine, name, mode):
+                continue
             for replica in range(replicas):
                 asked = {"workers": workers, "repeat": True, "replica": replica, "replicas": replicas}
                 asked.update(training=mode == "training", batch_size=BATCH, image_size=8)
@@ -50,13 +67,14 @@ def runs_of(root):
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory):
+def seen(pytestconfig, tmp_path_factory):
     root = tmp_path_factory.mktemp("sets")
     images = picture_sets.labelled(IMAGES)
     for name, (kind, files) in SETS.items():
         picture_sets.WRITERS[kind](root / name, images, *([files] if files else []))
     picture_sets.write_folder(root / "bad", [*picture_sets.labelled(3), (3, b"this is no image")])
-    return asker(dict.fromkeys(PIPELINES, runs_of(root)), tmp_path_factory)
+    thorough = pytestconfig.option.thorough
+    return asker({engine: runs_of(root, engine, thorough) for engine in PIPELINES}, tmp_path_factory)
 
 
 def labels_of(seen, engine, name, mode):
@@ -69,8 +87,7 @@ def labels_of(seen, engine, name, mode):
     ]
 
 
-@EVERY
-@pytest.mark.parametrize("mode", WORKERS)
+@every(*WORKERS)
 def test_after_every_update_each_image_was_seen_once_in_each_epoch_so_far(seen, engine, name, mode):
     """Of 7 images, an update takes 4 or 6: 14 updates are exactly 8 or 12 epochs."""
     counts = Counter(dict.fromkeys(range(IMAGES), 0))
@@ -84,9 +101,9 @@ def test_after_every_update_each_image_was_seen_once_in_each_epoch_so_far(seen, 
     assert set(counts.values()) == {UPDATES * together // IMAGES}
 
 
-@EVERY
-def test_epochs_are_shuffled_anew_and_replicas_see_different_images(seen, engine, name):
-    updates = labels_of(seen, engine, name, "training")
+@every("training")
+def test_epochs_are_shuffled_anew_and_replicas_see_different_images(seen, engine, name, mode):
+    updates = labels_of(seen, engine, name, mode)
 
     halves = [list(chain(*updates[7 * half : 7 * half + 7])) for half in range(2)]
     assert halves[0] != halves[1]
