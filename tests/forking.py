@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 # Variables that Python or the loader reads when a process starts: runs that change one need a process of their own.
 AT_START = ("PYTHON", "LANG", "LC_", "LD_", "MALLOC_")
@@ -75,6 +75,24 @@ def run(request, out, err):
     return code
 
 
+def start(request):
+    files = [tempfile.TemporaryFile("w+") for _ in range(2)]
+    child = os.fork()
+    if child == 0:
+        code = 70
+        try:
+            code = run(request, *files)
+        finally:
+            os._exit(code)
+    return child, files
+
+
+def ended(child, files):
+    status = os.waitpid(child, 0)[1]
+    texts = [(file.seek(0), file.read(), file.close())[1] for file in files]
+    return [os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status), *texts]
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config):
     cpu_info()
@@ -85,25 +103,16 @@ def pytest_cmdline_main(config):
             with contextlib.suppress(ImportError):
                 importlib.import_module(name)
         gc.freeze()
-        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-            child = os.fork()
-            if child == 0:
-                code = 70
-                try:
-                    code = run(json.loads(line), out, err)
-                finally:
-                    os._exit(code)
-            status = os.waitpid(child, 0)[1]
-            texts = [(file.seek(0), file.read())[1] for file in (out, err)]
-        code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
-        print(json.dumps([code, *texts]), file=sys.__stdout__, flush=True)
+        request = json.loads(line)
+        started = [start({**request, "env": env, "args": args}) for args, env in request["runs"]]
+        print(json.dumps([ended(*one) for one in started]), file=sys.__stdout__, flush=True)
     return 0
 """
 
 
 class Forks:
-    """Runs, one after the other. Their process starts with the first of them, by `pytest` with `arguments` and `env` in
-    a folder; without a folder, in an empty one, so that it has nothing of the suite."""
+    """Runs, one after the other or together. Their process starts with the first of them, by `pytest` with `arguments`
+    and `env` in a folder; without a folder, in an empty one, so that it has nothing of the suite."""
 
     def __init__(self, arguments: List[str], env: Dict[str, str], folder: Optional[Path] = None) -> None:
         self._arguments, self._env, self._folder = arguments, env, folder
@@ -114,9 +123,19 @@ class Forks:
         self, arguments: List[str], folder: Path, env: Dict[str, str], timeout_s: int, loads: Sequence[str] = ()
     ) -> Any:
         """The exit code and what was printed to standard output and to standard error. The run has `loads` loaded."""
+        return self.run_together([(arguments, env)], folder, timeout_s, loads)[0]
+
+    def run_together(
+        self,
+        runs: Sequence[Tuple[List[str], Dict[str, str]]],
+        folder: Path,
+        timeout_s: int,
+        loads: Sequence[str] = (),
+    ) -> Any:
+        """The same of several runs at once, of arguments and environment each."""
         if self._server is None:
             self._start()
-        request = {"args": arguments, "folder": str(folder), "env": env, "timeout_s": timeout_s, "loads": list(loads)}
+        request = {"runs": list(runs), "folder": str(folder), "timeout_s": timeout_s, "loads": list(loads)}
         self._server.stdin.write(json.dumps(request) + "\n")
         self._server.stdin.flush()
         return json.loads(self._server.stdout.readline())

@@ -172,7 +172,16 @@ class Suite:
             if early not in FORKS:
                 FORKS[early] = forking.Forks(list(PLUGINS), {**self._environment(), **dict(early)})
             forks = FORKS[early]
-        return Result(*forks.run(arguments, self.root, self._variables(args, env), int(TIMEOUT_S), self._loads(args)))
+        loads = _imports(args) if self._forks is not None and "--in-process" in args else []
+        return Result(*forks.run(arguments, self.root, self._variables(args, env), int(TIMEOUT_S), loads))
+
+    def run_together(self, args: Sequence[str], envs: Sequence[Dict[str, str]], timeout_s: float) -> List[Result]:
+        """Runs at once, one in each environment, which compute in their own processes. The suite is `loaded`."""
+        assert self._forks is not None
+        arguments = [*self.paths, *defaults(args), *args]
+        runs = [(arguments, self._variables(args, env)) for env in envs]
+        found = self._forks.run_together(runs, self.root, int(timeout_s), _imports(args))
+        return [Result(*one) for one in found]
 
     @contextlib.contextmanager
     def loaded(self) -> Iterator[None]:
@@ -256,13 +265,6 @@ class Suite:
                 found[str(inside)] = hashlib.sha256(path.read_bytes()).hexdigest()
         return found
 
-    def _loads(self, args: Sequence[str]) -> List[str]:
-        """What a run that computes in its own process imports, by its backends."""
-        if self._forks is None or "--in-process" not in args:
-            return []
-        backends = [name for arg in args if arg.startswith("--backend=") for name in arg.partition("=")[2].split(",")]
-        return sorted({module for name in backends for module in LOADS.get(name, ())})
-
     def _variables(self, args: Sequence[str], env: Dict[str, str]) -> Dict[str, str]:
         """The environment of a run. Hosts keep bytecode of the code that they get: nothing rewrites it, and each of
         their workers would compile it."""
@@ -280,6 +282,14 @@ class Suite:
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
             "PYTHONDONTWRITEBYTECODE": "1",
         }
+
+
+def _imports(args: Sequence[str]) -> List[str]:
+    """What a run that computes in its own process imports, by its backends."""
+    backends = [name for arg in args if arg.startswith("--backend=") for name in arg.partition("=")[2].split(",")]
+    # Optimisers of torch load its compiler.
+    trains = "torch" in backends and "--mode=training" in args
+    return [*(module for name in backends for module in LOADS.get(name, ())), *(["torch._dynamo"] if trains else [])]
 
 
 def needs(*packages: str) -> None:

@@ -46,17 +46,19 @@ def free_port():
 
 def ranks(suite, count, *args, **env):
     """Processes as `mpirun -n count` starts them, by rank."""
-    port = free_port()
+    where = rendezvous()
+    return [suite.start(*args, where, **of_rank) for of_rank in environments(count, **env)]
+
+
+def rendezvous():
+    return f"--rendezvous={LOOPBACK}:{free_port()}"
+
+
+def environments(count, **env):
+    """What `mpirun -n count` sets, by rank."""
     common = {"OMPI_COMM_WORLD_SIZE": str(count), "OMPI_COMM_WORLD_LOCAL_SIZE": str(count), **env}
     return [
-        suite.start(
-            *args,
-            f"--rendezvous={LOOPBACK}:{port}",
-            OMPI_COMM_WORLD_RANK=str(rank),
-            OMPI_COMM_WORLD_LOCAL_RANK=str(rank),
-            **common,
-        )
-        for rank in range(count)
+        {"OMPI_COMM_WORLD_RANK": str(rank), "OMPI_COMM_WORLD_LOCAL_RANK": str(rank), **common} for rank in range(count)
     ]
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import Any, Callable, Dict, List
+from typing import Any, Dict, List
 
 import pytest
 from real_images import REAL
-from suite import Suite, finished, needs
-from test_launchers import ranks
+from suite import Result, Suite, needs
+from test_launchers import environments, rendezvous
 
 from bench.devices import cpu
 
@@ -25,10 +25,9 @@ def entries(suite: Suite) -> List[Dict[str, Any]]:
     return [entry["extra_info"] for entry in suite.read("run.json")["benchmarks"]]
 
 
-@pytest.fixture(scope="module")
-def shared(new_suite: Callable[[], Suite]) -> Suite:
-    """A copy whose runs are processes of their own, as a launcher starts them."""
-    return new_suite()
+def ranks(suite: Suite, timeout_s: float, *args: str) -> List[Result]:
+    """Two runs as `mpirun -n 2` starts them, by rank. Each computes in its own process."""
+    return suite.run_together([*args, rendezvous()], environments(2, OMP_NUM_THREADS="1"), timeout_s)
 
 
 @pytest.fixture(scope="module")
@@ -94,13 +93,12 @@ def test_a_replica_that_has_a_bad_image_ends_the_others(shared: Suite, sets: Pat
 
 # Replicas of torch without a launcher fall above: what a launcher changes is not the framework's.
 @pytest.mark.parametrize("engine", [pytest.param("torch", marks=pytest.mark.thorough), "tensorflow"])
-def test_a_rank_of_a_launcher_that_has_a_bad_image_ends_the_others(shared: Suite, sets: Path, engine: str) -> None:
+def test_a_rank_of_a_launcher_that_has_a_bad_image_ends_the_others(loaded: Suite, sets: Path, engine: str) -> None:
     """Within seconds: not when a case has taken its 600 s, which is how long one waits for another's gradients."""
     needs(engine)
     args = (f"--backend={engine}", "--epochs=2", "--case-timeout=600", f"--data-dir={sets / 'one bad'}")
 
-    processes = ranks(shared, 2, *SMALL, *args, OMP_NUM_THREADS="1")
-    first, second = [finished(process, 100) for process in processes]
+    first, second = ranks(loaded, 100, *SMALL, *args)
 
     assert (first.returncode, second.returncode) == (1, 1), first.text + second.text
     assert f"{sets / 'one bad' / 'train' / 'class5' / '012.jpg'}: not a JPEG or PNG image" in first.text
@@ -108,13 +106,13 @@ def test_a_rank_of_a_launcher_that_has_a_bad_image_ends_the_others(shared: Suite
     assert "Traceback" not in first.text
 
 
-def test_an_epoch_runs_under_a_launcher(shared: Suite, set_of_both: Path) -> None:
+def test_an_epoch_runs_under_a_launcher(loaded: Suite, set_of_both: Path) -> None:
     args = ("--backend=torch", f"--data-dir={set_of_both}")
 
-    first, second = [finished(process, 200) for process in ranks(shared, 2, *EPOCH, *args, OMP_NUM_THREADS="1")]
+    first, second = ranks(loaded, 200, *EPOCH, *args)
 
     assert (first.returncode, second.returncode) == (0, 0), first.text + second.text
-    (found,) = entries(shared)
+    (found,) = entries(loaded)
     assert (found["replicas"], found["epochs"], found["images_scored"], found["samples"]) == (2, 1, 24, 3)
     assert found["data_dir"] == os.path.join(str(set_of_both), "imagenet-data")
 

@@ -29,10 +29,11 @@ needs("PIL", "torch", "onnxruntime")
 # What is wrong with the images.
 
 
-def test_a_bad_image_is_left_out_and_counted_on_request(shared: Suite, sets: Path) -> None:
+def test_a_bad_image_is_left_out_and_counted_on_request(loaded: Suite, sets: Path) -> None:
     args = ("--backend=torch", "--tuning=default", "--image-size=16", "--batch-size=4", "--mode=training")
+    options = ("--data-errors=skip", "--in-process", f"--data-dir={sets / 'one bad'}")
 
-    (found,) = passed(shared, *REAL, *args, f"--data-dir={sets / 'one bad'}", "--data-errors=skip").values()
+    (found,) = passed(loaded, *REAL, *args, *options).values()
 
     assert found["images_skipped"] >= 1
 
@@ -109,6 +110,14 @@ def test_pictures_without_classes_are_refused_for_what_needs_labels(shared: Suit
     assert "holds images without classes; put them into a folder per class" in line
 
 
+@pytest.fixture(scope="module")
+def noting(new_suite: Callable[[], Suite]) -> Suite:
+    """A copy with a backend that notes what it compiles."""
+    suite = new_suite()
+    suite.add_backend("noted")
+    return suite
+
+
 @pytest.mark.parametrize(
     "files, told",
     [
@@ -117,36 +126,30 @@ def test_pictures_without_classes_are_refused_for_what_needs_labels(shared: Suit
     ],
     ids=["other", "damaged"],
 )
-def test_weights_that_do_not_fit_fail_before_anything_is_compiled(
-    new_suite: Callable[[], Suite], files: List[str], told: str
-) -> None:
-    suite = new_suite()
-    suite.add_backend("noted")
-    suite.add("damaged.npz", "no weights")
-    np.savez(str(suite.root / "other.npz"), other=np.zeros(3, np.float32))
+def test_weights_that_do_not_fit_fail_before_anything_is_compiled(noting: Suite, files: List[str], told: str) -> None:
+    noting.add("damaged.npz", "no weights")
+    np.savez(str(noting.root / "other.npz"), other=np.zeros(3, np.float32))
 
-    result = suite.run("--model=resnet8", "--backend=noted", "--batch-size=1", *files)
+    result = noting.run("--model=resnet8", "--backend=noted", "--batch-size=1", *files)
 
     assert result.returncode == 1, result.text
     assert told in result.text
     assert "Traceback" not in result.text
-    assert suite.workers() == {}
+    assert noting.workers() == {}
 
 
-def test_a_damaged_file_of_images_fails_before_anything_is_compiled(new_suite: Callable[[], Suite], sets: Path) -> None:
+def test_a_damaged_file_of_images_fails_before_anything_is_compiled(noting: Suite, sets: Path) -> None:
     needs("google_crc32c")
-    suite = new_suite()
-    suite.add_backend("noted")
-    shutil.copytree(str(sets / "tfrecord"), str(suite.root / "set"))
-    with (suite.root / "set" / "validation-00001-of-00002").open("r+b") as file:
+    shutil.copytree(str(sets / "tfrecord"), str(noting.root / "set"))
+    with (noting.root / "set" / "validation-00001-of-00002").open("r+b") as file:
         file.truncate(30)
 
-    result = suite.run("--model=resnet8", "--data=real", "--data-dir=set", "--backend=noted", "--batch-size=1")
+    result = noting.run("--model=resnet8", "--data=real", "--data-dir=set", "--backend=noted", "--batch-size=1")
 
     assert result.returncode == 1, result.text
     assert "validation-00001-of-00002, record 0: cut off at byte 30" in result.text
     assert "Traceback" not in result.text
-    assert suite.workers() == {}
+    assert noting.workers() == {}
 
 
 # Processes.
