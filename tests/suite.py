@@ -96,6 +96,19 @@ LOADS = {
 }
 # With what workers start that load them.
 QUIET = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": ""}
+
+# Constants of modules of bench/ that copies have otherwise: a busy neighbour must not decide a test, and a pair of
+# processes is to be short.
+CHANGED = (
+    ("clock/canary", "DISTURBED", "1e6"),
+    ("clock/neighbours", "MOST_PERCENT", "1e6"),
+    ("clock/conditions", "STOLEN_PERCENT", "1e6"),
+    ("clock/conditions", "OTHERS_PERCENT", "1e6"),
+    ("clock/conditions", "DRIFT_PERCENT", "1e6"),
+    ("clock/conditions", "WANDERING_PERCENT", "1e6"),
+    ("processes/pairing", "FEWEST_UNITS, MOST_UNITS", "1, 12"),
+)
+
 # Runs of any copy, by the variables that Python reads when a process starts.
 FORKS: Dict[Tuple[Tuple[str, str], ...], forking.Forks] = {}
 
@@ -148,18 +161,11 @@ class Suite:
                 shutil.copytree(str(source / name), str(root / name), ignore=ignored)
             else:
                 shutil.copy2(str(source / name), str(root / name))
-        # A busy neighbour must not decide a test.
-        for part, bound in (
-            ("clock/canary", "DISTURBED"),
-            ("clock/neighbours", "MOST_PERCENT"),
-            ("clock/conditions", "STOLEN_PERCENT"),
-            ("clock/conditions", "OTHERS_PERCENT"),
-            ("clock/conditions", "DRIFT_PERCENT"),
-            ("clock/conditions", "WANDERING_PERCENT"),
-        ):
+        for part, names, values in CHANGED:
             path = root / "bench" / f"{part}.py"
             before = path.read_text()
-            after = re.sub(rf"^{bound} = .*$", f"{bound} = 1e6", before, flags=re.MULTILINE)
+            assert f"\n{names} = " in before, (part, names)
+            after = re.sub(rf"^{names} = .*$", f"{names} = {values}", before, flags=re.MULTILINE)
             # A file that is written again has stale bytecode, and every process would compile it.
             if after != before:
                 path.write_text(after)

@@ -1,7 +1,8 @@
-"""Ten updates of every optimiser, by the backends' own programs, against the formulas in float64.
+"""What the weights become, by the backends' own programs.
 
-The gradient of each update is the backend's own as well, found by a plain step from the same weights: what is
-compared is the optimiser alone.
+Ten updates of every optimiser are compared with the formulas in float64. The gradient of each update is the backend's
+own as well, found by a plain step from the same weights: what is compared is the optimiser alone. Several batches an
+update, and blocks that run again, are compared with plain updates.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ RECIPES = {
     "adamw": ({"optimiser": "adamw", "weight_decay": 0.1, "optimiser_epsilon": 1e-3}, 1e-3),
     "lars": ({"optimiser": "lars", "weight_decay": 0.1}, 1.0),
 }
-JOBS = {
+UPDATES = {
     f"{workload}-{name}": {
         "kind": "updates",
         "workload": workload,
@@ -42,6 +43,34 @@ JOBS = {
     }
     for workload in WORKLOADS
     for name, (recipe, unit) in RECIPES.items()
+}
+# Without norms rows are independent, so that batches may be joined.
+PLAIN = {"workload": "resnet8", "dimensions": {"image_size": 16, "norm_type": "none"}}
+BATCH_NORM = {"workload": "resnet8", "dimensions": {"image_size": 16, "norm_type": "batch"}}
+FEW_RATES = [0.01, 0.02, 0.01]
+RECOMPUTATIONS = {
+    "none": {"recompute": "none"},
+    "auto": {"recompute": "auto"},
+    "manual": {"recompute": "manual", "recompute_layers": "layer2"},
+    "both": {"recompute": "auto", "gradient_accumulation": 2},
+}
+RECOMPUTED = {"plain": PLAIN, "batch_norm": BATCH_NORM}
+JOBS = {
+    **UPDATES,
+    **{
+        f"accumulation-{count}": {
+            "kind": "accumulation",
+            **PLAIN,
+            "batch_size": 2,
+            "recipe": {"gradient_accumulation": count},
+            "rates": FEW_RATES,
+        }
+        for count in (2, 3)
+    },
+    **{
+        name: {"kind": "recompute", **job, "batch_size": 2, "recipes": RECOMPUTATIONS, "rates": FEW_RATES}
+        for name, job in RECOMPUTED.items()
+    },
 }
 
 
@@ -96,23 +125,55 @@ def test_every_optimiser_of_a_recipe_is_tried():
     assert {Recipe(**recipe).optimiser for recipe, _ in RECIPES.values()} == set(OPTIMISERS)
 
 
-@pytest.mark.parametrize("key", JOBS)
+@pytest.mark.parametrize("key", UPDATES)
 @pytest.mark.parametrize("engine", ENGINES)
 def test_ten_updates_are_those_of_the_formulas(answers, engine, key):
     seen = answers(engine)[key]
 
     for name, start in seen["weights"][0].items():
-        wanted = expected(JOBS[key], name, start, seen["gradients"])
+        wanted = expected(UPDATES[key], name, start, seen["gradients"])
         for done, (got, want) in enumerate(zip(seen["weights"][1:], wanted), start=1):
             # Each update rounds the weights to fp32 once.
             allowed = 1e-5 * np.linalg.norm(want - start) + done * 2.0**-24 * np.linalg.norm(want)
             assert np.linalg.norm(got[name] - want) <= allowed, (name, done)
 
 
-@pytest.mark.parametrize("key", JOBS)
+@pytest.mark.parametrize("key", UPDATES)
 @pytest.mark.parametrize("engine", ENGINES)
 def test_every_weight_moves(answers, engine, key):
     weights = answers(engine)[key]["weights"]
 
     assert [name for name in weights[0] if np.array_equal(weights[0][name], weights[-1][name])] == []
     assert all(np.isfinite(array).all() for array in weights[-1].values())
+
+
+def apart(one, other):
+    """How far two sets of weights are apart, the worst of them, in norms of the weight."""
+    return max(np.linalg.norm(one[name] - other[name]) / np.linalg.norm(other[name]) for name in one)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_batches_of_an_update_are_one_batch_that_holds_them_all(answers, engine, count):
+    seen = answers(engine)[f"accumulation-{count}"]
+
+    assert apart(seen["many"], seen["one"]) <= 1e-5
+    assert apart(seen["before"], seen["one"]) > 1e-3
+
+
+@pytest.mark.parametrize("recipe", ["auto", "manual"])
+@pytest.mark.parametrize("job", RECOMPUTED)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_blocks_that_run_again_change_nothing(answers, engine, job, recipe):
+    """Running statistics among the weights: they would move twice."""
+    seen = answers(engine)[job]
+
+    assert apart(seen[recipe], seen["none"]) <= 1e-5
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_blocks_run_again_for_every_batch_of_an_update(answers, engine):
+    """Two equal batches: the average of their gradients is that of one."""
+    seen = answers(engine)["plain"]
+
+    assert apart(seen["both"], seen["none"]) <= 1e-5
