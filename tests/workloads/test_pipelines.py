@@ -33,7 +33,7 @@ def pair(new_suite: Callable[[], Suite], calibrated: Suite, tmp_path_factory: py
         shutil.copy(str(path), str(cache))
     suites = [new_suite(), new_suite()]
     both = [
-        suite.start(*SMALL, "--benchmark-max-time=0.05", *more, LAYERBENCH_CACHE=str(cache))
+        suite.start(*SMALL, "--in-process", "--benchmark-max-time=0.05", *more, LAYERBENCH_CACHE=str(cache))
         for suite, more in zip(suites, ([], ["--eight-bit-io"]))
     ]
     results = [finished(process) for process in both]
