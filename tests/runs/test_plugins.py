@@ -72,10 +72,10 @@ def pytest_runtest_protocol(item, nextitem):
 def pytest_report_teststatus(report):
     return ("rerun", "R", "RERUN") if report.outcome == "rerun" else None
 """
-# Steps of the first processes take twenty times as long as those of the later ones.
+# Steps of the first processes take eight times as long as those of the later ones.
 SLOW_AT_FIRST = """
 slow = (Path(__file__).parents[2] / "workers.txt").read_text().count(case.id) <= {processes}
-""" + PACED.format(seconds=f"({20 * STEP_S} if slow else {STEP_S})")
+""" + PACED.format(seconds=f"({8 * STEP_S} if slow else {STEP_S})")
 WRONG_AT_FIRST = """
 wrong = (Path(__file__).parents[2] / "workers.txt").read_text().count(case.id) == 1
 program.outputs = lambda: {"output": outputs()["output"] * (2 if wrong else 1)}
@@ -193,7 +193,7 @@ def test_a_rerun_counts_once_and_does_not_hide_the_failure(
 
     assert result.returncode == 0, result.text
     (entry,) = suite.read("now.json")["benchmarks"]
-    steps = [1 / process["items_per_s"] > 5 * STEP_S for process in entry["extra_info"]["processes"]]
+    steps = [1 / process["items_per_s"] > 4 * STEP_S for process in entry["extra_info"]["processes"]]
     assert steps == [True, True, True, False, False, False]
     assert len(re.findall("% undecided$", result.stdout, re.MULTILINE)) == 1
     assert result.stdout.count("\n paced ") == 1
@@ -206,7 +206,7 @@ def test_a_rerun_counts_once_and_does_not_hide_the_failure(
 
 def test_all_processes_of_the_reruns_count(suite: Suite, stored: Any) -> None:
     """Each of the three runs has three processes, and all are too slow."""
-    result = rerun(suite, stored, PACED.format(seconds=10 * STEP_S))
+    result = rerun(suite, stored, PACED.format(seconds=4 * STEP_S))
 
     assert result.returncode == 1, result.text
     (entry,) = suite.read("now.json")["benchmarks"]
