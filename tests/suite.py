@@ -146,6 +146,11 @@ class Suite:
             ("clock/conditions", "DRIFT_PERCENT", 1e6),
             ("clock/conditions", "WANDERING_PERCENT", 1e6),
             ("clock/surroundings", "SETTLE_S", 0.0),
+            # Nor does a peak decide anything, but a new backend or device is calibrated.
+            ("calibration", "SECONDS_A_KERNEL", 0.001),
+            ("calibration", "SIDES", (512, 1024)),
+            ("clock/roofline", "LEVELS", (1 << 18, 1 << 22)),
+            ("clock/canary", "ROUNDS", 5),
         ):
             path = root / "bench" / f"{part}.py"
             before = path.read_text()

@@ -256,21 +256,14 @@ def test_calibration_does_not_count_against_the_time_limit_of_a_case(suite: Suit
     """Eleven kernels of a fifth of a second each take longer than this limit. One library measures them."""
     path = suite.root / "bench" / "calibration.py"
     text = path.read_text()
-    for before, after in {
-        "return sorted(by_package.values())": "return ['numpy']",
-        "SIDES = (512, 1024, 2048, 4096, 8192)": "SIDES = (512,)",
-        "CONVOLUTIONS = ((16, 16, 256), (4, 58, 64))": "CONVOLUTIONS = ()",
-        "READS = (256, 1024, 4096)": "READS = ()",
-        "SECONDS_A_KERNEL = 0.15": "SECONDS_A_KERNEL = 0.2",
-    }.items():
-        assert before in text
-        text = text.replace(before, after)
-    path.write_text(text)
+    everyone, shortest = "return sorted(by_package.values())", "SECONDS_A_KERNEL = 0.001"
+    assert everyone in text
+    assert shortest in text
+    path.write_text(text.replace(everyone, "return ['numpy']").replace(shortest, "SECONDS_A_KERNEL = 0.2"))
 
     result = suite.run(*SMALL, "--case-timeout=2", LAYERBENCH_CACHE=str(tmp_path))
 
     assert result.returncode == 0, result.text
-    assert list(tmp_path.glob("calibration-*"))
 
 
 def test_two_runs_at_once_in_one_folder_both_save_and_never_time_at_once(suite: Suite) -> None:
