@@ -269,7 +269,9 @@ def test_each_machine_of_a_launcher_is_waited_for(suite, calibrated, tmp_path):
         jobs.append(on_two_machines(suite, own))
 
     # Whoever waits for a machine holds a ticket.
-    held = [tmp_path / f"{node} of the job that finds {node} held" / "locks" / "room.queue" for node in ("east", "west")]
+    held = [
+        tmp_path / f"{node} of the job that finds {node} held" / "locks" / "room.queue" for node in ("east", "west")
+    ]
     until(lambda: all(any(folder.glob("[0-9]*")) for folder in held))
     time.sleep(3)
     waiting = [process.poll() for processes in jobs for process in processes]
