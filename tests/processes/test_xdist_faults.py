@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import re
 import signal
-from typing import Callable, List
+from typing import Callable, List, Tuple
 
 import pytest
-from suite import SMALL, TWO, XDIST, Suite, alive, case_id, finished, until
+from suite import SMALL, TWO, XDIST, Result, Suite, alive, case_id, finished, until
 
 pytest.importorskip("xdist")
 
@@ -44,10 +44,19 @@ def test_a_worker_that_is_killed_loses_its_own_case_only(suite: Suite) -> None:
     until(lambda: not any(map(alive, pids)), 10)
 
 
-def test_a_case_that_fails_leaves_the_others(suite: Suite) -> None:
-    suite.add_backend("raises", RAISES)
+FAILS = (*SMALL, "--backend=raises", "--batch-size=1,2,3", *TWO, "-p", "cacheprovider")
 
-    result = suite.run(*SMALL, "--backend=raises", "--batch-size=1,2,3", *TWO, "--benchmark-json=run.json")
+
+@pytest.fixture(scope="module")
+def failed(new_suite: Callable[[], Suite]) -> Tuple[Suite, Result]:
+    """A run of three cases, of which one fails."""
+    suite = new_suite()
+    suite.add_backend("raises", RAISES)
+    return suite, suite.run(*FAILS, "--benchmark-json=run.json")
+
+
+def test_a_case_that_fails_leaves_the_others(failed: Tuple[Suite, Result]) -> None:
+    suite, result = failed
 
     assert result.returncode == 1, result.text
     assert suite.ids("run.json") == [case_id("raises", 1), case_id("raises", 3)]
@@ -65,16 +74,14 @@ def test_the_first_failure_ends_the_run_and_what_was_measured_stays(suite: Suite
     assert len(found) < 7
 
 
-def test_the_last_failed_are_run_again(suite: Suite) -> None:
-    suite.add_backend("raises", RAISES)
-    args = (*SMALL, "--backend=raises", "--batch-size=1,2,3", *TWO, "-p", "cacheprovider")
-    suite.run(*args)
+def test_the_last_failed_are_run_again(failed: Tuple[Suite, Result]) -> None:
+    suite, _ = failed
     suite.add_backend("raises")
 
-    result = suite.run(*args, "--lf", "--benchmark-json=run.json")
+    result = suite.run(*FAILS, "--lf", "--benchmark-json=again.json")
 
     assert result.returncode == 0, result.text
-    assert suite.ids("run.json") == [case_id("raises", 2)]
+    assert suite.ids("again.json") == [case_id("raises", 2)]
 
 
 @pytest.mark.parametrize(
