@@ -243,15 +243,8 @@ def _timed_record(
         _require_plausible(program, case)
         canary_s = around.pop("canary_s")
         facts = {**facts, **around, **rates, **_facts(program)}
-        if opened is not None and program.source == "measured":
-            # Within the stack: this times as well, and needs the device.
-            facts.update(_image_facts(job, program, opened))
-        if again is not None:
-            # At last: it replaces inputs and weights.
-            facts.update(again.require(samples.median_s / runs))
-        if settings.profile and program.source == "measured":
-            invalid = bool(facts["invalid_reasons"])
-            facts.update(NO_PROFILE if invalid else _profiled(job, program, samples.median_s / runs))
+        invalid = bool(facts["invalid_reasons"])
+        facts.update(_after_the_clock(job, program, opened, again, samples.median_s / runs, invalid))
     facts["data_dir"] = next(iter(images.values())).root if images else None
     facts.update(_latency(job, samples, latencies, step))
     return {
@@ -260,6 +253,25 @@ def _timed_record(
         "canary_s": canary_s,
         "use": samples.use and list(samples.use),
     }
+
+
+def _after_the_clock(
+    job: Job, program: Program, opened: Any, again: Optional[recheck.Recheck], run_s: float, invalid: bool
+) -> Facts:
+    """Fields of the record that need the device once more: those of the images, of the second check and of a profile.
+
+    run_s     seconds of one run of the program
+    invalid   the record is INVALID, so that it gets no profile
+    """
+    facts: Facts = {}
+    if opened is not None and program.source == "measured":
+        facts.update(_image_facts(job, program, opened))
+    if again is not None:
+        # After the images: it replaces inputs and weights.
+        facts.update(again.require(run_s))
+    if job.settings.profile and program.source == "measured":
+        facts.update(NO_PROFILE if invalid else _profiled(job, program, run_s))
+    return facts
 
 
 def _profiled(job: Job, program: Program, run_s: float) -> Facts:

@@ -85,6 +85,23 @@ def tiring():
 program.run_resident = tiring
 """
 
+# Constants of modules of bench/ that copies have otherwise: a busy neighbour must not decide a test, and a pair of
+# processes is to be short. So no canary needs quiet cores, and the calibration of a new backend or device needs no care.
+CHANGED = (
+    ("clock/canary", "DISTURBED", "1e6"),
+    ("clock/neighbours", "MOST_PERCENT", "1e6"),
+    ("clock/conditions", "STOLEN_PERCENT", "1e6"),
+    ("clock/conditions", "OTHERS_PERCENT", "1e6"),
+    ("clock/conditions", "DRIFT_PERCENT", "1e6"),
+    ("clock/conditions", "WANDERING_PERCENT", "1e6"),
+    ("processes/pairing", "FEWEST_UNITS, MOST_UNITS", "1, 12"),
+    ("clock/surroundings", "SETTLE_S", "0.0"),
+    ("clock/canary", "ROUNDS", "5"),
+    ("clock/roofline", "LEVELS", "(1 << 18, 1 << 22)"),
+    ("calibration", "SIDES", "(512, 1024)"),
+    ("calibration", "SECONDS_A_KERNEL", "0.001"),
+)
+
 # Runs of any copy, by the variables that Python reads when a process starts.
 FORKS: Dict[Tuple[Tuple[str, str], ...], forking.Forks] = {}
 
@@ -137,24 +154,11 @@ class Suite:
                 shutil.copytree(str(source / name), str(root / name), ignore=ignored)
             else:
                 shutil.copy2(str(source / name), str(root / name))
-        # A busy neighbour must not decide a test, so no canary decides anything, and none needs quiet cores.
-        for part, constant, value in (
-            ("clock/canary", "DISTURBED", 1e6),
-            ("clock/neighbours", "MOST_PERCENT", 1e6),
-            ("clock/conditions", "STOLEN_PERCENT", 1e6),
-            ("clock/conditions", "OTHERS_PERCENT", 1e6),
-            ("clock/conditions", "DRIFT_PERCENT", 1e6),
-            ("clock/conditions", "WANDERING_PERCENT", 1e6),
-            ("clock/surroundings", "SETTLE_S", 0.0),
-            # Nor does a peak decide anything, but a new backend or device is calibrated.
-            ("calibration", "SECONDS_A_KERNEL", 0.001),
-            ("calibration", "SIDES", (512, 1024)),
-            ("clock/roofline", "LEVELS", (1 << 18, 1 << 22)),
-            ("clock/canary", "ROUNDS", 5),
-        ):
+        for part, names, values in CHANGED:
             path = root / "bench" / f"{part}.py"
             before = path.read_text()
-            after = re.sub(rf"^{constant} = .*$", f"{constant} = {value}", before, flags=re.MULTILINE)
+            assert f"\n{names} = " in before, (part, names)
+            after = re.sub(rf"^{names} = .*$", f"{names} = {values}", before, flags=re.MULTILINE)
             # A file that is written again has stale bytecode, and every process would compile it.
             if after != before:
                 path.write_text(after)
