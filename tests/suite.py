@@ -86,7 +86,7 @@ program.run_resident = tiring
 """
 
 # Constants of modules of bench/ that copies have otherwise: a busy neighbour must not decide a test, and a pair of
-# processes is to be short. So no canary needs quiet cores, and the calibration of a new backend or device needs no care.
+# processes is to be short. So no canary needs quiet cores, and a new device is calibrated at once.
 CHANGED = (
     ("clock/canary", "DISTURBED", "1e6"),
     ("clock/neighbours", "MOST_PERCENT", "1e6"),
