@@ -98,7 +98,7 @@ LOADS = {
 QUIET = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": ""}
 
 # Constants of modules of bench/ that copies have otherwise: a busy neighbour must not decide a test, and a pair of
-# processes is to be short.
+# processes is to be short. So no canary needs quiet cores, and a new device is calibrated at once.
 CHANGED = (
     ("clock/canary", "DISTURBED", "1e6"),
     ("clock/neighbours", "MOST_PERCENT", "1e6"),
@@ -107,6 +107,11 @@ CHANGED = (
     ("clock/conditions", "DRIFT_PERCENT", "1e6"),
     ("clock/conditions", "WANDERING_PERCENT", "1e6"),
     ("processes/pairing", "FEWEST_UNITS, MOST_UNITS", "1, 12"),
+    ("clock/surroundings", "SETTLE_S", "0.0"),
+    ("clock/canary", "ROUNDS", "5"),
+    ("clock/roofline", "LEVELS", "(1 << 18, 1 << 22)"),
+    ("calibration", "SIDES", "(512, 1024)"),
+    ("calibration", "SECONDS_A_KERNEL", "0.001"),
 )
 
 # Runs of any copy, by the variables that Python reads when a process starts.
@@ -281,10 +286,13 @@ class Suite:
         # Frameworks that a test has imported set variables too, which runs would record.
         foreign = (*FOREIGN, *(prefix for prefix in environment.PREFIXES if prefix != "OPENBLAS_"))
         mine = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
-        # No plugin but the one we build on; and no new bytecode, since tests rewrite files within one second.
+        # No plugin but the one we build on; and no new bytecode, since tests rewrite files within one second. Where the
+        # runs under test share pytest's folder with the tests, they delete what earlier sessions of the tests left
+        # there, which takes up to ten seconds.
         return {
             **mine,
             "LAYERBENCH_CACHE": str(self.cache),
+            "PYTEST_DEBUG_TEMPROOT": str(self.root.parent),
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
             "PYTHONDONTWRITEBYTECODE": "1",
         }

@@ -43,7 +43,7 @@ SAID: Dict[str, List[str]] = {
     "exits": ["the worker exited with 3", "stderr: complaint 8"],
     "killed": ["the worker was killed by SIGKILL", "stderr: complaint 8"],
     "segfaults": ["the worker was killed by SIGSEGV", "stderr: complaint 8"],
-    "hangs": ["no result after 4 s (--case-timeout)", "the worker was killed"],
+    "hangs": ["no result after 2 s (--case-timeout)", "the worker was killed"],
     "raises": ["RuntimeError: the oven is too hot"],
     "leaves": ["SystemExit: 5"],
     "false": ["wrong result, not recorded", "output is off by"],
@@ -83,7 +83,8 @@ def faulty(new_suite: Callable[[], Suite]) -> Tuple[Suite, Result]:
         *SMALL,
         f"--backend={names}",
         "--batch-size=1,2",
-        "--case-timeout=4",
+        "--case-timeout=2",
+        "--processes=1",
         "--benchmark-json=run.json",
         "--benchmark-autosave",
         "--baseline=./base.json",
@@ -235,7 +236,7 @@ def test_what_a_worker_started_ends_with_it(suite: Suite) -> None:
         """,
     )
 
-    result = suite.run(*SMALL, "--backend=parent", "--batch-size=1", "--case-timeout=4")
+    result = suite.run(*SMALL, "--backend=parent", "--batch-size=1", "--case-timeout=2")
 
     assert result.returncode == 1, result.text
     child = int((suite.root / "child").read_text())
@@ -252,11 +253,13 @@ def test_a_worker_that_prints_to_stdout_does_not_break_the_run(suite: Suite) -> 
 
 
 def test_calibration_does_not_count_against_the_time_limit_of_a_case(suite: Suite, tmp_path: Path) -> None:
-    """Eleven kernels of a quarter of a second each take longer than this limit. One library measures them."""
+    """Eleven kernels of a fifth of a second each take longer than this limit. One library measures them."""
     path = suite.root / "bench" / "calibration.py"
-    everyone = "return sorted(by_package.values())"
-    assert everyone in path.read_text()
-    path.write_text(path.read_text().replace(everyone, "return ['numpy']"))
+    text = path.read_text()
+    everyone, shortest = "return sorted(by_package.values())", "SECONDS_A_KERNEL = 0.001"
+    assert everyone in text
+    assert shortest in text
+    path.write_text(text.replace(everyone, "return ['numpy']").replace(shortest, "SECONDS_A_KERNEL = 0.2"))
 
     result = suite.run(*SMALL, "--case-timeout=2", LAYERBENCH_CACHE=str(tmp_path))
 

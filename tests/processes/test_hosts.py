@@ -38,7 +38,7 @@ program.run_resident = slow
 
 # What the tests wait for, in seconds: so that it is not long.
 HASTE = {
-    "bench/processes/agent.py": {"PULSE_S = 5.0": "PULSE_S = 1.0", "SILENCE_S = 30.0": "SILENCE_S = 6.0"},
+    "bench/processes/agent.py": {"PULSE_S = 5.0": "PULSE_S = 0.5", "SILENCE_S = 30.0": "SILENCE_S = 4.0"},
     "bench/processes/host.py": {
         "ServerAliveInterval=5": "ServerAliveInterval=1",
         "ConnectTimeout=10": "ConnectTimeout=3",
@@ -127,7 +127,7 @@ def test_an_agent_that_hears_nothing_ends_and_takes_its_children_along(
 
     until(lambda: not alive(there.pid) and not alive(pid) and not Path(there.root).exists(), 30)
 
-    assert time.monotonic() - began > 6
+    assert time.monotonic() - began > 4
     there.close()
 
 
@@ -144,10 +144,10 @@ def test_a_worker_that_is_killed_there_is_told_as_if_it_were_here(suite: Suite) 
 def test_a_case_that_takes_too_long_there_is_ended_there(suite: Suite) -> None:
     notes = Notes(suite)
 
-    args = (*SMALL, "--backend=noted", "--batch-size=3,4", f"--worker-host={OTHER}", "--case-timeout=4", "-rA")
+    args = (*SMALL, "--backend=noted", "--batch-size=3,4", f"--worker-host={OTHER}", "--case-timeout=2", "-rA")
     result = suite.run(*args)
 
-    assert "no result after 4 s (--case-timeout); the worker was killed" in result.stdout
+    assert "no result after 2 s (--case-timeout); the worker was killed" in result.stdout
     assert sorted(result.outcomes().values()) == ["FAILED", "PASSED"]
     assert not alive(int(notes.of(3)[1]))
 

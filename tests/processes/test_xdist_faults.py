@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import re
 import signal
-from typing import Callable, List
+from pathlib import Path
+from typing import Callable, List, Tuple
 
 import pytest
-from suite import SMALL, TWO, XDIST, Suite, alive, case_id, finished, until
+from suite import SMALL, TWO, XDIST, Result, Suite, alive, case_id, finished, until
 
 pytest.importorskip("xdist")
 
@@ -44,10 +45,19 @@ def test_a_worker_that_is_killed_loses_its_own_case_only(suite: Suite) -> None:
     until(lambda: not any(map(alive, pids)), 10)
 
 
-def test_a_case_that_fails_leaves_the_others(suite: Suite) -> None:
-    suite.add_backend("raises", RAISES)
+FAILS = (*SMALL, "--backend=raises", "--batch-size=1,2,3", *TWO, "-p", "cacheprovider")
 
-    result = suite.run(*SMALL, "--backend=raises", "--batch-size=1,2,3", *TWO, "--benchmark-json=run.json")
+
+@pytest.fixture(scope="module")
+def failed(new_suite: Callable[[], Suite]) -> Tuple[Suite, Result]:
+    """A run of three cases, of which one fails."""
+    suite = new_suite()
+    suite.add_backend("raises", RAISES)
+    return suite, suite.run(*FAILS, "--benchmark-json=run.json")
+
+
+def test_a_case_that_fails_leaves_the_others(failed: Tuple[Suite, Result]) -> None:
+    suite, result = failed
 
     assert result.returncode == 1, result.text
     assert suite.ids("run.json") == [case_id("raises", 1), case_id("raises", 3)]
@@ -65,16 +75,14 @@ def test_the_first_failure_ends_the_run_and_what_was_measured_stays(suite: Suite
     assert len(found) < 7
 
 
-def test_the_last_failed_are_run_again(suite: Suite) -> None:
-    suite.add_backend("raises", RAISES)
-    args = (*SMALL, "--backend=raises", "--batch-size=1,2,3", *TWO, "-p", "cacheprovider")
-    suite.run(*args)
+def test_the_last_failed_are_run_again(failed: Tuple[Suite, Result]) -> None:
+    suite, _ = failed
     suite.add_backend("raises")
 
-    result = suite.run(*args, "--lf", "--benchmark-json=run.json")
+    result = suite.run(*FAILS, "--lf", "--benchmark-json=again.json")
 
     assert result.returncode == 0, result.text
-    assert suite.ids("run.json") == [case_id("raises", 2)]
+    assert suite.ids("again.json") == [case_id("raises", 2)]
 
 
 @pytest.mark.parametrize(
@@ -108,10 +116,11 @@ def test_a_required_device_that_is_missing_ends_the_run_once(suite: Suite) -> No
 
 
 @pytest.mark.parametrize("name, group", [("SIGINT", True), ("SIGKILL", False)])
-def test_a_run_that_is_ended_leaves_no_process(suite: Suite, name: str, group: bool) -> None:
-    """Ctrl-C goes to every process of the terminal."""
+def test_a_run_that_is_ended_leaves_no_process(suite: Suite, tmp_path: Path, name: str, group: bool) -> None:
+    """Ctrl-C goes to every process of the terminal. Where only the controller is killed, its workers tidy up."""
     suite.add_backend("hangs", HANGS)
-    process = suite.start(*SMALL, "--backend=hangs", "--batch-size=1,2,3", *TWO, "--benchmark-json=run.json", "-v")
+    args = (*SMALL, "--backend=hangs", "--batch-size=1,2,3", *TWO, "--benchmark-json=run.json", "-v")
+    process = suite.start(*args, TMPDIR=str(tmp_path))
     try:
         until(lambda: (suite.root / "hanging").exists() or process.poll() is not None)
         pids = [pid for found in suite.workers().values() for pid in found]
@@ -123,7 +132,9 @@ def test_a_run_that_is_ended_leaves_no_process(suite: Suite, name: str, group: b
     result = finished(process, 60)
 
     assert result.returncode == (2 if group else -getattr(signal, name)), result.text
-    until(lambda: not any(map(alive, pids)), 20)
+    # execnet lets a worker go on for 5 s when the controller is gone.
+    until(lambda: not any(map(alive, pids)), 4)
+    until(lambda: not list(tmp_path.glob("layerbench-*")), 4)
     if group:
         # Whoever hangs may have kept the others from being timed: what was reported is what is kept.
         passed = re.findall(r"PASSED \S+\[(\S+)\]", result.stdout)

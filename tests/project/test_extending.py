@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import re
 import shlex
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Tuple
 
 import pytest
-from suite import Suite
+from suite import Result, Suite
 
 from bench import backends
 
@@ -92,15 +94,26 @@ def test_the_page_shows_each_addition_as_a_diff_and_a_run() -> None:
     assert tuple(section for section in sections if list(commands(section))) == SHOWN
 
 
+@pytest.fixture(scope="module")
+def shown(extended: Callable[[str], Suite]) -> Callable[[str], List[Tuple[Result, List[str]]]]:
+    """Return a function from a section to the result of each of its commands, with the lines that the page shows."""
+
+    @functools.lru_cache(maxsize=None)
+    def run(section: str) -> List[Tuple[Result, List[str]]]:
+        # Nothing that is shown depends on the search for the fastest program, which takes longest.
+        fixed = ("--tuning=default", "--benchmark-json=run.json")
+        return [(extended(section).run(*arguments, *fixed), lines) for arguments, lines in commands(section)]
+
+    return run
+
+
 @pytest.mark.parametrize("section", SHOWN)
-def test_a_shown_diff_is_all_that_the_addition_needs(extended: Callable[[str], Suite], section: str) -> None:
-    suite = extended(section)
+def test_a_shown_diff_is_all_that_the_addition_needs(
+    shown: Callable[[str], List[Tuple[Result, List[str]]]], section: str
+) -> None:
     known = {name: backends.load(name).package for name in backends.names()}
 
-    for arguments, lines in commands(section):
-        # Nothing that is shown depends on the search for the fastest program, which takes longest.
-        result = suite.run(*arguments, "--tuning=default")
-
+    for result, lines in shown(section):
         assert result.returncode == (4 if any(line.startswith("ERROR") for line in lines) else 0), result.text
         unseen = [line for line in lines if not missing(line, known) and not re.search(pattern(line), result.text)]
         assert unseen == [], result.text
@@ -167,20 +180,20 @@ def test_the_new_network_has_the_weights_of_torchvision_s(extended: Callable[[st
 
 
 def test_the_new_option_is_parsed_and_has_the_default_of_its_field(extended: Callable[[str], Suite]) -> None:
-    def parsed(*args: str) -> str:
-        program = f"from fixtures import options; print(options.parse({args!r}).settings(True).niceness)"
-        return python(extended("An option").root, program)
+    program = """
+        from fixtures import options
+        print(*(options.parse(args).settings(True).niceness for args in [(), ("--niceness", "3")]))
+    """
 
-    assert parsed() == "2"
-    assert parsed("--niceness", "3") == "3"
+    assert python(extended("An option").root, textwrap.dedent(program)) == "2 3"
 
 
-def test_the_new_field_is_in_a_record(extended: Callable[[str], Suite]) -> None:
-    suite = extended("A record's field")
+def test_the_new_field_is_in_a_record(
+    extended: Callable[[str], Suite], shown: Callable[[str], List[Tuple[Result, List[str]]]]
+) -> None:
+    shown("A record's field")
 
-    suite.run("-k", "dense", "--units=8", "--benchmark-json=run.json")
-
-    (entry,) = suite.read("run.json")["benchmarks"]
+    (entry,) = extended("A record's field").read("run.json")["benchmarks"]
     assert entry["extra_info"]["nodes"] == 2
 
 

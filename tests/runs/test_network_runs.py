@@ -170,7 +170,7 @@ def ahead(new_suite: Callable[[], Suite]) -> Suite:
     """A copy with a baseline a hundred times as fast as what runs there."""
     suite = new_suite()
     suite.add_backend("paced", PACED.format(seconds=0.01))
-    suite.run(*MET, "--baseline-accept=first")
+    suite.run(*MET, "--baseline-accept=first", "--processes=1")
     suite.store("base.json", 100)
     return suite
 

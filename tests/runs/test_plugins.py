@@ -72,10 +72,10 @@ def pytest_runtest_protocol(item, nextitem):
 def pytest_report_teststatus(report):
     return ("rerun", "R", "RERUN") if report.outcome == "rerun" else None
 """
-# Steps of the first processes take twenty times as long as those of the later ones.
+# Steps of the first processes take eight times as long as those of the later ones.
 SLOW_AT_FIRST = """
 slow = (Path(__file__).parents[2] / "workers.txt").read_text().count(case.id) <= {processes}
-""" + PACED.format(seconds=f"({20 * STEP_S} if slow else {STEP_S})")
+""" + PACED.format(seconds=f"({8 * STEP_S} if slow else {STEP_S})")
 WRONG_AT_FIRST = """
 wrong = (Path(__file__).parents[2] / "workers.txt").read_text().count(case.id) == 1
 program.outputs = lambda: {"output": outputs()["output"] * (2 if wrong else 1)}
@@ -118,29 +118,29 @@ def ids(suite: Suite, name: str) -> List[str]:
 
 
 @pytest.mark.parametrize("processes", [[], [*XDIST, "-n", "2"]], ids=["alone", "xdist"])
-def test_a_repeated_test_is_measured_each_time_in_order(suite: Suite, processes: List[str]) -> None:
+def test_a_repeated_test_is_measured_each_time_in_order(shared: Suite, processes: List[str]) -> None:
     if processes:
         pytest.importorskip("xdist")
-    suite.add("repeats.py", REPEATS)
+    shared.add("repeats.py", REPEATS)
 
-    result = suite.run(*TWO_SIZES, "-p", "repeats", "--benchmark-json=run.json", *processes)
+    result = shared.run(*TWO_SIZES, "-p", "repeats", "--benchmark-json=run.json", *processes)
 
     assert result.returncode == 0, result.text
-    assert ids(suite, "run.json") == ["b1", "b1", "b2", "b2"]
+    assert ids(shared, "run.json") == ["b1", "b1", "b2", "b2"]
 
 
 @pytest.mark.parametrize("processes", [[], [*XDIST, "-n", "2"]], ids=["alone", "xdist"])
-def test_a_repeated_test_is_no_baseline_and_nothing_is_measured(suite: Suite, processes: List[str]) -> None:
+def test_a_repeated_test_is_no_baseline_and_nothing_is_measured(shared: Suite, processes: List[str]) -> None:
     if processes:
         pytest.importorskip("xdist")
-    suite.add("repeats.py", REPEATS)
+    shared.add("repeats.py", REPEATS)
 
-    result = suite.run(*ONE, "-p", "repeats", "--baseline=./base.json", "--baseline-accept=why", *processes)
+    result = shared.run(*ONE, "-p", "repeats", "--baseline=./base.json", "--baseline-accept=why", *processes)
 
     assert result.returncode == 4, result.text
     (error,) = result.errors
     assert error.startswith("ERROR: --baseline-accept: several tests measure dense-u8-inference-b1-fp32-x1-numpy-cpu;")
-    assert not (suite.root / "base.json").exists()
+    assert not (shared.root / "base.json").exists()
 
 
 @pytest.mark.skipif(len(cpu.usable_cores()) < 2, reason="two cores are needed")
@@ -193,7 +193,7 @@ def test_a_rerun_counts_once_and_does_not_hide_the_failure(
 
     assert result.returncode == 0, result.text
     (entry,) = suite.read("now.json")["benchmarks"]
-    steps = [1 / process["items_per_s"] > 5 * STEP_S for process in entry["extra_info"]["processes"]]
+    steps = [1 / process["items_per_s"] > 4 * STEP_S for process in entry["extra_info"]["processes"]]
     assert steps == [True, True, True, False, False, False]
     assert len(re.findall("% undecided$", result.stdout, re.MULTILINE)) == 1
     assert result.stdout.count("\n paced ") == 1
@@ -206,7 +206,7 @@ def test_a_rerun_counts_once_and_does_not_hide_the_failure(
 
 def test_all_processes_of_the_reruns_count(suite: Suite, stored: Any) -> None:
     """Each of the three runs has three processes, and all are too slow."""
-    result = rerun(suite, stored, PACED.format(seconds=10 * STEP_S))
+    result = rerun(suite, stored, PACED.format(seconds=4 * STEP_S))
 
     assert result.returncode == 1, result.text
     (entry,) = suite.read("now.json")["benchmarks"]
@@ -244,19 +244,19 @@ def test_the_line_of_a_case_leaves_the_cursor_where_it_was(
 
 
 @pytest.mark.parametrize("option", ["codspeed", "forked"])
-def test_a_plugin_that_takes_the_results_away_is_refused_in_one_line(suite: Suite, option: str) -> None:
-    suite.add("taking.py", f"def pytest_addoption(parser):\n    parser.addoption('--{option}', action='store_true')\n")
+def test_a_plugin_that_takes_the_results_away_is_refused_in_one_line(shared: Suite, option: str) -> None:
+    shared.add("taking.py", f"def pytest_addoption(parser):\n    parser.addoption('--{option}', action='store_true')\n")
 
-    refused = suite.run(*ONE, "-p", "taking", f"--{option}")
+    refused = shared.run(*ONE, "-p", "taking", f"--{option}")
 
     assert refused.returncode == 4
     assert len(refused.errors) == 1
     assert refused.errors[0].startswith(f"ERROR: --{option}: ")
-    assert suite.run(*ONE, "-p", "taking", "--steps=3").returncode == 0
+    assert shared.run(*ONE, "-p", "taking", "--steps=3", "--in-process").returncode == 0
 
 
-def test_coverage_in_the_process_that_times_is_refused_in_one_line(suite: Suite) -> None:
-    suite.add(
+def test_coverage_in_the_process_that_times_is_refused_in_one_line(shared: Suite) -> None:
+    shared.add(
         "covers.py",
         """
         def pytest_addoption(parser):
@@ -265,17 +265,17 @@ def test_coverage_in_the_process_that_times_is_refused_in_one_line(suite: Suite)
     )
     args = (*ONE, "-p", "covers", "--cov=bench", "--steps=3")
 
-    refused = suite.run(*args, "--in-process")
+    refused = shared.run(*args, "--in-process")
 
     assert refused.returncode == 4, refused.text
     assert [line[:12] for line in refused.errors] == ["ERROR: --cov"]
-    assert suite.run(*args).returncode == 0
+    assert shared.run(*args).returncode == 0
 
 
-def test_codspeeds_environment_is_refused_in_one_line(suite: Suite) -> None:
-    suite.add("taking.py", "def pytest_addoption(parser):\n    parser.addoption('--codspeed', action='store_true')\n")
+def test_codspeeds_environment_is_refused_in_one_line(shared: Suite) -> None:
+    shared.add("taking.py", "def pytest_addoption(parser):\n    parser.addoption('--codspeed', action='store_true')\n")
 
-    assert suite.run(*ONE, "-p", "taking", CODSPEED_ENV="1").errors[0].startswith("ERROR: CODSPEED_ENV is set: ")
+    assert shared.run(*ONE, "-p", "taking", CODSPEED_ENV="1").errors[0].startswith("ERROR: CODSPEED_ENV is set: ")
 
 
 def test_a_run_without_pytest_benchmark_is_one_line(suite: Suite) -> None:

@@ -6,7 +6,7 @@ import json
 import sys
 import xml.etree.ElementTree as ElementTree
 from types import SimpleNamespace
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Dict, Iterator, Optional
 
 import pytest
 from suite import PACED, SMALL, XDIST, Result, Suite
@@ -20,13 +20,20 @@ ARGS = (*SMALL, "--backend=paced", "--batch-size=1", "--budget=60", "--benchmark
 
 
 @pytest.fixture(scope="module")
-def stored(new_suite: Callable[[], Suite]) -> Dict[str, Any]:
-    """The record of one case, whose steps take STEP_S: a single process."""
+def paced(new_suite: Callable[[], Suite]) -> Iterator[Suite]:
+    """A copy for the runs of this file, whose steps take STEP_S."""
     suite = new_suite()
     suite.add_backend("paced", PACED.format(seconds=STEP_S))
-    result = suite.run(*ARGS, "--benchmark-json=base.json")
+    with suite.loaded():
+        yield suite
+
+
+@pytest.fixture(scope="module")
+def stored(paced: Suite) -> Dict[str, Any]:
+    """The record of one case: a single process."""
+    result = paced.run(*ARGS, "--benchmark-json=base.json")
     assert result.returncode == 0, result.text
-    content: Dict[str, Any] = suite.read("base.json")
+    content: Dict[str, Any] = paced.read("base.json")
     content["benchmarks"][0]["extra_info"].update(items_per_s=1 / STEP_S)
     return content
 
@@ -36,8 +43,8 @@ def met(suite: Suite, stored: Dict[str, Any], *args: str, decides: bool = False)
     suite.add("base.json", json.dumps(stored))
     if decides:
         suite.store("base.json")
-    suite.add_backend("paced", PACED.format(seconds=STEP_S))
-    return suite.run(*ARGS, "--baseline=base.json", "--benchmark-json=now.json", "--junitxml=junit.xml", *args)
+    files = ("--baseline=base.json", "--benchmark-json=now.json", "--junitxml=junit.xml")
+    return suite.run(*ARGS, *files, *([] if decides else ["--processes=1"]), *args)
 
 
 # Who runs a case changes only how its warning or failure reaches the report: one of each under pytest-xdist.
@@ -54,13 +61,13 @@ def met(suite: Suite, stored: Dict[str, Any], *args: str, decides: bool = False)
     ids=["default", "pass", "warn", "fail", "default-xdist", "fail-xdist"],
 )
 def test_an_undecided_case_does_what_the_option_says(
-    suite: Suite, stored: Dict[str, Any], choice: Optional[str], code: int, warns: bool, processes: list[str]
+    paced: Suite, stored: Dict[str, Any], choice: Optional[str], code: int, warns: bool, processes: list[str]
 ) -> None:
     if processes:
         pytest.importorskip("xdist")
     option = [] if choice is None else [f"--undecided={choice}"]
 
-    result = met(suite, stored, *option, *processes)
+    result = met(paced, stored, *option, *processes)
 
     assert result.returncode == code, result.text
     assert "undecided" in result.stdout
@@ -72,7 +79,7 @@ def test_an_undecided_case_does_what_the_option_says(
         assert " --backend=paced --batch-size=1 --budget=60 --benchmark-only " in result.stdout
     assert ("1 failed" in result.stdout) == (choice == "fail")
     assert "Traceback" not in result.text
-    assert properties(suite)["verdict"] == "undecided"
+    assert properties(paced)["verdict"] == "undecided"
 
 
 @pytest.mark.parametrize(
@@ -145,18 +152,18 @@ def properties(suite: Suite) -> Dict[str, str]:
     "choice, processes", [("warn", []), ("fail", []), ("fail", [*XDIST, "-n", "1"])], ids=["warn", "fail", "fail-xdist"]
 )
 def test_another_verdict_does_not_mind_the_option_and_junit_says_it_with_the_rate(
-    suite: Suite, stored: Dict[str, Any], choice: str, processes: list[str]
+    paced: Suite, stored: Dict[str, Any], choice: str, processes: list[str]
 ) -> None:
     if processes:
         pytest.importorskip("xdist")
-    result = met(suite, stored, f"--undecided={choice}", *processes, decides=True)
+    result = met(paced, stored, f"--undecided={choice}", *processes, decides=True)
 
-    found = properties(suite)
+    found = properties(paced)
 
     assert result.returncode == 0, result.text
     assert "% same" in result.stdout
     assert "PytestWarning" not in result.stdout
-    record = suite.read("now.json")["benchmarks"][0]["extra_info"]
+    record = paced.read("now.json")["benchmarks"][0]["extra_info"]
     # The twelve stored rates are 100 * (1 + index / 1e4): their median is 100.055.
     assert float(found.pop("baseline_items_per_s")) == pytest.approx(100.055)
     assert float(found.pop("change_percent")) == pytest.approx(100 * (record["items_per_s"] / 100.055 - 1), abs=0.06)
@@ -172,9 +179,9 @@ def test_another_verdict_does_not_mind_the_option_and_junit_says_it_with_the_rat
     }
 
 
-def test_junit_says_what_there_is_without_a_baseline(suite: Suite) -> None:
-    result = suite.run(*SMALL, "--junitxml=junit.xml")
+def test_junit_says_what_there_is_without_a_baseline(paced: Suite) -> None:
+    result = paced.run(*SMALL, "--junitxml=junit.xml")
 
     assert result.returncode == 0, result.text
     expected = {"id", "items_per_s", "item", "validity", "noise_percent", "disturbed", "processes"}
-    assert set(properties(suite)) == expected
+    assert set(properties(paced)) == expected
