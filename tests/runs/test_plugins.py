@@ -22,7 +22,7 @@ from fixtures import progress
 
 ONE = (*SMALL, "--batch-size=1", "--benchmark-only")
 TWO_SIZES = (*SMALL, "--batch-size=1,2", "--steps=3", "--benchmark-only")
-STEP_S = 0.005
+STEP_S = 0.01
 PACED_STEPS = ("--backend=paced", "--steps=5")
 # As pytest-repeat does: a parameter more, at the end of the id.
 REPEATS = """
