@@ -18,6 +18,9 @@ if str(FAKES) not in sys.path:
 
 import contract  # noqa: E402
 
+# The SDK's tools on the path. They look for python3 there: a shim of pyenv takes three times as long to find it.
+TOOLS_PATH = os.pathsep.join([str(FAKES / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]])
+
 
 @functools.lru_cache(maxsize=None)
 def built() -> Dict[str, ModuleType]:

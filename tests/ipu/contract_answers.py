@@ -13,17 +13,17 @@ from pathlib import Path
 
 import pytest
 from contract_sdks import SDKS
+from ipu_fakes import FAKES, TOOLS_PATH
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-FAKES = ROOT / "tests" / "fakes"
 TIMEOUT_S = 600.0
 
 
 def environment(**more):
     """The environment of a process that uses the fakes as its SDK."""
     path = os.pathsep.join(str(folder) for folder in (FAKES, ROOT, ROOT / "tests", HERE))
-    fakes = {"PYTHONPATH": path, "PATH": f"{FAKES / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+    fakes = {"PYTHONPATH": path, "PATH": TOOLS_PATH}
     quiet = {"OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
     # PYTEST_: a pytest started here is not an xdist worker of this one.
     dropped = ("FAKE_", "POPLAR_", "POPTORCH_", "POPART_", "PYTEST_", "TF_POPLAR_")

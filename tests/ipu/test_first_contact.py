@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from collecting import collect
-from ipu_fakes import FAKES
+from ipu_fakes import FAKES, TOOLS_PATH
 from suite import alive, until
 
 from bench.devices import ipu
@@ -42,7 +42,7 @@ def machine(monkeypatch, tmp_path):
     """A machine with the fakes' gc-info, and all three backends. Returns the path of the archive."""
     monkeypatch.setattr(ipu, "absent", lambda: None)
     monkeypatch.setattr(contact.importlib.util, "find_spec", lambda name: True)
-    monkeypatch.setenv("PATH", f"{FAKES / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PATH", TOOLS_PATH)
     return tmp_path / "archive.tar.gz"
 
 
@@ -193,7 +193,7 @@ def test_a_fault_of_the_sdk_is_found_and_reported(monkeypatch, tmp_path):
         monkeypatch.delenv(name)
     for name, value in {
         "PYTHONPATH": str(FAKES),
-        "PATH": f"{FAKES / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "PATH": TOOLS_PATH,
         "POPLAR_SDK_ENABLED": "/opt/fake",
         "LAYERBENCH_CACHE": str(tmp_path / "cache"),
         "FAKE_IPU_FAULTS": json.dumps(fault),

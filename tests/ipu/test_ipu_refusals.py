@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Callable, Dict, Sequence
 
 import pytest
 from collecting import Collected, collect
+from ipu_fakes import FAKES, TOOLS_PATH
 from suite import Suite
 
 from fixtures.options import presets
 
-FAKES = Path(__file__).resolve().parents[1] / "fakes"
 CUT = ("--device", "ipu", "--model", "resnet8", "--mode", "training", "--pipeline-splits", "layer2.0")
 IPU = ("--backend", "poptorch,popart,tensorflow_ipu")
 # With two stages, PopTorch and PopART take 3 batches or more, and TensorFlow a multiple of 4.
@@ -77,7 +75,7 @@ def test_the_backend_that_cannot_skips_and_another_runs(suite):
 
     done = suite.run(
         *("--backend", "popart,tensorflow_ipu", *CUT, "--gradient-accumulation", "5", "--benchmark-disable", "-rA"),
-        PATH=f"{FAKES / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        PATH=TOOLS_PATH,
         PYTHONPATH=str(FAKES),
         POPLAR_SDK_ENABLED="/opt/poplar_sdk-3.4.0",
     )

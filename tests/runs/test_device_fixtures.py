@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
-from pathlib import Path
 from typing import Any, Callable, Dict, List
 
 import pytest
 from collecting import Collected, collect
-from ipu_fakes import FAKES
+from ipu_fakes import FAKES, TOOLS_PATH
 from suite import XDIST, Result, Suite
 from test_own_tests import EXAMPLES
 
 FAKE = {
     "PYTHONPATH": str(FAKES),
-    # `gc-info` looks for python3. A shim of pyenv takes three times as long to find it.
-    "PATH": os.pathsep.join([str(FAKES / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]),
+    "PATH": TOOLS_PATH,
     "POPLAR_SDK_ENABLED": "/opt/fake",
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "OMP_NUM_THREADS": "1",
