@@ -181,6 +181,20 @@ def test_an_error_while_the_lock_of_a_host_is_held_is_no_lost_host(tmp_path, mon
         host.close()
 
 
+# Writes to a process that has ended, as the host does for a message to a worker.
+LATE = """
+import subprocess, sys
+try:
+    from execnet.gateway_base import Popen2IO
+except ImportError:
+    from __main__ import Popen2IO
+worker = subprocess.Popen([sys.executable, "-c", ""], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+worker.wait()
+Popen2IO(worker.stdin, worker.stdout, None).write(b"too late")
+channel.send("written")
+"""
+
+
 @pytest.mark.parametrize("imports", ["", "raise ImportError"], ids=["execnet", "no_execnet"])
 def test_a_host_outlives_workers_that_end_as_they_are_written_to(tmp_path, capfd, imports):
     """While the host is stopped, a worker is killed and gets a message: then the host sees both at once."""
@@ -191,6 +205,7 @@ def test_a_host_outlives_workers_that_end_as_they_are_written_to(tmp_path, capfd
     python.chmod(0o755)
     host = RemoteHost(f"popen//python={python}", ROOT)
     try:
+        assert host._agent.remote_exec(LATE).receive() == "written"
         for _ in range(20):
             worker = host.gateway({}).remote_exec("import os; channel.send(os.getpid()); channel.receive()")
             pid = worker.receive()
